@@ -1,0 +1,114 @@
+"""SAN10, SAN15 and SAN19 as a backbone that any OpenMMLab detector, segmentor or classifier can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Self
+
+from sa_layers.models import SelfAttentionNetwork
+from sa_layers.models.self_attention_network import STAGES
+from sa_layers.registry import MODELS
+
+NAMES = ["SAN", "SelfAttentionNetwork"]
+
+
+@MMENGINE_MODELS.register_module(name=NAMES)
+@MODELS.register_module(name=NAMES)
+class SAN(SelfAttentionNetwork, BaseModule):
+    """Self-attention network of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621).
+
+    ``SAN(depth=19, out_indices=(1, 2, 3, 4))`` gives 256, 512, 1024 and 2048 channels at strides 4, 8, 16 and 32: the
+    place of a ResNet-50, with no change to neck or head.
+
+    Args:
+        depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
+        attention: 'pairwise' (default) or 'patchwise'.
+        in_channels: Channels of the image. Defaults to 3.
+        kernel_sizes: The footprint of each stage. Defaults to (3, 7, 7, 7, 7).
+        strides: 2 halves the map at the entry of a stage, 1 keeps it. Defaults to 2 for all.
+        dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
+        out_indices: The stages whose features are returned, from 0 or, negative, from the end. Defaults to (4,).
+        frozen_stages: The last stage that is not trained: 0 freezes the stem and stage 0 (as much as the stem of a
+            ResNet), 1 stage 1 too, and so on. Defaults to -1, none.
+        norm_cfg: The normalisation. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: The activation. Defaults to ``dict(type='ReLU', inplace=True)``.
+        norm_eval: Whether batch norms keep their running statistics while training. Defaults to False.
+        with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
+        init_cfg: mmengine's initialisation, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+        **attention_options: Further arguments of the network and its attention layers: widths, relation, position,
+            mapping_layers, share, shared_transforms, padding_mode.
+
+    Raises:
+        ValueError: An argument is not among what is allowed; the message names it.
+
+    Example:
+        >>> import torch
+        >>> backbone = SAN(depth=10, attention='patchwise', out_indices=(1, 2, 3, 4))
+        >>> [tuple(features.shape) for features in backbone(torch.randn(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
+    """
+
+    def __init__(
+        self,
+        depth: int | Sequence[int] = 10,
+        attention: str = "pairwise",
+        in_channels: int = 3,
+        kernel_sizes: Sequence[int] = (3, 7, 7, 7, 7),
+        strides: Sequence[int] = (2, 2, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1, 1),
+        out_indices: int | Sequence[int] = (4,),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+        **attention_options: Any,
+    ) -> None:
+        norm_cfg = norm_cfg or {"type": "BN", "requires_grad": True}
+        act_cfg = act_cfg or {"type": "ReLU", "inplace": True}
+        if frozen_stages not in range(-1, STAGES):
+            raise ValueError(f"frozen_stages must be from -1 (none) to {STAGES - 1}, got {frozen_stages!r}")
+        super().__init__(
+            depth=depth,
+            attention=attention,
+            in_channels=in_channels,
+            kernel_sizes=kernel_sizes,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            with_cp=with_cp,
+            norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
+            act_layer=lambda: build_activation_layer(act_cfg),
+            **attention_options,
+        )
+        self.init_cfg = init_cfg
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self._freeze_stages()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for what is frozen."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen: list[nn.Module] = [self.stem, *self.stages[: self.frozen_stages + 1]]
+        for module in frozen:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False

@@ -1,0 +1,68 @@
+// What every binding checks before a kernel reads memory. The Python front checks for users; these checks only keep a
+// direct call of torch.ops.sa_layers from reading out of bounds.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <string>
+#include <vector>
+
+#include "footprint.h"
+
+namespace sa_layers {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Pair = std::vector<int64_t>;
+
+inline std::string shape_text(const std::vector<int64_t>& sizes) {
+  std::string text = "(";
+  for (size_t i = 0; i < sizes.size(); ++i) text += (i ? ", " : "") + std::to_string(sizes[i]);
+  return text + ")";
+}
+
+inline std::vector<int64_t> shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+inline void check_dims(const char* name, const Tensor& tensor, int64_t dims) {
+  STD_TORCH_CHECK(tensor.dim() == dims, name, " must have ", dims, " dimensions, got the shape ",
+                  shape_text(shape_of(tensor)));
+}
+
+inline void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
+  STD_TORCH_CHECK(shape_of(tensor) == expected, name, " must have the shape ", shape_text(expected), ", got ",
+                  shape_text(shape_of(tensor)));
+}
+
+// Same dtype and device as the first tensor of the call.
+inline void check_like(const char* name, const Tensor& tensor, const char* first_name, const Tensor& first) {
+  STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name, " must have the dtype of ", first_name, ", ",
+                  torch::headeronly::toString(first.scalar_type()), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.device() == first.device(), name, " must be on the device of ", first_name);
+}
+
+inline void check_pair(const char* name, const Pair& pair, bool odd) {
+  STD_TORCH_CHECK(pair.size() == 2 && pair[0] > 0 && pair[1] > 0 && (!odd || (pair[0] % 2 == 1 && pair[1] % 2 == 1)),
+                  name, " must be two positive ", odd ? "odd " : "", "numbers, got ", shape_text(pair));
+}
+
+inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
+                                const Pair& dilation, const std::string& padding_mode) {
+  check_pair("kernel_size", kernel_size, true);
+  check_pair("stride", stride, false);
+  check_pair("dilation", dilation, false);
+  STD_TORCH_CHECK(height > 0 && width > 0, "height and width must be positive, got ", shape_text({height, width}));
+  STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros", "padding_mode must be 'reflect' or 'zeros', got '",
+                  padding_mode, "'");
+  return {{height, kernel_size[0], stride[0], dilation[0]},
+          {width, kernel_size[1], stride[1], dilation[1]},
+          padding_mode == "reflect" ? Padding::kReflect : Padding::kZeros};
+}
+
+}  // namespace sa_layers

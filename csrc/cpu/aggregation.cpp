@@ -1,0 +1,105 @@
+// Bindings of aggregation and its gradients.
+
+#include "cpu/aggregation.h"
+
+#include <type_traits>
+
+#include "cpu/capability.h"
+#include "cpu/dispatch.h"
+
+#define SA_LAYERS_KERNELS "cpu/aggregation_kernels.inc"
+#include "cpu/for_each_capability.inc"
+
+namespace sa_layers::cpu {
+namespace {
+
+std::vector<int64_t> weight_shape(const Aggregation& problem) {
+  return {problem.batch, problem.weight_channels, problem.footprint.taps(), problem.footprint.output_pixels()};
+}
+std::vector<int64_t> output_shape(const Aggregation& problem) {
+  return {problem.batch, problem.channels, problem.footprint.rows.output_size(),
+          problem.footprint.columns.output_size()};
+}
+
+// Runs `kernel(task begin, task end)` over all tasks.
+template <typename Kernel>
+void run(const AggregationTasks& tasks, const Kernel& kernel) {
+  torch::stable::parallel_for(0, tasks.count(), tasks.grain(), kernel);
+}
+
+Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel_size, const Pair& stride,
+                   const Pair& dilation, const std::string& padding_mode) {
+  check_dims("value", value, 4);
+  check_dims("weight", weight, 4);
+  check_like("weight", weight, "value", value);
+  const Aggregation problem{make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode),
+                            value.size(0), value.size(1), weight.size(1)};
+  STD_TORCH_CHECK(problem.weight_channels > 0, "weight must have at least one channel, got 0");
+  check_shape("weight", weight, weight_shape(problem));
+  const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
+  const Tensor output = torch::stable::new_empty(value, output_shape(problem));
+  dispatch("value", value, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    const AggregationTasks tasks(problem, problem.output_rows());
+    run(tasks, [&](int64_t begin, int64_t end) {
+      SA_LAYERS_BEST(aggregation<T>, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output), begin, end);
+    });
+  });
+  return output;
+}
+
+Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weight, int64_t height, int64_t width,
+                                  const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                                  const std::string& padding_mode) {
+  check_dims("grad_output", grad_output, 4);
+  check_dims("weight", weight, 4);
+  check_like("weight", weight, "grad_output", grad_output);
+  const Aggregation problem{make_footprint(height, width, kernel_size, stride, dilation, padding_mode),
+                            grad_output.size(0), grad_output.size(1), weight.size(1)};
+  STD_TORCH_CHECK(problem.weight_channels > 0, "weight must have at least one channel, got 0");
+  check_shape("grad_output", grad_output, output_shape(problem));
+  check_shape("weight", weight, weight_shape(problem));
+  const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
+  const Tensor result = torch::stable::new_empty(grad_output, {problem.batch, problem.channels, height, width});
+  dispatch("grad_output", grad_output, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    const AggregationTasks tasks(problem, problem.output_rows());
+    run(tasks, [&](int64_t begin, int64_t end) {
+      SA_LAYERS_BEST(aggregation_value_gradient<T>, tasks, data<T>(gradients), data<T>(weights),
+                     mutable_data<T>(result), begin, end);
+    });
+  });
+  return result;
+}
+
+Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& value, int64_t weight_channels,
+                                   const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                                   const std::string& padding_mode) {
+  check_dims("grad_output", grad_output, 4);
+  check_dims("value", value, 4);
+  check_like("value", value, "grad_output", grad_output);
+  STD_TORCH_CHECK(weight_channels > 0, "weight_channels must be positive, got ", weight_channels);
+  const Aggregation problem{make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode),
+                            value.size(0), value.size(1), weight_channels};
+  check_shape("grad_output", grad_output, output_shape(problem));
+  const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
+  const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
+  dispatch("value", value, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    const AggregationTasks tasks(problem, problem.output_rows());
+    run(tasks, [&](int64_t begin, int64_t end) {
+      SA_LAYERS_BEST(aggregation_weight_gradient<T>, tasks, data<T>(gradients), data<T>(values),
+                     mutable_data<T>(result), begin, end);
+    });
+  });
+  return result;
+}
+
+}  // namespace
+}  // namespace sa_layers::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CPU, library) {
+  library.impl("aggregation", TORCH_BOX(&sa_layers::cpu::aggregation));
+  library.impl("aggregation_value_gradient", TORCH_BOX(&sa_layers::cpu::aggregation_value_gradient));
+  library.impl("aggregation_weight_gradient", TORCH_BOX(&sa_layers::cpu::aggregation_weight_gradient));
+}

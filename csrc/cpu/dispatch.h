@@ -1,0 +1,36 @@
+// From tensors to typed pointers.
+#pragma once
+
+#include "checks.h"
+#include "cpu/element.h"
+
+namespace sa_layers::cpu {
+
+template <typename T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Calls body with a null pointer of the element type: body([](auto* element) { using T = ...; }).
+template <typename Body>
+void dispatch(const char* name, const Tensor& tensor, const Body& body) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return body(static_cast<float*>(nullptr));
+    case ScalarType::Double:
+      return body(static_cast<double*>(nullptr));
+    case ScalarType::Half:
+      return body(static_cast<Half*>(nullptr));
+    case ScalarType::BFloat16:
+      return body(static_cast<BFloat16*>(nullptr));
+    default:
+      STD_TORCH_CHECK(false, name, " must be float32, float64, float16 or bfloat16, got ",
+                      torch::headeronly::toString(tensor.scalar_type()));
+  }
+}
+
+}  // namespace sa_layers::cpu

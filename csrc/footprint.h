@@ -1,0 +1,57 @@
+// Geometry of a footprint: which pixels of a map the taps of an output pixel read. Plain C++, for host and device.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define SA_LAYERS_HOST_DEVICE __host__ __device__
+#else
+#define SA_LAYERS_HOST_DEVICE
+#endif
+
+namespace sa_layers {
+
+enum class Padding { kReflect, kZeros };
+
+// Bounces an index off both borders of a map until it lies inside, as numpy.pad(mode="reflect") does: the border pixel
+// is not repeated, and the pattern has the period 2 * (size - 1). A map of one pixel has nothing else to show.
+SA_LAYERS_HOST_DEVICE inline int64_t reflect(int64_t index, int64_t size) {
+  if (index >= 0 && index < size) return index;
+  if (size == 1) return 0;
+  const int64_t period = 2 * (size - 1);
+  index %= period;
+  if (index < 0) index += period;
+  return index < size ? index : period - index;
+}
+
+// One direction of a footprint. The padding keeps the size at stride 1, which needs an odd kernel.
+struct Axis {
+  int64_t size;  // of the map that is read
+  int64_t kernel;
+  int64_t stride;
+  int64_t dilation;
+
+  SA_LAYERS_HOST_DEVICE int64_t padding() const { return dilation * (kernel - 1) / 2; }
+  SA_LAYERS_HOST_DEVICE int64_t output_size() const { return (size + stride - 1) / stride; }
+  // Where a tap of an output pixel falls, counted from the first padded pixel.
+  SA_LAYERS_HOST_DEVICE int64_t padded(int64_t output, int64_t tap) const { return output * stride + tap * dilation; }
+  // The pixel that a padded position shows, or -1 for a padded zero.
+  SA_LAYERS_HOST_DEVICE int64_t pixel(int64_t padded_position, Padding mode) const {
+    const int64_t index = padded_position - padding();
+    if (mode == Padding::kReflect) return reflect(index, size);
+    return index >= 0 && index < size ? index : -1;
+  }
+};
+
+// Taps are counted row by row: tap = row_tap * columns.kernel + column_tap.
+struct Footprint {
+  Axis rows;
+  Axis columns;
+  Padding mode;
+
+  SA_LAYERS_HOST_DEVICE int64_t taps() const { return rows.kernel * columns.kernel; }
+  SA_LAYERS_HOST_DEVICE int64_t pixels() const { return rows.size * columns.size; }
+  SA_LAYERS_HOST_DEVICE int64_t output_pixels() const { return rows.output_size() * columns.output_size(); }
+};
+
+}  // namespace sa_layers

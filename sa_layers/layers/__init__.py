@@ -1,0 +1,16 @@
+"""Self-attention as layers: in place of a convolution, or as the residual block of the SAN networks."""
+
+from .mapping import make_mapping
+from .pairwise_self_attention import PairwiseSelfAttention
+from .patchwise_self_attention import PatchwiseSelfAttention
+from .position import PositionEncoding
+from .self_attention_block import ATTENTIONS, SelfAttentionBlock
+
+__all__ = [
+    "ATTENTIONS",
+    "PairwiseSelfAttention",
+    "PatchwiseSelfAttention",
+    "PositionEncoding",
+    "SelfAttentionBlock",
+    "make_mapping",
+]

@@ -1,0 +1,141 @@
+"""What pairwise and patchwise self-attention have in common: the constructor, the transformations, the checks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from ..ops.footprint import Footprint, IntOrPair, pair
+from .mapping import ActLayer, NormLayer, make_mapping
+
+SHARED_TRANSFORMS = (None, "query_key", "all")
+default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
+
+
+class SelfAttention(nn.Module):
+    """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
+
+    The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can stand wherever a convolution of
+    odd kernel size and "same" padding stands.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, a multiple of ``share``.
+        kernel_size: Taps of the footprint, odd.
+        stride: Pixels between footprints. Defaults to 1.
+        padding: None or ``dilation * (kernel_size - 1) / 2``, the only one there is.
+        dilation: Pixels between taps. Defaults to 1.
+        groups: 1, the only one there is: channels share weights by ``share``.
+        bias: Whether the transformations φ, ψ and β have one. Defaults to True.
+        relation: How features are compared, δ; see the subclasses. Defaults to the subclass's first.
+        position: The position encoding concatenated to δ: 'relative', 'absolute' or None. Defaults to 'relative' for
+            pairwise attention, the only kind that takes one.
+        relation_channels: Channels of φ and ψ. Defaults to ``out_channels // 4`` (r1 = 16 where out_channels is C / 4).
+        mapping_layers: Linear layers of the mapping γ: 1, 2 or 3. Defaults to 2.
+        share: How many channels share a weight. Defaults to 8.
+        shared_transforms: None (default: φ, ψ, β are three), 'query_key' (φ = ψ) or 'all' (φ = ψ = β, which asks for
+            ``relation_channels == out_channels``).
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border.
+        norm_layer: Makes a normalisation of the mapping for a number of channels. Defaults to BatchNorm2d.
+        act_layer: Makes an activation of the mapping. Defaults to ReLU.
+
+    Raises:
+        TypeError: A size is not an integer or a pair.
+        ValueError: An argument is not among what is allowed; the message names it.
+    """
+
+    relations: tuple[str, ...] = ()
+    default_position: str | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | None = None,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        relation: str | None = None,
+        position: str | None = "default",
+        relation_channels: int | None = None,
+        mapping_layers: int = 2,
+        share: int = 8,
+        shared_transforms: str | None = None,
+        padding_mode: str = "reflect",
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = default_act_layer,
+    ) -> None:
+        super().__init__()
+        self.footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+        if padding is not None and _padding(padding) != self.footprint.padding:
+            raise ValueError(f"padding must be None or {self.footprint.padding}, the same-size one, got {padding!r}")
+        if groups != 1:
+            raise ValueError(f"groups must be 1, since channels share weights by `share`, got {groups!r}")
+        relation = self.relations[0] if relation is None else relation
+        if relation not in self.relations:
+            raise ValueError(f"relation must be one of {', '.join(self.relations)}, got {relation!r}")
+        if share < 1 or out_channels % share:
+            raise ValueError(f"share must divide out_channels ({out_channels}), got {share!r}")
+        if shared_transforms not in SHARED_TRANSFORMS:
+            raise ValueError(f"shared_transforms must be one of {SHARED_TRANSFORMS}, got {shared_transforms!r}")
+        if relation_channels is None:
+            relation_channels = out_channels if shared_transforms == "all" else max(out_channels // 4, 1)
+        if shared_transforms == "all" and relation_channels != out_channels:
+            raise ValueError(
+                f"relation_channels must equal out_channels ({out_channels}) when all transformations are shared, "
+                f"got {relation_channels!r}"
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.relation = relation
+        self.relation_channels = relation_channels
+        self.mapping_layers = mapping_layers
+        self.share = share
+        self.shared_transforms = shared_transforms
+        self.weight_channels = out_channels // share
+        self.query = nn.Conv2d(in_channels, relation_channels, 1, bias=bias)
+        if shared_transforms is None:
+            self.key = nn.Conv2d(in_channels, relation_channels, 1, bias=bias)
+        if shared_transforms != "all":
+            self.value = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.position = self.make_position(self.default_position if position == "default" else position)
+        self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
+
+    def make_position(self, position: str | None) -> nn.Module | None:
+        """The position encoding, if this kind of attention takes one."""
+        raise NotImplementedError
+
+    def mapping_widths(self) -> tuple[int, int, int]:
+        """Input, hidden and output channels of the mapping γ."""
+        raise NotImplementedError
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Weights from query and key, and the aggregation of value with them."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return self.attend(*self.transform(features))
+
+    def transform(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """φ(x), ψ(x), β(x): query, key and value."""
+        query = self.query(features)
+        key = self.key(features) if self.shared_transforms is None else query
+        value = self.value(features) if self.shared_transforms != "all" else query
+        return query, key, value
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={kernel_size}, relation={self.relation!r}"]
+        parts += [f"stride={stride}"] * (stride != (1, 1)) + [f"dilation={dilation}"] * (dilation != (1, 1))
+        parts += [f"padding_mode={padding_mode!r}"] * (padding_mode != "reflect")
+        return ", ".join([*parts, f"share={self.share}"])
+
+
+def _padding(padding: IntOrPair) -> tuple[int, int]:
+    return (0, 0) if padding in (0, (0, 0)) else pair(padding, "padding")

@@ -1,0 +1,77 @@
+"""The residual block of the SAN networks: self-attention where a ResNet bottleneck has its 3x3 convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..ops.footprint import IntOrPair
+from .mapping import ActLayer, NormLayer
+from .pairwise_self_attention import PairwiseSelfAttention
+from .patchwise_self_attention import PatchwiseSelfAttention
+from .self_attention import SelfAttention, default_act_layer
+
+ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
+
+
+class SelfAttentionBlock(nn.Module):
+    r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
+
+    Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
+    relation and r2 = 4 for the value.
+
+    Args:
+        channels: C, of the input and the output; a multiple of 16 and of ``4 * share``.
+        kernel_size: Taps of the footprint, odd.
+        attention: 'pairwise' (default) or 'patchwise'.
+        dilation: Pixels between taps. Defaults to 1.
+        norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
+        act_layer: Makes an activation. Defaults to ReLU.
+        **attention_options: Further arguments of the attention layer (relation, share, position, ...).
+
+    Raises:
+        ValueError: ``attention`` is unknown, or an option is not allowed.
+
+    Shapes:
+        (N, channels, H, W) -> (N, channels, H, W)
+
+    Example:
+        >>> import torch
+        >>> SelfAttentionBlock(256, kernel_size=7)(torch.randn(1, 256, 8, 8)).shape
+        torch.Size([1, 256, 8, 8])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: IntOrPair,
+        attention: str = "pairwise",
+        dilation: IntOrPair = 1,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = default_act_layer,
+        **attention_options: Any,
+    ) -> None:
+        super().__init__()
+        if attention not in ATTENTIONS:
+            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
+        reduced_channels = channels // 4
+        self.norm1 = norm_layer(channels)
+        self.act1 = act_layer()
+        self.attention = ATTENTIONS[attention](
+            channels,
+            reduced_channels,
+            kernel_size,
+            dilation=dilation,
+            norm_layer=norm_layer,
+            act_layer=act_layer,
+            **attention_options,
+        )
+        self.norm2 = norm_layer(reduced_channels)
+        self.act2 = act_layer()
+        self.expansion = nn.Conv2d(reduced_channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The block's output, of the shape of its input."""
+        residual = self.attention(self.act1(self.norm1(features)))
+        return features + self.expansion(self.act2(self.norm2(residual)))

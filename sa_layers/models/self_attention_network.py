@@ -1,0 +1,142 @@
+"""The self-attention networks SAN10, SAN15 and SAN19: a stem, five stages of residual blocks, no convolution above 1x1.
+
+Table 1 of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621), equal to the official
+network in parameters and function. Plain torch: backbones/ adds what OpenMMLab's trainers expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..layers.mapping import ActLayer, NormLayer
+from ..layers.self_attention import default_act_layer
+from .self_attention_stage import SelfAttentionStage
+
+STAGES = 5
+
+
+class SelfAttentionNetwork(nn.Module):
+    """A SAN without a head: the features of its stages.
+
+    Args:
+        depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
+        attention: 'pairwise' (default) or 'patchwise'.
+        in_channels: Channels of the image. Defaults to 3.
+        kernel_sizes: The footprint of each stage. Defaults to (3, 7, 7, 7, 7).
+        widths: Channels of each stage. Defaults to (64, 256, 512, 1024, 2048).
+        strides: 2 halves the map at the entry of a stage by max-pooling, 1 keeps it. Defaults to 2 for all.
+        dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
+        out_indices: The stages whose features are returned, from 0 or, negative, from the end. Defaults to (4,).
+        with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
+        norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
+        act_layer: Makes an activation. Defaults to ReLU.
+        **attention_options: Further arguments of the attention layers: relation, position, mapping_layers, share,
+            shared_transforms, padding_mode.
+
+    Raises:
+        ValueError: An argument is not among what is allowed; the message names it.
+
+    Example:
+        >>> import torch
+        >>> network = SelfAttentionNetwork(10, "patchwise", out_indices=(1, 2, 3, 4))
+        >>> [tuple(features.shape) for features in network(torch.randn(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
+    """
+
+    arch_settings = {10: (2, 1, 2, 4, 1), 15: (3, 2, 3, 5, 2), 19: (3, 3, 4, 6, 3)}
+
+    def __init__(
+        self,
+        depth: int | Sequence[int] = 10,
+        attention: str = "pairwise",
+        in_channels: int = 3,
+        kernel_sizes: Sequence[int] = (3, 7, 7, 7, 7),
+        widths: Sequence[int] = (64, 256, 512, 1024, 2048),
+        strides: Sequence[int] = (2, 2, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1, 1),
+        out_indices: int | Sequence[int] = (4,),
+        with_cp: bool = False,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = default_act_layer,
+        **attention_options: Any,
+    ) -> None:
+        super().__init__()
+        blocks = self._blocks(depth)
+        for name, values in {
+            "kernel_sizes": kernel_sizes,
+            "widths": widths,
+            "strides": strides,
+            "dilations": dilations,
+        }.items():
+            if len(values) != STAGES:
+                raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {tuple(values)}")
+        self.attention = attention
+        self.out_indices = self._stage_indices(out_indices)
+        self.out_channels = tuple(widths[index] for index in self.out_indices)
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
+        self.stages = nn.ModuleList()
+        self.out_strides: tuple[int, ...] = ()
+        total_stride, channels = 1, widths[0]
+        for index in range(STAGES):
+            total_stride *= strides[index]
+            self.out_strides += (total_stride,) * (index in self.out_indices)
+            self.stages.append(
+                SelfAttentionStage(
+                    channels,
+                    widths[index],
+                    blocks[index],
+                    kernel_sizes[index],
+                    strides[index],
+                    attention=attention,
+                    dilation=dilations[index],
+                    with_cp=with_cp,
+                    norm_layer=norm_layer,
+                    act_layer=act_layer,
+                    **attention_options,
+                )
+            )
+            channels = widths[index]
+        self.min_size = total_stride
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, in_channels, H, W) -> the features of the stages in ``out_indices``, always a tuple.
+
+        Raises:
+            ValueError: The image is smaller than the network's stride.
+        """
+        if min(image.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
+                f"got {image.shape[-2]} x {image.shape[-1]}"
+            )
+        features = self.stem(image)
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            features = stage(features)
+            if index in self.out_indices:
+                outputs.append(features)
+        return tuple(outputs)
+
+    def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
+        if isinstance(depth, int) and depth in self.arch_settings:
+            return self.arch_settings[depth]
+        if isinstance(depth, Sequence) and len(depth) == STAGES and all(isinstance(n, int) and n > 0 for n in depth):
+            return tuple(depth)
+        known = ", ".join(map(str, self.arch_settings))
+        raise ValueError(
+            f"depth must be one of {known}, or the positive numbers of blocks of {STAGES} stages, got {depth!r}"
+        )
+
+    @staticmethod
+    def _stage_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        positive = tuple(index + STAGES if index < 0 else index for index in indices)
+        if not indices or any(not 0 <= index < STAGES for index in positive) or list(positive) != sorted(set(positive)):
+            raise ValueError(
+                f"out_indices must be ascending stages from 0 to {STAGES - 1} (or -{STAGES} to -1), got {out_indices!r}"
+            )
+        return positive
+

@@ -1,0 +1,21 @@
+"""The operators of vector self-attention, each validated once and computed by the fastest backend at hand."""
+
+from .aggregation import aggregation
+from .backend import BACKENDS, backend
+from .footprint import PADDING_MODES, Footprint
+from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
+from .softmax_aggregation import softmax_aggregation
+
+__all__ = [
+    "BACKENDS",
+    "PADDING_MODES",
+    "PAIRWISE_RELATIONS",
+    "PATCHWISE_RELATIONS",
+    "Footprint",
+    "aggregation",
+    "backend",
+    "pairwise_relation",
+    "patchwise_relation",
+    "softmax_aggregation",
+]

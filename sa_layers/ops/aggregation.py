@@ -1,0 +1,157 @@
+"""Aggregation: the weighted sum over the footprint, with a weight for every pixel, tap and group of channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backend import choose
+from .checks import autocast, check_alike, check_map, check_shape
+from .footprint import Footprint, IntOrPair
+from .native import native_operator
+
+
+def aggregation(
+    value: Tensor,
+    weight: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    dilation: IntOrPair = 1,
+    padding_mode: str = "reflect",
+) -> Tensor:
+    r"""Sums the pixels of every footprint, each multiplied by its weight.
+
+    .. math:: y_{c,i} = \sum_{j \in R(i)} w_{c \bmod C_w,\, j - i} \; x_{c,j}
+
+    The aggregation of the paper's equations 2 and 4; ``C / Cw`` channels share a weight, interleaved.
+
+    Args:
+        value: The features x, (N, C, H, W); float64, float32, float16 or bfloat16, of any strides.
+        weight: The weights w, (N, Cw, Kh * Kw, Ho * Wo), with C divisible by Cw; dtype and device of ``value``.
+        kernel_size: Taps of the footprint, odd; an integer or (height, width).
+        stride: Pixels between footprints. Defaults to 1.
+        dilation: Pixels between taps. Defaults to 1.
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border, of width ``dilation * (kernel_size - 1) / 2``.
+
+    Returns:
+        (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``; half precision accumulates in float32.
+
+    Raises:
+        TypeError: A dtype is not allowed, or the two differ outside autocast.
+        ValueError: A shape, size or mode does not fit; the message names it.
+
+    Example:
+        >>> value = torch.arange(9.0).view(1, 1, 3, 3)
+        >>> mean = torch.full((1, 1, 9, 9), 1 / 9)
+        >>> aggregation(value, mean, kernel_size=3)[0, 0, 1, 1]
+        tensor(4.)
+    """
+    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    value, weight = autocast(value, weight)
+    check_aggregation(value, weight, "weight", footprint)
+    if choose(value.device) == "native":
+        return native_aggregation(value, weight, *footprint)
+    return aggregation_in_torch(value, weight, footprint)
+
+
+def check_aggregation(value: Tensor, weight: Tensor, name: str, footprint: Footprint) -> None:
+    """Refuses operands that do not fit; ``name`` is what the caller calls its weight."""
+    check_map(value, "value")
+    height, width = footprint.output_size(value.shape[2], value.shape[3])
+    expected = (value.shape[0], "Cw", footprint.taps, height * width)
+    check_shape(weight, name, expected, f"value {tuple(value.shape)} and {footprint}")
+    check_alike(value, "value", weight, name)
+    if weight.shape[1] < 1 or value.shape[1] % weight.shape[1]:
+        raise ValueError(
+            f"{name} must have a number of channels that divides those of value ({value.shape[1]}), "
+            f"got {weight.shape[1]}"
+        )
+
+
+def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
+    """The same sum, tap after tap, in plain torch."""
+    output_size = footprint.output_size(value.shape[2], value.shape[3])
+    accumulate = torch.promote_types(value.dtype, torch.float32)
+    # (N, C / Cw, Cw, H, W) against (N, 1, Cw, K*K, Ho, Wo): the interleaved sharing is a broadcast
+    shared = value.to(accumulate).unflatten(1, (-1, weight.shape[1]))
+    weight = weight.to(accumulate).unflatten(-1, output_size).unsqueeze(1)
+    output = shared.new_zeros(*shared.shape[:3], *output_size)
+    for tap, neighbour in enumerate(footprint.neighbours(shared)):
+        output = torch.addcmul(output, neighbour, weight[:, :, :, tap])
+    return output.flatten(1, 2).to(value.dtype)
+
+
+# Output, value and weight form one trilinear expression: the gradient of each of the three operators below is made of
+# the other two, so derivatives of every order need no further kernel.
+
+
+def _fake_aggregation(value: Tensor, weight: Tensor, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
+    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    return value.new_empty(value.shape[0], value.shape[1], height, width)
+
+
+def _setup_aggregation(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    value, weight, *ctx.footprint = inputs
+    ctx.save_for_backward(value, weight)
+
+
+def _backward_aggregation(ctx: Any, grad: Tensor) -> tuple:
+    value, weight = ctx.saved_tensors
+    value_needs, weight_needs = ctx.needs_input_grad[:2]
+    return (
+        native_value_gradient(grad, weight, value.shape[2], value.shape[3], *ctx.footprint) if value_needs else None,
+        native_weight_gradient(grad, value, weight.shape[1], *ctx.footprint) if weight_needs else None,
+        *(None,) * 4,
+    )
+
+
+def _fake_value_gradient(grad: Tensor, weight: Tensor, height: int, width: int, *_: Any) -> Tensor:
+    return grad.new_empty(grad.shape[0], grad.shape[1], height, width)
+
+
+def _setup_value_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    grad, weight, _, _, *ctx.footprint = inputs
+    ctx.save_for_backward(grad, weight)
+
+
+def _backward_value_gradient(ctx: Any, grad_value: Tensor) -> tuple:
+    grad, weight = ctx.saved_tensors
+    grad_needs, weight_needs = ctx.needs_input_grad[:2]
+    return (
+        native_aggregation(grad_value, weight, *ctx.footprint) if grad_needs else None,
+        native_weight_gradient(grad, grad_value, weight.shape[1], *ctx.footprint) if weight_needs else None,
+        *(None,) * 6,
+    )
+
+
+def _fake_weight_gradient(grad: Tensor, value: Tensor, weight_channels: int, kernel_size: Any, *_: Any) -> Tensor:
+    return grad.new_empty(
+        grad.shape[0], weight_channels, kernel_size[0] * kernel_size[1], grad.shape[2] * grad.shape[3]
+    )
+
+
+def _setup_weight_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    grad, value, _, *ctx.footprint = inputs
+    ctx.save_for_backward(grad, value)
+
+
+def _backward_weight_gradient(ctx: Any, grad_weight: Tensor) -> tuple:
+    grad, value = ctx.saved_tensors
+    grad_needs, value_needs = ctx.needs_input_grad[:2]
+    height, width = value.shape[2:]
+    return (
+        native_aggregation(value, grad_weight, *ctx.footprint) if grad_needs else None,
+        native_value_gradient(grad, grad_weight, height, width, *ctx.footprint) if value_needs else None,
+        *(None,) * 5,
+    )
+
+
+native_aggregation = native_operator("aggregation", _fake_aggregation, _setup_aggregation, _backward_aggregation)
+native_value_gradient = native_operator(
+    "aggregation_value_gradient", _fake_value_gradient, _setup_value_gradient, _backward_value_gradient
+)
+native_weight_gradient = native_operator(
+    "aggregation_weight_gradient", _fake_weight_gradient, _setup_weight_gradient, _backward_weight_gradient
+)

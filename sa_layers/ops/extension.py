@@ -1,0 +1,63 @@
+"""Loads the native kernels, once, and says in one sentence why they are off when they are."""
+
+import functools
+import json
+import os
+from pathlib import Path
+
+import torch
+
+_PACKAGE = Path(__file__).parent.parent
+_HOW = "build them with `pip install --no-build-isolation .` (add -e to stay in a source tree)"
+
+
+def is_available() -> bool:
+    """Whether the native kernels are loaded: the operators of `torch.ops.sa_layers` then exist.
+
+    Loads them at the first call. The environment variable `SA_LAYERS_KERNELS=off` keeps them out.
+
+    Returns:
+        True when they are loaded.
+
+    >>> is_available() == (why_not() is None)
+    True
+    """
+    return _load() is None
+
+
+def why_not() -> str | None:
+    """Why the native kernels are off, and how to get them; None when they are loaded.
+
+    Returns:
+        One sentence, or None.
+    """
+    return _load()
+
+
+@functools.cache
+def _load() -> str | None:
+    if os.environ.get("SA_LAYERS_KERNELS", "").lower() == "off":
+        return "the native kernels are switched off by SA_LAYERS_KERNELS=off"
+    library, info = _PACKAGE / "kernels.so", _build_info()
+    if not library.is_file():
+        if reason := info.get("reason"):
+            return f"the native kernels were not compiled, since {reason}; {_HOW}"
+        return f"the native kernels were never compiled here ({library} does not exist); {_HOW}"
+    try:
+        torch.ops.load_library(str(library))
+    except (OSError, RuntimeError) as error:  # a missing symbol of an older torch, a library of another platform
+        built, needs = info.get("built_with_torch", "an unknown release"), info.get("needs_torch", "an unknown release")
+        return (
+            f"the native kernels, built with torch {built} for torch >= {needs}, could not be loaded into "
+            f"torch {torch.__version__} ({' '.join(str(error).split())}); {_HOW}"
+        )
+    return None
+
+
+def _build_info() -> dict[str, object]:
+    """What setup.py recorded about the build; empty for a source tree in which it never ran."""
+    try:
+        info = json.loads((_PACKAGE / "build_info.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}

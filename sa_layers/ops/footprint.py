@@ -1,0 +1,126 @@
+"""The footprint R(i): which pixels j a pixel i attends to, and what lies beyond the border.
+
+A footprint is a grid of ``kernel_size`` taps, ``dilation`` pixels apart, centred on every ``stride``-th pixel. Taps are
+numbered row by row. Padding is always ``dilation * (kernel_size - 1) / 2``, so a map of ``size`` pixels has
+``ceil(size / stride)`` footprints per axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PADDING_MODES = ("reflect", "zeros")
+IntOrPair = int | tuple[int, int]
+
+
+class Footprint(NamedTuple):
+    """A validated footprint; make one with :meth:`parse`."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding_mode: str
+
+    @classmethod
+    def parse(
+        cls, kernel_size: IntOrPair, stride: IntOrPair = 1, dilation: IntOrPair = 1, padding_mode: str = "reflect"
+    ) -> Footprint:
+        """Turns integers into (height, width) pairs and refuses what no footprint can have.
+
+        Args:
+            kernel_size: Taps per axis; odd.
+            stride: Pixels between the centres of neighbouring footprints.
+            dilation: Pixels between neighbouring taps.
+            padding_mode: Beyond the border, 'reflect' bounces back into the map (as often as it must, as
+                :func:`numpy.pad` does; a map of one pixel repeats it), 'zeros' reads 0.
+
+        Raises:
+            TypeError: A size is neither an integer nor a pair of integers.
+            ValueError: A size is not positive, ``kernel_size`` is even, or ``padding_mode`` is unknown.
+
+        Example:
+            >>> Footprint.parse(7, dilation=(1, 2)).padding
+            (3, 6)
+        """
+        footprint = cls(
+            pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation"), padding_mode
+        )
+        if footprint.kernel_size[0] % 2 == 0 or footprint.kernel_size[1] % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, or there is no centre tap, got {kernel_size}")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+        return footprint
+
+    @property
+    def taps(self) -> int:
+        """The number of pixels in a footprint, K*K."""
+        return self.kernel_size[0] * self.kernel_size[1]
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """The rows above (and below) and the columns left (and right) of the map that footprints reach."""
+        (kernel_height, kernel_width), (dilation_height, dilation_width) = self.kernel_size, self.dilation
+        return dilation_height * (kernel_height - 1) // 2, dilation_width * (kernel_width - 1) // 2
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """The number of footprints along each axis of a ``height`` x ``width`` map."""
+        return (height - 1) // self.stride[0] + 1, (width - 1) // self.stride[1] + 1
+
+    def centre(self, features: Tensor) -> Tensor:
+        """The pixels i themselves: (N, C, H, W) -> (N, C, Ho, Wo)."""
+        return features[..., :: self.stride[0], :: self.stride[1]]
+
+    def pad(self, features: Tensor) -> Tensor:
+        """Adds the border that footprints reach: (..., H, W) -> (..., H + 2 * padding, W + 2 * padding)."""
+        rows, columns = self.padding
+        if self.padding_mode == "zeros":
+            return F.pad(features, (columns, columns, rows, rows))
+        height, width = features.shape[-2:]
+        if rows:
+            features = features.index_select(-2, bounce(height, rows, features.device))
+        if columns:
+            features = features.index_select(-1, bounce(width, columns, features.device))
+        return features
+
+    def neighbours(self, features: Tensor) -> Iterator[Tensor]:
+        """For each tap the pixels j that it points at: views of shape (..., Ho, Wo) of the padded (..., H, W) map."""
+        out_height, out_width = self.output_size(features.shape[-2], features.shape[-1])
+        padded = self.pad(features)
+        for row in range(self.kernel_size[0]):
+            for column in range(self.kernel_size[1]):
+                top, left = row * self.dilation[0], column * self.dilation[1]
+                bottom = top + (out_height - 1) * self.stride[0] + 1
+                right = left + (out_width - 1) * self.stride[1] + 1
+                yield padded[..., top : bottom : self.stride[0], left : right : self.stride[1]]
+
+    def unfold(self, features: Tensor) -> Tensor:
+        """All pixels of all footprints: (N, C, H, W) -> (N, C, K*K, Ho*Wo)."""
+        columns = F.unfold(self.pad(features), self.kernel_size, dilation=self.dilation, stride=self.stride)
+        return columns.unflatten(1, (features.shape[1], self.taps))
+
+
+def bounce(size: int, padding: int, device: torch.device) -> Tensor:
+    """The source index of every position of an axis padded by reflection: (size + 2 * padding,).
+
+    Example:
+        >>> bounce(3, 4, torch.device("cpu")).tolist()
+        [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
+    """
+    period = torch.sym_max(2 * (size - 1), 1)
+    index = torch.arange(-padding, size + padding, device=device).remainder(period)
+    return torch.minimum(index, period - index)
+
+
+def pair(value: IntOrPair, name: str) -> tuple[int, int]:
+    """(height, width) of an integer or a pair, all positive."""
+    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(values) != 2 or not all(isinstance(item, int) and not isinstance(item, bool) for item in values):
+        raise TypeError(f"{name} must be an integer or a pair of integers, got {value!r}")
+    if min(values) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return values

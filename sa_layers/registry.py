@@ -1,0 +1,9 @@
+"""Our scope in OpenMMLab's registries, the one module of the library that knows OpenMMLab.
+
+mmengine imports this file by itself when a config says ``type='sa_layers.SAN'``, so configs need no ``custom_imports``.
+"""
+
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope="sa_layers", locations=["sa_layers.backbones"])

@@ -1,0 +1,43 @@
+"""One small data set for all tests that only look, and the command line as a process of its own."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sa_layers.datasets import ShapesFolder, make_shapes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesFolder:
+    """A small data set; do not change it."""
+    return make_shapes(tmp_path_factory.mktemp("datasets") / "shapes", train=40, val=20, size=64, seed=3, crop_size=32)
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start ``python -m sa_layers.datasets.shapes`` with the given arguments."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "sa_layers.datasets.shapes", *map(str, arguments)]
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+
+    return start
+
+
+@pytest.fixture
+def fingerprint() -> Callable[[Path], dict[str, str]]:
+    """Digest every file of a folder, hidden ones too."""
+
+    def fingerprint(root: Path) -> dict[str, str]:
+        files = sorted(path for path in Path(root).rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return fingerprint
