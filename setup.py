@@ -1,15 +1,20 @@
-"""Builds sa_layers: csrc/ into one extension, three source folders into one installed package.
+"""Builds sa_layers: csrc/ into one extension and one more for CUDA, three source folders into one installed package.
 
 Environment:
     SA_LAYERS_KERNELS: 'auto' (default: compile when torch and a C++ compiler are there, otherwise install without),
         'required' (fail when they cannot be compiled), 'off'.
+    SA_LAYERS_CUDA: the same for the CUDA kernels, which also need nvcc, of the CUDA release that torch was built for.
+    TORCH_CUDA_ARCH_LIST: what the CUDA kernels are compiled for; by default the GPUs of this machine, or without one
+        "8.0;9.0+PTX". "7.5;8.0;8.6;9.0;10.0;12.0+PTX" is all that CUDA 13 knows.
     MAX_JOBS: how many files are compiled at once.
 """
 
 import json
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -19,11 +24,14 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 MODE = os.environ.get("SA_LAYERS_KERNELS", "auto")
+CUDA_MODE = os.environ.get("SA_LAYERS_CUDA", "auto")
 # Nothing newer than this release's stable ABI is called, so one binary runs on it and on every later torch.
 TORCH_FLOOR, TORCH_TARGET = "2.10", "0x020a000000000000"
+COMPILE_FLAGS = ["-O3", "-std=c++17", "-Wall", "-Wextra", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
 
-if MODE not in ("auto", "required", "off"):
-    raise SystemExit(f"SA_LAYERS_KERNELS must be 'auto', 'required' or 'off', got {MODE!r}")
+for name, mode in (("SA_LAYERS_KERNELS", MODE), ("SA_LAYERS_CUDA", CUDA_MODE)):
+    if mode not in ("auto", "required", "off"):
+        raise SystemExit(f"{name} must be 'auto', 'required' or 'off', got {mode!r}")
 
 
 def missing_for_kernels() -> str | None:
@@ -40,23 +48,78 @@ def missing_for_kernels() -> str | None:
     return None
 
 
+def files(*patterns: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+
 def kernel_extension() -> Extension:
-    """The one extension: schemas, bindings and CPU kernels."""
+    """Schemas, bindings and CPU kernels."""
     from torch.utils.cpp_extension import CppExtension
 
     return CppExtension(
         "sa_layers.kernels",
-        sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp")),
+        sources=files("csrc/*.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.[hi]*")),
-        extra_compile_args=["-O3", "-std=c++17", "-Wall", "-Wextra", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"],
+        depends=files("csrc/*.h", "csrc/cpu/*.[hi]*"),
+        # -Wextra would find fault with torch's headers.
+        extra_compile_args=[*COMPILE_FLAGS, "-Wno-unused-parameter", "-fvisibility=hidden", "-g0"],
         py_limited_api=True,  # it uses no Python API at all: a plain shared library loaded by torch.ops.load_library
     )
 
 
-def record(folder: Path, problem: str | None) -> None:
+def missing_for_cuda() -> str | None:
+    """Why the CUDA kernels cannot be compiled here, or None. A GPU is not needed."""
+    if CUDA_MODE == "off":
+        return "they were switched off by SA_LAYERS_CUDA=off when sa_layers was installed"
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if torch.version.cuda is None:
+        return f"sa_layers was installed beside torch {torch.__version__}, which is without CUDA"
+    if not CUDA_HOME or not (nvcc := Path(CUDA_HOME, "bin", "nvcc")).is_file():
+        return "no CUDA compiler (nvcc) was found when sa_layers was installed; CUDA_HOME is the folder of its bin"
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    release = match[1] if (match := re.search(r"release ([\d.]+)", version)) else "unknown"
+    if release.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return f"torch {torch.__version__} needs nvcc {torch.version.cuda}, and {nvcc} is {release}"
+    return None
+
+
+def nvcc_folders(flag: str) -> list[str]:
+    """Where nvcc itself looks for headers ('-I') or libraries ('-L'): right for wrappers and conda's layout too."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    command = [Path(CUDA_HOME, "bin", "nvcc"), "--dryrun", "-x", "cu", os.devnull]
+    steps = subprocess.run(command, capture_output=True, text=True).stderr
+    return list(dict.fromkeys(re.findall(rf'"{flag}([^"]+)"', steps)))
+
+
+def cuda_extension() -> Extension:
+    """CUDA kernels and their bindings: a library of its own, so that the other one needs no CUDA library."""
+    import torch
+    from torch.utils.cpp_extension import CppExtension
+
+    if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        os.environ["TORCH_CUDA_ARCH_LIST"] = "8.0;9.0+PTX"
+    return CppExtension(
+        "sa_layers.kernels_cuda",
+        sources=files("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+        include_dirs=[str(ROOT / "csrc"), *nvcc_folders("-I")],
+        depends=files("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh"),
+        extra_compile_args={
+            "cxx": [*COMPILE_FLAGS, "-DUSE_CUDA", "-fvisibility=hidden"],
+            "nvcc": ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"],
+        },
+        library_dirs=nvcc_folders("-L"),
+        libraries=["torch_cuda", "cudart_static", "rt", "dl"],
+        py_limited_api=True,
+    )
+
+
+def record(folder: Path, problem: str | None, cuda_problem: str | None) -> None:
     """Writes beside the package's modules what was built, or why not: sa_layers.ops.extension reads it."""
     info: dict = {"kernels": problem is None, "reason": problem}
+    info |= {"cuda": not problem and not cuda_problem, "cuda_reason": cuda_problem}
     if problem is None:
         import torch
 
@@ -65,6 +128,12 @@ def record(folder: Path, problem: str | None) -> None:
     (folder / "build_info.json").write_text(json.dumps(info, indent=2) + "\n")
     if problem:
         print(f"sa_layers: installing without native kernels, since {problem}")
+    elif cuda_problem:
+        print(f"sa_layers: installing without CUDA kernels, since {cuda_problem}")
+
+
+def failed(error: Exception) -> str:
+    return f"compiling them failed when sa_layers was installed ({' '.join(str(error).split())[:300]})"
 
 
 def build_ext_command() -> type:
@@ -76,11 +145,19 @@ def build_ext_command() -> type:
             try:
                 super().run()
             except Exception as error:
-                if MODE == "required":
+                if MODE == "required" or CUDA_MODE == "required":
                     raise
                 self.extensions.clear()  # or setuptools looks for their files
-                reason = " ".join(str(error).split())[:300]
-                record(package_folder(self), f"compiling them failed when sa_layers was installed ({reason})")
+                record(package_folder(self), failed(error), cuda_problem)
+
+        def build_extension(self, extension: Extension) -> None:
+            try:
+                super().build_extension(extension)
+            except Exception as error:
+                if CUDA_MODE == "required" or not extension.name.endswith("_cuda"):
+                    raise
+                self.extensions.remove(extension)  # the last one; the others are good without it
+                record(package_folder(self), problem, failed(error))
 
         def get_ext_filename(self, fullname: str) -> str:
             return os.path.join(*fullname.split(".")) + ".so"  # no Python API, so no Python version in the name
@@ -99,7 +176,7 @@ class BuildPackage(build_py):
 
     def run(self) -> None:
         super().run()
-        record(package_folder(self), problem)
+        record(package_folder(self), problem, cuda_problem)
         configs, target = ROOT / "mm_configs", package_folder(self) / ".mim" / "configs"
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink():
@@ -121,6 +198,9 @@ class PlatformWheel(bdist_wheel):
 problem = missing_for_kernels()
 if problem and MODE == "required":
     raise SystemExit(f"sa_layers: SA_LAYERS_KERNELS=required, but {problem}")
+cuda_problem = problem or missing_for_cuda()
+if cuda_problem and CUDA_MODE == "required":
+    raise SystemExit(f"sa_layers: SA_LAYERS_CUDA=required, but {cuda_problem}")
 
 packages = ["sa_layers"] + [
     ".".join(("sa_layers", *path.parent.relative_to(ROOT / "sa_layers").parts))
@@ -130,7 +210,7 @@ setup(
     packages=[*packages, "sa_layers.backbones"],
     package_dir={"sa_layers": "sa_layers", "sa_layers.backbones": "backbones"},
     package_data={"sa_layers": ["py.typed"]},
-    ext_modules=[] if problem else [kernel_extension()],
+    ext_modules=[] if problem else [kernel_extension()] if cuda_problem else [kernel_extension(), cuda_extension()],
     cmdclass={"build_py": BuildPackage, "bdist_wheel": PlatformWheel}
     | ({} if problem else {"build_ext": build_ext_command()}),
 )

@@ -1,5 +1,14 @@
 """The SAN backbones for OpenMMLab; installed as sa_layers.backbones."""
 
-from .san import SAN
+try:
+    from . import layers
+    from .san import SAN
+except ModuleNotFoundError as error:
+    if error.name not in ("mmengine", "mmcv"):
+        raise
+    raise ModuleNotFoundError(
+        f"sa_layers.backbones needs OpenMMLab, and {error.name} is not installed: pip install 'sa-layers[backbones]'",
+        name=error.name,
+    ) from error
 
-__all__ = ["SAN"]
+__all__ = ["SAN", "layers"]

@@ -58,8 +58,8 @@ inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kerne
   check_pair("stride", stride, false);
   check_pair("dilation", dilation, false);
   STD_TORCH_CHECK(height > 0 && width > 0, "height and width must be positive, got ", shape_text({height, width}));
-  STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros", "padding_mode must be 'reflect' or 'zeros', got '",
-                  padding_mode, "'");
+  STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros",
+                  "padding_mode must be 'reflect' or 'zeros', got '", padding_mode, "'");
   return {{height, kernel_size[0], stride[0], dilation[0]},
           {width, kernel_size[1], stride[1], dilation[1]},
           padding_mode == "reflect" ? Padding::kReflect : Padding::kZeros};

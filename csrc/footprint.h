@@ -31,7 +31,8 @@ struct Axis {
   int64_t stride;
   int64_t dilation;
 
-  SA_LAYERS_HOST_DEVICE int64_t padding() const { return dilation * (kernel - 1) / 2; }
+  SA_LAYERS_HOST_DEVICE int64_t reach() const { return dilation * (kernel - 1); }  // from the first to the last tap
+  SA_LAYERS_HOST_DEVICE int64_t padding() const { return reach() / 2; }
   SA_LAYERS_HOST_DEVICE int64_t output_size() const { return (size + stride - 1) / stride; }
   // Where a tap of an output pixel falls, counted from the first padded pixel.
   SA_LAYERS_HOST_DEVICE int64_t padded(int64_t output, int64_t tap) const { return output * stride + tap * dilation; }

@@ -1,14 +1,17 @@
-// The schemas of all operators. Kernels register themselves beside their source: csrc/cpu, csrc/cuda. Gradients are
+// The schemas of all operators. Kernels are registered beside their source, in csrc/cpu and csrc/cuda. Gradients are
 // operators of their own; the Python front makes autograd of every order from them.
 //
-// kernel_size, stride and dilation are (vertical, horizontal); padding_mode is 'reflect' or 'zeros'.
+// kernel_size, stride and dilation are (vertical, horizontal), padding_mode is 'reflect' or 'zeros'; outputs are
+// contiguous. Maps are (N, C, H, W), or (N, C, Ho, Wo) with Ho = ceil(H / stride); weights and relations are
+// (N, D, Kh * Kw, Ho * Wo) with tap = kh * Kw + kw.
 
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(sa_layers, library) {
+  // 'avx512', 'avx2' or 'default'.
   library.def("cpu_capability() -> str");
 
-  // value (N, C, H, W), weight (N, Cw, Kh * Kw, Ho * Wo) -> (N, C, Ho, Wo); channel c uses the weight c % Cw.
+  // Channel c of the value uses the channel c % Cw of the weight.
   library.def(
       "aggregation(Tensor value, Tensor weight, int[2] kernel_size, int[2] stride, int[2] dilation, "
       "str padding_mode) -> Tensor");
@@ -18,4 +21,26 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "aggregation_weight_gradient(Tensor grad_output, Tensor value, int weight_channels, int[2] kernel_size, "
       "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+
+  // The weights are a softmax of the logits over the taps; logsumexp (N, Cw, Ho * Wo) is float32, float64 for float64.
+  library.def(
+      "softmax_aggregation(Tensor value, Tensor logits, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> (Tensor output, Tensor logsumexp)");
+  library.def(
+      "softmax_aggregation_value_gradient(Tensor grad_output, Tensor logits, Tensor logsumexp, SymInt height, "
+      "SymInt width, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  library.def(
+      "softmax_aggregation_logits_gradient(Tensor grad_output, Tensor value, Tensor logits, Tensor output, "
+      "Tensor logsumexp, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+
+  // relation is 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation'.
+  library.def(
+      "pairwise_relation(Tensor query, Tensor key, str relation, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> Tensor");
+  library.def(
+      "pairwise_relation_query_gradient(Tensor grad_output, Tensor key, str relation, SymInt height, SymInt width, "
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  library.def(
+      "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, str relation, SymInt height, SymInt width, "
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 }

@@ -1,46 +1,23 @@
 // Bindings of aggregation and its gradients.
 
-#include "cpu/aggregation.h"
-
-#include <type_traits>
-
-#include "cpu/capability.h"
-#include "cpu/dispatch.h"
+#include "cpu/aggregation_operators.h"
+#include "cpu/binding.h"
 
 #define SA_LAYERS_KERNELS "cpu/aggregation_kernels.inc"
 #include "cpu/for_each_capability.inc"
 
 namespace sa_layers::cpu {
-namespace {
-
-std::vector<int64_t> weight_shape(const Aggregation& problem) {
-  return {problem.batch, problem.weight_channels, problem.footprint.taps(), problem.footprint.output_pixels()};
-}
-std::vector<int64_t> output_shape(const Aggregation& problem) {
-  return {problem.batch, problem.channels, problem.footprint.rows.output_size(),
-          problem.footprint.columns.output_size()};
-}
-
-// Runs `kernel(task begin, task end)` over all tasks.
-template <typename Kernel>
-void run(const AggregationTasks& tasks, const Kernel& kernel) {
-  torch::stable::parallel_for(0, tasks.count(), tasks.grain(), kernel);
-}
 
 Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel_size, const Pair& stride,
                    const Pair& dilation, const std::string& padding_mode) {
   check_dims("value", value, 4);
-  check_dims("weight", weight, 4);
-  check_like("weight", weight, "value", value);
-  const Aggregation problem{make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode),
-                            value.size(0), value.size(1), weight.size(1)};
-  STD_TORCH_CHECK(problem.weight_channels > 0, "weight must have at least one channel, got 0");
-  check_shape("weight", weight, weight_shape(problem));
+  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
+  const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint);
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
   dispatch("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const AggregationTasks tasks(problem, problem.output_rows());
+    const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_BEST(aggregation<T>, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output), begin, end);
     });
@@ -51,19 +28,14 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
 Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weight, int64_t height, int64_t width,
                                   const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                                   const std::string& padding_mode) {
-  check_dims("grad_output", grad_output, 4);
-  check_dims("weight", weight, 4);
-  check_like("weight", weight, "grad_output", grad_output);
-  const Aggregation problem{make_footprint(height, width, kernel_size, stride, dilation, padding_mode),
-                            grad_output.size(0), grad_output.size(1), weight.size(1)};
-  STD_TORCH_CHECK(problem.weight_channels > 0, "weight must have at least one channel, got 0");
+  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
+  const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint);
   check_shape("grad_output", grad_output, output_shape(problem));
-  check_shape("weight", weight, weight_shape(problem));
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
-  const Tensor result = torch::stable::new_empty(grad_output, {problem.batch, problem.channels, height, width});
+  const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
   dispatch("grad_output", grad_output, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const AggregationTasks tasks(problem, problem.output_rows());
+    const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_BEST(aggregation_value_gradient<T>, tasks, data<T>(gradients), data<T>(weights),
                      mutable_data<T>(result), begin, end);
@@ -86,7 +58,7 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
   const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
   dispatch("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const AggregationTasks tasks(problem, problem.output_rows());
+    const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_BEST(aggregation_weight_gradient<T>, tasks, data<T>(gradients), data<T>(values),
                      mutable_data<T>(result), begin, end);
@@ -95,7 +67,6 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
   return result;
 }
 
-}  // namespace
 }  // namespace sa_layers::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(sa_layers, CPU, library) {

@@ -31,15 +31,24 @@ struct AggregationTask {
     return (image * problem.weight_channels + weight_channel) * problem.footprint.taps() *
            problem.footprint.output_pixels();
   }
+  // Into (N, Cw, Ho * Wo).
+  int64_t logsumexp_map(const Aggregation& problem) const {
+    return (image * problem.weight_channels + weight_channel) * problem.footprint.output_pixels();
+  }
 };
 
-// All tasks of a problem. Bands give every thread work when there are few maps, and keep a band's copy in the cache.
+// All tasks of a problem: whole maps, or bands, which give every thread work when there are few maps and keep the copy
+// of a large one in the cache. Eight rows at least, since neighbouring bands copy the same rows.
 struct AggregationTasks {
   const Aggregation& problem;
   int64_t band_rows, bands;
 
-  AggregationTasks(const Aggregation& problem_, int64_t band_rows_) : problem(problem_), band_rows(band_rows_) {
-    bands = divide_up(problem.output_rows(), band_rows);
+  AggregationTasks(const Aggregation& problem_, bool whole_maps) : problem(problem_) {
+    const int64_t rows = problem.output_rows(), maps = larger(1, problem.batch * problem.weight_channels);
+    const int64_t scratch_rows = 32'768 / (problem.footprint.columns.size + problem.footprint.columns.reach());
+    band_rows = smaller(divide_up(rows * maps, 32), scratch_rows);
+    band_rows = whole_maps ? rows : smaller(rows, larger(8, band_rows));
+    bands = divide_up(rows, band_rows);
   }
 
   int64_t count() const { return problem.batch * problem.weight_channels * bands; }

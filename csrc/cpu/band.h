@@ -1,11 +1,8 @@
-// A band is a run of output rows. Its layout says how the pixels that its footprints touch are copied into scratch, so
-// that every tap of consecutive output pixels reads consecutive memory and no inner loop knows of borders:
-//     the value under tap t of pixel p lies at  start(segment of p) + (p - first pixel of the segment) + offset(t).
-//
-// Two layouts. Wide maps: the padded rows as they are, one segment an output row. Narrow or strided maps: one plane for
-// each column of taps, holding the pixels under that column for all output columns; the rows of taps are then shifts by
-// whole output rows, and the band is a single segment, so vectors stay full on a 7 x 7 map. At stride s, rows of taps
-// that fall on different rows modulo s (phases) need planes of their own.
+// A band is a run of output rows. The padded rows that its footprints touch are copied into scratch once, so that no
+// inner loop knows of borders, and so that a tap of consecutive output pixels reads consecutive memory:
+//     the value under tap (i, j) of output pixel (row, column) lies at
+//     (row - row_begin) * row_step + i * tap_step + offset(j) + column.
+// At stride s a padded row is stored as s phases: columns 0, s, 2s, ..., then columns 1, s + 1, 2s + 1, ...
 #pragma once
 
 #include "cpu/element.h"
@@ -13,67 +10,60 @@
 
 namespace sa_layers::cpu {
 
-struct BandLayout {
-  Footprint footprint;
-  int64_t row_begin, row_end;                            // the output rows of this band
-  bool wide;                                             // which of the two layouts
-  int64_t phases, rows, row_size;                        // a plane is rows x row_size; a wide layout has one
-  int64_t segments, segment_pixels, segment_step;        // a step is the distance between starts in the copy
+struct Band {
+  const Footprint& footprint;
+  int64_t row_begin, row_end;         // output rows
+  int64_t padded_begin, padded_rows;  // the rows that they touch, counted from the first padded row of the map
+  int64_t phase_size, row_size, row_step, tap_step;
 
-  BandLayout(const Footprint& footprint_, int64_t row_begin_, int64_t row_end_, bool wide_)
-      : footprint(footprint_), row_begin(row_begin_), row_end(row_end_), wide(wide_) {
-    const Axis &vertical = footprint.rows, &horizontal = footprint.columns;
-    const int64_t output_rows = row_end - row_begin, reach = (vertical.kernel - 1) * vertical.dilation;
-    if (wide) {
-      phases = 1;
-      rows = (output_rows - 1) * vertical.stride + reach + 1;
-      row_size = horizontal.size + 2 * horizontal.padding();
-      segments = output_rows, segment_pixels = horizontal.size, segment_step = vertical.stride * row_size;
-    } else {
-      phases = smaller(vertical.kernel, phase_period());
-      rows = output_rows + reach / vertical.stride;
-      row_size = horizontal.output_size();
-      segments = 1, segment_pixels = output_rows * row_size, segment_step = 0;
+  Band(const Footprint& footprint_, int64_t row_begin_, int64_t row_end_)
+      : footprint(footprint_), row_begin(row_begin_), row_end(row_end_) {
+    const Axis &rows = footprint.rows, &columns = footprint.columns;
+    padded_begin = row_begin * rows.stride;
+    padded_rows = (row_end - 1 - row_begin) * rows.stride + rows.reach() + 1;
+    phase_size = divide_up(columns.size + columns.reach(), columns.stride);
+    row_size = phase_size * columns.stride;
+    row_step = rows.stride * row_size;
+    tap_step = rows.dilation * row_size;
+  }
+
+  int64_t size() const { return padded_rows * row_size; }
+  // The padded column that a place of a row holds.
+  int64_t padded_column(int64_t place) const {
+    return place % phase_size * footprint.columns.stride + place / phase_size;
+  }
+};
+
+// What a task works out once for all its channels, since it costs divisions.
+class BandTables {
+ public:
+  explicit BandTables(const Band& band) : numbers_(2 * band.footprint.columns.kernel + band.row_size) {
+    const Axis& axis = band.footprint.columns;
+    int64_t* const phases = numbers_.data();
+    int64_t* const shifts = phases + axis.kernel;
+    int64_t* const columns = shifts + axis.kernel;
+    for (int64_t tap = 0; tap < axis.kernel; ++tap) {
+      phases[tap] = tap * axis.dilation % axis.stride;
+      shifts[tap] = tap * axis.dilation / axis.stride;
     }
-  }
-
-  // Padded rows cost a part-filled vector at each row's end, planes a copy per column of taps.
-  static bool wide_is_better(const Footprint& footprint, int64_t lanes) {
-    return footprint.columns.stride == 1 && footprint.columns.size >= lanes + lanes / 2;
-  }
-
-  int64_t planes() const { return wide ? 1 : footprint.columns.kernel * phases; }
-  int64_t plane_size() const { return rows * row_size; }
-  int64_t channel_size() const { return planes() * plane_size(); }
-  int64_t pixels() const { return segments * segment_pixels; }
-  int64_t first_pixel() const { return row_begin * footprint.columns.output_size(); }
-
-  int64_t offset(int64_t tap) const {
-    const int64_t row_tap = tap / footprint.columns.kernel, column_tap = tap % footprint.columns.kernel;
-    if (wide) return row_tap * footprint.rows.dilation * row_size + column_tap * footprint.columns.dilation;
-    return (column_tap * phases + row_tap % phase_period()) * plane_size() + row_shift(row_tap) * row_size;
-  }
-  int64_t row_shift(int64_t row_tap) const { return row_tap * footprint.rows.dilation / footprint.rows.stride; }
-
-  // The padded position, counted in the whole map, that a row of a plane shows.
-  int64_t padded_row(int64_t plane, int64_t row) const {
-    const Axis& vertical = footprint.rows;
-    if (wide) return row_begin * vertical.stride + row;
-    return (row_begin + row) * vertical.stride + (plane % phases) * vertical.dilation % vertical.stride;
-  }
-  // The padded position of the first column of a plane; columns are column_step() apart.
-  int64_t padded_column(int64_t plane) const { return wide ? 0 : plane / phases * footprint.columns.dilation; }
-  int64_t column_step() const { return wide ? 1 : footprint.columns.stride; }
-
-  // Rows of taps r and r + period fall on the same rows modulo the stride.
-  int64_t phase_period() const {
-    int64_t a = footprint.rows.stride, b = footprint.rows.dilation;
-    while (b != 0) {
-      const int64_t rest = a % b;
-      a = b, b = rest;
+    for (int64_t place = 0; place < band.row_size; ++place) {
+      columns[place] = axis.pixel(band.padded_column(place), band.footprint.mode);
     }
-    return footprint.rows.stride / a;
+    tap_phases = phases, tap_shifts = shifts, map_columns = columns;
+    // Without a stride the inner columns are a run of the map's row.
+    run_begin = axis.stride == 1 ? axis.padding() : 0;
+    run_end = axis.stride == 1 ? axis.padding() + axis.size : 0;
   }
+
+  const int64_t *tap_phases, *tap_shifts;  // of a column of taps: its phase, and where output column 0 finds it there
+  int64_t offset(const Band& band, int64_t column_tap) const {
+    return tap_phases[column_tap] * band.phase_size + tap_shifts[column_tap];
+  }
+  const int64_t* map_columns;  // the column of the map that a place of a padded row shows, or -1
+  int64_t run_begin, run_end;
+
+ private:
+  Scratch<int64_t> numbers_;
 };
 
 }  // namespace sa_layers::cpu

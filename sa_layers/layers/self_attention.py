@@ -91,6 +91,9 @@ class SelfAttention(nn.Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
+        # the other attributes of nn.Conv2d, which those who hold one read (mmcv's ConvModule does)
+        self.kernel_size, self.stride, self.dilation, self.padding_mode = self.footprint
+        self.padding, self.output_padding, self.groups, self.transposed = self.footprint.padding, (0, 0), 1, False
         self.relation = relation
         self.relation_channels = relation_channels
         self.mapping_layers = mapping_layers

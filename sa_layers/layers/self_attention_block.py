@@ -73,5 +73,8 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The block's output, of the shape of its input."""
-        residual = self.attention(self.act1(self.norm1(features)))
+        normalised = self.norm1(features)
+        if normalised is features:  # nn.Identity: an in-place activation would reach the identity branch
+            normalised = features.clone()
+        residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))

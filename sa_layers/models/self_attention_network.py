@@ -7,7 +7,7 @@ network in parameters and function. Plain torch: backbones/ adds what OpenMMLab'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -46,7 +46,11 @@ class SelfAttentionNetwork(nn.Module):
         [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
     """
 
-    arch_settings = {10: (2, 1, 2, 4, 1), 15: (3, 2, 3, 5, 2), 19: (3, 3, 4, 6, 3)}
+    arch_settings: ClassVar[dict[int, tuple[int, ...]]] = {
+        10: (2, 1, 2, 4, 1),
+        15: (3, 2, 3, 5, 2),
+        19: (3, 3, 4, 6, 3),
+    }
 
     def __init__(
         self,
@@ -71,8 +75,8 @@ class SelfAttentionNetwork(nn.Module):
             "strides": strides,
             "dilations": dilations,
         }.items():
-            if len(values) != STAGES:
-                raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {tuple(values)}")
+            if not isinstance(values, Sequence) or len(values) != STAGES:
+                raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {values!r}")
         self.attention = attention
         self.out_indices = self._stage_indices(out_indices)
         self.out_channels = tuple(widths[index] for index in self.out_indices)
@@ -139,4 +143,3 @@ class SelfAttentionNetwork(nn.Module):
                 f"out_indices must be ascending stages from 0 to {STAGES - 1} (or -{STAGES} to -1), got {out_indices!r}"
             )
         return positive
-

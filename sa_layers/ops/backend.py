@@ -10,20 +10,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
 
 import torch
 
 from . import extension
 
 BACKENDS = ("native", "torch")
-_forced: ContextVar[str | None] = ContextVar("sa_layers_backend", default=None)
 
 
 @contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Computes every operator inside the block with one backend; None chooses by itself again.
+    """Computes every operator inside the block, in all threads, with one backend; None chooses by itself again.
 
     The environment variable ``SA_LAYERS_BACKEND`` does the same for a whole process.
 
@@ -38,11 +35,12 @@ def backend(name: str | None) -> Iterator[None]:
         >>> with backend("torch"):
         ...     output = aggregation(torch.ones(1, 8, 5, 5), torch.ones(1, 1, 9, 25), kernel_size=3)
     """
-    token = _forced.set(_known(name, "backend"))
+    global _forced
+    before, _forced = _forced, _known(name, "backend")
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
 def choose(device: torch.device) -> str:
@@ -51,35 +49,46 @@ def choose(device: torch.device) -> str:
     Raises:
         RuntimeError: 'native' was forced and cannot serve this device.
     """
-    forced = _forced.get() or _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
-    if forced == "torch":
-        return "torch"
-    obstacle = why_not_native(device)
-    if obstacle is None:
+    if _forced == "torch" or (_forced is None and torch.compiler.is_exporting()):
+        return "torch"  # an exported program must run where the extension is not
+    if device.type in _native_devices:
         return "native"
-    if forced == "native":
-        raise RuntimeError(f"backend 'native' cannot be used: {obstacle}")
-    if device.type in ("cpu", "cuda"):
-        _warn_once(obstacle)
+    if _forced == "native":
+        raise RuntimeError(f"backend 'native' cannot be used: {why_not_native(device)}")
+    if device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
+        _warn_once(device)
     return "torch"
 
 
 def why_not_native(device: torch.device) -> str | None:
     """One sentence on what keeps the native kernels from running on ``device``, or None."""
-    if not extension.is_available():
-        return extension.why_not()
-    # torch.library has no public question for this
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("sa_layers::aggregation", device.type.upper()):
-        return f"the native kernels were not built for {device.type}"
-    return None
+    if device.type in _native_devices:
+        return None
+    obstacle = extension.why_not_cuda() if device.type == "cuda" else extension.why_not()
+    return obstacle or f"the native kernels were not built for {device.type}"
 
 
-@cache
-def _warn_once(obstacle: str) -> None:
-    warnings.warn(f"sa_layers computes with plain torch, which is several times slower: {obstacle}", stacklevel=4)
+def _warn_once(device: torch.device) -> None:
+    if device.type not in _warned:
+        _warned.add(device.type)
+        obstacle = why_not_native(device)
+        warnings.warn(f"sa_layers computes with plain torch, which is several times slower: {obstacle}", stacklevel=4)
 
 
 def _known(name: str | None, source: str) -> str | None:
     if name is not None and name not in BACKENDS:
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
     return name
+
+
+def _find_native_devices() -> frozenset[str]:
+    if not extension.is_available():
+        return frozenset()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # torch.library has no public question for this
+    return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel("sa_layers::aggregation", key))
+
+
+# Plain globals, read once or seldom written: torch.compile traces and guards them.
+_forced = _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
+_native_devices = _find_native_devices()
+_warned: set[str] = set()

@@ -34,6 +34,15 @@ def why_not() -> str | None:
     return _load()
 
 
+def why_not_cuda() -> str | None:
+    """Why the CUDA kernels, a library of their own, are off; None when they are loaded.
+
+    Returns:
+        One sentence, or None.
+    """
+    return _load() or _load_cuda()
+
+
 @functools.cache
 def _load() -> str | None:
     if os.environ.get("SA_LAYERS_KERNELS", "").lower() == "off":
@@ -51,6 +60,20 @@ def _load() -> str | None:
             f"the native kernels, built with torch {built} for torch >= {needs}, could not be loaded into "
             f"torch {torch.__version__} ({' '.join(str(error).split())}); {_HOW}"
         )
+    _load_cuda()
+    return None
+
+
+@functools.cache
+def _load_cuda() -> str | None:
+    library = _PACKAGE / "kernels_cuda.so"
+    if not library.is_file():
+        reason = _build_info().get("cuda_reason") or f"{library} does not exist"
+        return f"the CUDA kernels were not compiled, since {reason}; {_HOW}"
+    try:
+        torch.ops.load_library(str(library))
+    except (OSError, RuntimeError) as error:  # a torch without CUDA, or for another release of it
+        return f"the CUDA kernels could not be loaded into torch {torch.__version__} ({' '.join(str(error).split())})"
     return None
 
 

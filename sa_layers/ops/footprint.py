@@ -111,7 +111,7 @@ def bounce(size: int, padding: int, device: torch.device) -> Tensor:
         >>> bounce(3, 4, torch.device("cpu")).tolist()
         [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
-    period = torch.sym_max(2 * (size - 1), 1)
+    period = max(2 * (size - 1), 1)
     index = torch.arange(-padding, size + padding, device=device).remainder(period)
     return torch.minimum(index, period - index)
 

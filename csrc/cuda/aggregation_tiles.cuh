@@ -1,0 +1,125 @@
+// Aggregation at stride 1 and dilation 1, tile by tile: every weight is read from global memory once for all of up to
+// kChannels channels that share it.
+#pragma once
+
+#include "cuda/aggregation.h"
+#include "cuda/shared_memory.cuh"
+#include "cuda/tile.cuh"
+
+namespace sa_layers::cuda {
+
+constexpr int kChannels = 8;  // whose sums a thread keeps in registers
+constexpr int kBlocks = 4;    // on a multiprocessor, at least: what bounds the registers
+
+struct AggregationTiles {
+  Tiling tiling;
+  Channels channels;
+  int sharing;      // channels of the weight map that most channels share
+  bool reflecting;  // or else padding with zeros
+};
+
+// What the gradients' kernels take besides where the weights are a softmax of logits, (N, Cw, Kh * Kw, Ho * Wo).
+template <typename T>
+struct SoftmaxTensors {
+  const T* logits;
+  const T* output;
+  const Compute<T>* logsumexp;  // (N, Cw, Ho * Wo)
+};
+
+__device__ inline int smaller(int a, int b) { return a < b ? a : b; }
+
+// A softmax over taps of which only a line is known at a time.
+template <int kKernel>
+struct OnlineSoftmax {
+  float greatest[kGroup], total[kGroup];
+
+  __device__ OnlineSoftmax() {
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) greatest[i] = -INFINITY, total[i] = 0;
+  }
+  // Turns the next line of logits into weights that are too large by the exponential of `greatest`, as `sums` then are.
+  __device__ void add(float (&line)[kKernel][kGroup], float (&sums)[kChannels][kGroup]) {
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      float next = greatest[i];
+#pragma unroll
+      for (int along = 0; along < kKernel; ++along) next = fmaxf(next, line[along][i]);
+      const float shift = next == -INFINITY ? 0.0f : next;  // so far every tap is masked
+      const float scale = exponential(greatest[i] - shift);
+      greatest[i] = next;
+      total[i] *= scale;
+#pragma unroll
+      for (int channel = 0; channel < kChannels; ++channel) sums[channel][i] *= scale;
+#pragma unroll
+      for (int along = 0; along < kKernel; ++along) {
+        line[along][i] = exponential(line[along][i] - shift);
+        total[i] += line[along][i];
+      }
+    }
+  }
+};
+
+template <typename T, int kKernel, bool kSoftmax>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    aggregation_tiles(AggregationTiles problem, const T* __restrict__ value, const T* __restrict__ weight,
+                      T* __restrict__ output, Compute<T>* __restrict__ logsumexp) {
+  const Tiling& tiling = problem.tiling;
+  const Tile tile = tile_of_block(tiling);
+  const Group group = group_of_thread(tiling, tile);
+  float* const copy = shared_memory();
+  const float* const place = copy + group.place(tiling);
+  const int64_t map = tile.first_map + group.map;
+  const int offset = group.offset(tiling, tile);
+  const T* const weights = weight + map * kKernel * kKernel * tiling.pixels() + offset;
+
+  for (int first = 0; first < problem.sharing; first += kChannels) {
+    const int count = smaller(kChannels, problem.sharing - first);
+    if (first > 0) __syncthreads();  // the last channels are read before they are overwritten
+    copy_tile<kKernel>(tiling, tile, problem.channels, value, first, count, problem.reflecting, copy);
+    __syncthreads();
+    if (group.count == 0) continue;
+
+    OnlineSoftmax<kKernel> online;
+    float sums[kChannels][kGroup] = {};
+#pragma unroll 1
+    for (int across = 0; across < kKernel; ++across) {
+      float tap_weights[kKernel][kGroup];
+#pragma unroll
+      for (int along = 0; along < kKernel; ++along) {
+        load_group(weights + across * tiling.tap_across_step() + along * tiling.tap_along_step(), tiling, group.count,
+                   tap_weights[along]);
+      }
+      if constexpr (kSoftmax) online.add(tap_weights, sums);
+#pragma unroll
+      for (int channel = 0; channel < kChannels; ++channel) {
+        if (channel >= count) break;
+        const Window<kKernel> window(place + channel * tiling.channel_size() + across * tiling.pitch());
+#pragma unroll
+        for (int along = 0; along < kKernel; ++along) {
+#pragma unroll
+          for (int i = 0; i < kGroup; ++i) sums[channel][i] += tap_weights[along][i] * window[i + along];
+        }
+      }
+    }
+    const int own = problem.channels.count(map) - first;
+    T* const to = output + problem.channels.begin(map) + first * problem.channels.step() + offset;
+#pragma unroll
+    for (int channel = 0; channel < kChannels; ++channel) {
+      if (channel >= own) break;
+      if constexpr (kSoftmax) {
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) sums[channel][i] /= online.total[i];
+      }
+      store_group(sums[channel], tiling, group.count, to + channel * problem.channels.step());
+    }
+    if constexpr (kSoftmax) {
+      if (first > 0) continue;
+      float normalizers[kGroup];
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) normalizers[i] = online.greatest[i] + logarithm(online.total[i]);
+      store_group(normalizers, tiling, group.count, logsumexp + map * tiling.pixels() + offset);
+    }
+  }
+}
+
+}  // namespace sa_layers::cuda

@@ -1,0 +1,51 @@
+// One way to launch every kernel, which the host emulation of the tests replaces through cuda_runtime.h.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/aggregation.h"
+
+namespace sa_layers::cuda {
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes, cudaStream_t stream,
+                   const Arguments&... arguments) {
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(unsigned(blocks));
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = size_t(shared_bytes);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// A thread for each of so many elements.
+template <typename Kernel, typename... Arguments>
+cudaError_t launch_threads(const Kernel& kernel, int64_t threads, cudaStream_t stream, const Arguments&... arguments) {
+  constexpr int kBlockThreads = 128;
+  if (threads == 0) return cudaSuccess;
+  return launch(kernel, (threads + kBlockThreads - 1) / kBlockThreads, kBlockThreads, 0, stream, arguments...);
+}
+
+// Calls body with a null pointer of the element type.
+template <typename Body>
+cudaError_t dispatch(Element element, const Body& body) {
+  switch (element) {
+    case Element::kFloat32:
+      return body(static_cast<float*>(nullptr));
+    case Element::kFloat64:
+      return body(static_cast<double*>(nullptr));
+    case Element::kFloat16:
+      return body(static_cast<__half*>(nullptr));
+    case Element::kBFloat16:
+      return body(static_cast<__nv_bfloat16*>(nullptr));
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace sa_layers::cuda

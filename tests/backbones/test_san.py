@@ -1,0 +1,216 @@
+"""The backbone as OpenMMLab's trainers use it: indices, freezing, norms, checkpointing, initialisation."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+pytest.importorskip("mmengine")
+pytest.importorskip("mmcv")
+
+from mmengine.model import BaseModule, revert_sync_batchnorm
+from sa_layers.backbones import SAN
+
+from sa_layers.models import SelfAttentionNetwork
+
+SMALL: dict[str, Any] = {"depth": (1, 1, 2, 1, 1), "widths": (32, 32, 64, 64, 96), "kernel_sizes": (3, 3, 5, 3, 7)}
+ATTENTIONS = pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+
+
+def small(attention: str = "pairwise", **options: Any) -> SAN:
+    """A backbone of a few thousand parameters, the same at every call, in training mode."""
+    torch.manual_seed(0)
+    backbone = SAN(attention=attention, **SMALL | options)
+    backbone.init_weights()
+    return backbone.train()
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    """Two images."""
+    return torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+
+
+@ATTENTIONS
+def test_is_the_network(attention: str, image: torch.Tensor) -> None:
+    """The same modules under the same names as the network in plain torch, and a module of mmengine's."""
+    backbone = small(attention).eval()
+    network = SelfAttentionNetwork(attention=attention, **SMALL).eval()
+    network.load_state_dict(backbone.state_dict())
+    assert torch.equal(backbone(image)[0], network(image)[0])
+    assert isinstance(backbone, BaseModule)
+
+
+@pytest.mark.parametrize("depth", [10, 15, 19])
+def test_takes_the_place_of_a_resnet(depth: int) -> None:
+    """The channels and strides of a ResNet-50's four stages."""
+    backbone = SAN(depth, "patchwise", out_indices=(1, 2, 3, 4)).eval()
+    with torch.no_grad():
+        outputs = backbone(torch.randn(1, 3, 64, 32))
+    shapes = [(1, 256, 16, 8), (1, 512, 8, 4), (1, 1024, 4, 2), (1, 2048, 2, 1)]
+    assert [tuple(output.shape) for output in outputs] == shapes
+
+
+@pytest.mark.parametrize("out_indices", [4, -1, (0,), [1, 2, 3, 4], (-2, -1)])
+def test_out_indices(out_indices: Any, image: torch.Tensor) -> None:
+    """An integer, a tuple or the list that a config becomes; the output is a tuple whatever was asked."""
+    backbone = small(out_indices=out_indices)
+    outputs = backbone(image)
+    assert isinstance(outputs, tuple)
+    assert [output.shape[1] for output in outputs] == list(backbone.out_channels)
+    assert len(outputs) == (1 if isinstance(out_indices, int) else len(out_indices))
+
+
+@pytest.mark.parametrize("frozen_stages", range(-1, 5))
+def test_frozen_stages(frozen_stages: int, image: torch.Tensor) -> None:
+    """What is frozen is in evaluation mode, without gradients, and stays as it was through a training step."""
+    backbone = small(frozen_stages=frozen_stages)
+    frozen = [] if frozen_stages < 0 else [backbone.stem, *backbone.stages[: frozen_stages + 1]]
+    trained = [module for module in [backbone.stem, *backbone.stages] if all(module is not other for other in frozen)]
+    backbone.eval()
+    backbone.train()
+    for modules, expected in ((frozen, False), (trained, True)):
+        for module in modules:
+            assert all(child.training is expected for child in module.modules())
+            assert all(parameter.requires_grad is expected for parameter in module.parameters())
+    before = copy.deepcopy(backbone.state_dict())
+    if trained:
+        optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+        backbone(image)[0].square().sum().backward()
+        optimizer.step()
+    changed = {name for name, values in backbone.state_dict().items() if not torch.equal(values, before[name])}
+    parts = ["stem.", *(f"stages.{index}." for index in range(5))]
+    assert [any(name.startswith(part) for name in changed) for part in parts] == [
+        index > frozen_stages + 1 or frozen_stages < 0 for index in range(6)
+    ]
+
+
+@pytest.mark.parametrize("frozen_stages", [5, -2, None])
+def test_frozen_stages_error(frozen_stages: Any) -> None:
+    """The message names the argument, what was given and what is allowed."""
+    with pytest.raises(ValueError, match=rf"frozen_stages must be from -1 \(none\) to 4, got {frozen_stages}"):
+        small(frozen_stages=frozen_stages)
+
+
+@pytest.mark.parametrize("options", [{"depth": 34}, {"out_indices": 5}, {"strides": (3, 2, 2, 2, 2)}, {"share": 7}])
+def test_errors_of_the_network_arrive(options: dict[str, Any]) -> None:
+    """The backbone adds no layer between a wrong argument and its message."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        small(**options)
+
+
+def test_norm_eval(image: torch.Tensor) -> None:
+    """Batch norms keep their running statistics while everything else trains."""
+    backbone = small(norm_eval=True)
+    norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+    assert norms
+    assert backbone.training
+    assert not any(norm.training for norm in norms)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    before = [norm.running_mean.clone() for norm in norms]
+    backbone(image)[0].sum().backward()
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
+    assert all(norm.training for norm in small(norm_eval=False).modules() if isinstance(norm, _BatchNorm))
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("frozen_stages", [-1, 1])
+def test_with_cp(attention: str, frozen_stages: int, image: torch.Tensor) -> None:
+    """Recomputing activations changes neither features nor gradients, behind frozen stages either."""
+    results = []
+    for with_cp in (False, True):
+        backbone = small(attention, with_cp=with_cp, frozen_stages=frozen_stages).double()
+        output = backbone(image.double())[0]
+        output.square().mean().backward()
+        results.append([output, *(parameter.grad for parameter in backbone.parameters() if parameter.requires_grad)])
+    torch.testing.assert_close(*results)
+
+
+@ATTENTIONS
+def test_group_norm(attention: str, image: torch.Tensor) -> None:
+    """norm_cfg reaches every norm, those of the mappings too."""
+    backbone = small(attention, norm_cfg={"type": "GN", "num_groups": 2}, widths=(64, 64, 64, 64, 128))
+    assert not any(isinstance(module, _BatchNorm) for module in backbone.modules())
+    mapping = backbone.stages[0].blocks[0].attention.mapping
+    assert isinstance(mapping[0], nn.GroupNorm)
+    backbone(image)[0].sum().backward()
+    batched = backbone(image)[0]
+    torch.testing.assert_close(backbone(image[:1])[0], batched[:1])
+
+
+def test_sync_batch_norm(image: torch.Tensor) -> None:
+    """norm_cfg can ask for SyncBN, and torch and mmengine can convert to it and back."""
+    configured = small(norm_cfg={"type": "SyncBN", "requires_grad": True})
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(small())
+    for backbone in (configured, converted):
+        norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+        assert norms
+        assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    expected = small().eval()(image)[0]
+    torch.testing.assert_close(revert_sync_batchnorm(converted).eval()(image)[0], expected)
+    torch.testing.assert_close(revert_sync_batchnorm(configured).eval()(image)[0], expected)
+
+
+def test_norm_without_gradients() -> None:
+    """norm_cfg's requires_grad, which belongs to build_norm_layer."""
+    backbone = small(norm_cfg={"type": "BN", "requires_grad": False})
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            assert not module.weight.requires_grad
+
+
+@ATTENTIONS
+def test_act_cfg(attention: str, image: torch.Tensor) -> None:
+    """act_cfg reaches every activation."""
+    backbone = small(attention, act_cfg={"type": "GELU"})
+    assert not any(isinstance(module, nn.ReLU) for module in backbone.modules())
+    assert backbone(image)[0].min() < 0
+
+
+def test_pretrained(tmp_path: Path, image: torch.Tensor) -> None:
+    """The backbone of a whole detector's checkpoint, by init_cfg's prefix."""
+    trained = small()
+    trained(image)  # moves the running statistics
+    state = {f"backbone.{name}": values for name, values in trained.state_dict().items()}
+    torch.save({"state_dict": state | {"neck.weight": torch.zeros(3)}}, tmp_path / "detector.pth")
+    torch.manual_seed(1)
+    init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "detector.pth"), "prefix": "backbone."}
+    backbone = SAN(**SMALL, init_cfg=init_cfg)
+    assert not torch.equal(backbone.stem[0].weight, trained.stem[0].weight)
+    backbone.init_weights()
+    for name, values in trained.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], values), name
+
+
+def test_init_cfg_of_layers() -> None:
+    """The usual initialisers of mmengine reach the layers, and without init_cfg torch's defaults stand."""
+    backbone = small(init_cfg=[{"type": "Constant", "layer": "Conv2d", "val": 0.25}])
+    assert all((module.weight == 0.25).all() for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    default = small()
+    before = copy.deepcopy(default.state_dict())
+    default.init_weights()
+    assert all(torch.equal(values, before[name]) for name, values in default.state_dict().items())
+
+
+@ATTENTIONS
+def test_strides_and_dilations(attention: str) -> None:
+    """Output stride 8, as for semantic segmentation."""
+    backbone = small(attention, strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 2, 4), out_indices=(1, 2, 3, 4))
+    assert backbone.out_strides == (4, 8, 8, 8)
+    sizes = [tuple(features.shape[2:]) for features in backbone(torch.randn(2, 3, 40, 24))]
+    assert sizes == [(10, 6), (5, 3), (5, 3), (5, 3)]
+
+
+def test_copies(image: torch.Tensor) -> None:
+    """Copied and pickled, the backbone computes the same and stays frozen."""
+    backbone = small(frozen_stages=1, norm_cfg={"type": "BN"}).eval()
+    for other in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        assert torch.equal(other(image)[0], backbone(image)[0])
+        assert not other.train().stem.training

@@ -1,0 +1,95 @@
+// CUDA on the host: the kernels' own source runs under the sanitizers, one std::thread for each CUDA thread of a block,
+// block after block. Blocks run one after another, so races between blocks are not seen.
+#pragma once
+
+#include <barrier>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cuda_runtime_api.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+namespace emulation {
+
+// One running block. Shared memory has exactly the size that the launch asks for, so that AddressSanitizer sees beyond.
+struct Block {
+  std::barrier<> threads;
+  std::unique_ptr<unsigned char, decltype(&std::free)> shared;
+};
+
+inline Block* block = nullptr;
+inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and without
+
+}  // namespace emulation
+
+inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+inline float __expf(float number) { return expf(number); }
+
+inline void __syncthreads() {
+#ifndef WITHOUT_SYNCTHREADS  // the mutation that ThreadSanitizer must report
+  emulation::block->threads.arrive_and_wait();
+#endif
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const unsigned thread_count = config->blockDim.x, block_count = config->gridDim.x;
+  if (thread_count == 0 || thread_count > 1024 || block_count == 0) return cudaErrorInvalidConfiguration;
+  if (config->dynamicSmemBytes > 48 * 1024) return cudaErrorInvalidValue;  // more must be asked for
+  const bool sharing = config->dynamicSmemBytes > 0;
+  (sharing ? emulation::tiled_launches : emulation::other_launches)++;
+
+  const size_t bytes = (config->dynamicSmemBytes + 15) / 16 * 16;
+  emulation::Block block{std::barrier<>(thread_count),
+                         {static_cast<unsigned char*>(std::aligned_alloc(16, bytes ? bytes : 16)), &std::free}};
+  emulation::block = &block;
+  std::barrier<> all(thread_count);
+  const auto run = [&](unsigned index, unsigned thread) {
+    blockIdx = dim3(index), threadIdx = dim3(thread), blockDim = config->blockDim, gridDim = config->gridDim;
+    kernel(arguments...);
+  };
+  // Without shared memory there is nothing to wait for: a few threads of the host go through all of the launch.
+  const unsigned host_threads = sharing ? thread_count : 4;
+  std::vector<std::thread> threads;
+  for (unsigned host_thread = 0; host_thread < host_threads; ++host_thread) {
+    threads.emplace_back([&, host_thread] {
+      for (unsigned index = 0; index < block_count; ++index) {
+        if (!sharing) {
+          for (unsigned thread = host_thread; thread < thread_count; thread += host_threads) run(index, thread);
+          continue;
+        }
+        // All NaN: nothing may be read before it is written.
+        if (host_thread == 0) std::memset(block.shared.get(), 0xff, bytes);
+        all.arrive_and_wait();
+        run(index, host_thread);
+        all.arrive_and_wait();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  emulation::block = nullptr;
+  return cudaSuccess;
+}

@@ -1,0 +1,8 @@
+// The part of the CUDA runtime that launchers name, for the host emulation.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+using cudaStream_t = void*;

@@ -1,0 +1,85 @@
+// Runs the CUDA kernels' own source on the host and compares them with the reference, on random problems.
+//   kernels_on_host SEED PROBLEMS
+
+#include <cstdlib>
+
+#include "check_aggregation.h"
+#include "check_pairwise_relation.h"
+#include "check_softmax_aggregation.h"
+#include "cuda/aggregation_kernels.cu"
+#include "cuda/pairwise_relation_kernels.cu"
+#include "cuda/softmax_aggregation_kernels.cu"
+
+namespace sa_layers::cuda {
+namespace {
+
+template <typename T>
+bool check(const reference::Problem& p, Element element, int shift) {
+  return check_aggregation<T>(p, element, shift) && check_pairwise_relation<T>(p, element, shift) &&
+         (p.channels < p.weight_channels || check_softmax_aggregation<T>(p, element, shift));
+}
+
+bool check(const reference::Problem& p, Element element, int shift) {
+  switch (element) {
+    case Element::kFloat32:
+      return check<float>(p, element, shift);
+    case Element::kFloat64:
+      return check<double>(p, element, shift);
+    case Element::kFloat16:
+      return check<__half>(p, element, shift);
+    default:
+      return check<__nv_bfloat16>(p, element, shift);
+  }
+}
+
+reference::Problem random_problem() {
+  reference::Problem p = {};
+  p.batch = pick(0, 19) ? pick(1, 2) : 0;
+  p.weight_channels = pick(1, 3);
+  p.channels = p.weight_channels * pick(1, 9) + (pick(0, 3) ? 0 : pick(0, p.weight_channels - 1));
+  p.height = pick(1, 20), p.width = pick(0, 1) ? 4 * pick(1, 5) : pick(1, 20);
+  p.reflecting = pick(0, 1);
+  const bool dense = pick(0, 2);
+  for (int i = 0; i < 2; ++i) {
+    p.kernel[i] = dense && i == 1 ? p.kernel[0] : 2 * pick(dense ? 1 : 0, 3) + 1;
+    p.stride[i] = dense ? 1 : pick(1, 3), p.dilation[i] = dense ? 1 : pick(1, 3);
+  }
+  return p;
+}
+
+// Maps that are cut into several tiles; maps so many and small that blocks take several; more channels than fit.
+const reference::Problem kSpecial[] = {
+    {1, 8, 1, 23, 36, {7, 7}, {1, 1}, {1, 1}, true},  {1, 3, 1, 21, 39, {5, 5}, {1, 1}, {1, 1}, true},
+    {1, 2, 1, 27, 44, {3, 3}, {1, 1}, {1, 1}, false}, {2, 520, 260, 3, 3, {3, 3}, {1, 1}, {1, 1}, true},
+    {4, 260, 130, 2, 4, {3, 3}, {1, 1}, {1, 1}, true}, {1, 21, 1, 14, 14, {7, 7}, {1, 1}, {1, 1}, true},
+    {1, 160, 1, 5, 4, {7, 7}, {1, 1}, {1, 1}, true},   {1, 1, 1, 6, 300, {3, 3}, {1, 1}, {1, 1}, true},
+};
+
+void describe(const reference::Problem& p, Element element, int shift) {
+  std::printf("batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
+              "shifted by %d\n",
+              p.batch, p.channels, p.weight_channels, p.height, p.width, p.kernel[0], p.kernel[1], p.stride[0],
+              p.stride[1], p.dilation[0], p.dilation[1], p.reflecting ? "reflect" : "zeros", int(element), shift);
+}
+
+}  // namespace
+}  // namespace sa_layers::cuda
+
+int main(int argc, char** argv) {
+  using namespace sa_layers::cuda;
+  generator.seed(argc > 1 ? std::atoi(argv[1]) : 0);
+  const int random_problems = argc > 2 ? std::atoi(argv[2]) : 50, specials = int(std::size(kSpecial));
+  int failures = 0;
+  for (int i = 0; i < random_problems + specials; ++i) {
+    const bool special = i >= random_problems;
+    const reference::Problem p = special ? kSpecial[i - random_problems] : random_problem();
+    const Element element = special ? Element::kFloat32 : Element(pick(0, 3));
+    const int shift = special ? 0 : pick(0, 3) % 2;
+    if (check(p, element, shift)) continue;
+    describe(p, element, shift);
+    ++failures;
+  }
+  std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
+              emulation::tiled_launches, emulation::other_launches, failures);
+  return failures > 0;
+}

@@ -1,0 +1,55 @@
+// Aggregation written once more, in float64 and as plainly as the sum allows. Borders are walked step by step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace reference {
+
+struct Problem {
+  int batch, channels, weight_channels, height, width;
+  int kernel[2], stride[2], dilation[2];
+  bool reflecting;
+
+  int output_height() const { return (height - 1) / stride[0] + 1; }
+  int output_width() const { return (width - 1) / stride[1] + 1; }
+  int64_t value_size() const { return int64_t(batch) * channels * height * width; }
+  int64_t output_size() const { return int64_t(batch) * channels * output_height() * output_width(); }
+  int64_t weight_size() const {
+    return int64_t(batch) * weight_channels * kernel[0] * kernel[1] * output_height() * output_width();
+  }
+};
+
+// Where a walk of |index| steps from pixel 0, which turns round at both borders, ends; -1 where nothing is reflected.
+inline int walk(int index, int size, bool reflecting) {
+  if (index >= 0 && index < size) return index;
+  if (!reflecting) return -1;
+  int position = 0, direction = 1;
+  for (int steps = index < 0 ? -index : index; steps > 0 && size > 1; --steps) {
+    if (position + direction < 0 || position + direction >= size) direction = -direction;
+    position += direction;
+  }
+  return position;
+}
+
+// Calls body(value index, weight index, output index) for every product of the sum; the value index is -1 for a zero.
+template <typename Body>
+void for_each_product(const Problem& p, const Body& body) {
+  const int rows = p.output_height(), columns = p.output_width();
+  for (int n = 0; n < p.batch; ++n)
+    for (int c = 0; c < p.channels; ++c)
+      for (int row = 0; row < rows; ++row)
+        for (int column = 0; column < columns; ++column)
+          for (int i = 0; i < p.kernel[0]; ++i)
+            for (int j = 0; j < p.kernel[1]; ++j) {
+              const int y = walk(row * p.stride[0] + (i - p.kernel[0] / 2) * p.dilation[0], p.height, p.reflecting);
+              const int x = walk(column * p.stride[1] + (j - p.kernel[1] / 2) * p.dilation[1], p.width, p.reflecting);
+              const int64_t map = int64_t(n) * p.channels + c;
+              const int64_t tap = int64_t(n) * p.weight_channels + c % p.weight_channels;
+              body(y < 0 || x < 0 ? -1 : (map * p.height + y) * p.width + x,
+                   ((tap * p.kernel[0] * p.kernel[1] + i * p.kernel[1] + j) * rows + row) * columns + column,
+                   (map * rows + row) * columns + column);
+            }
+}
+
+}  // namespace reference

@@ -1,0 +1,78 @@
+"""What the sdist and the wheels hold."""
+
+from __future__ import annotations
+
+import tarfile
+from email import message_from_string
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from sa_layers import __version__
+
+from .conftest import names_in
+
+pytestmark = pytest.mark.slow
+
+
+def test_sdist_holds_the_sources(sdist: Path, source: Path) -> None:
+    """All that is needed to build, test and read; nothing that was built."""
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    tracked = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    hidden_or_checkout = (".git", ".ci/")
+    wanted = {name for name in tracked if not name.startswith(hidden_or_checkout)}
+    assert wanted <= names, sorted(wanted - names)
+    assert not [name for name in names if name.endswith((".so", ".pyc", "build_info.json"))]
+    assert sdist.name == f"sa_layers-{__version__}.tar.gz"
+
+
+def test_wheel_has_one_top_level_module(wheel: Path, plain_wheel: Path) -> None:
+    """A module named backbones or tests would be shadowed by, or shadow, half the repositories of the field."""
+    for path in (wheel, plain_wheel):
+        assert {name.split("/")[0] for name in names_in(path)} == {"sa_layers"}
+        with ZipFile(path) as archive:
+            (top_level,) = (name for name in archive.namelist() if name.endswith("top_level.txt"))
+            assert archive.read(top_level).decode().split() == ["sa_layers"]
+
+
+def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
+    """Every module, the configs where mim looks for them, the kernels, the mark of typed packages."""
+    names = names_in(wheel)
+    modules = {path.relative_to(source).as_posix() for path in (source / "sa_layers").rglob("*.py")}
+    backbones = {f"sa_layers/backbones/{path.name}" for path in (source / "backbones").glob("*.py")}
+    configs = {
+        f"sa_layers/.mim/configs/{path.relative_to(source / 'mm_configs').as_posix()}"
+        for path in (source / "mm_configs").rglob("*")
+        if path.is_file()
+    }
+    assert len(configs) >= 3
+    built = {"sa_layers/kernels.so", "sa_layers/build_info.json", "sa_layers/py.typed"}
+    assert names == modules | backbones | configs | built
+
+
+def test_sdist_and_source_tree_give_the_same_wheel(wheel: Path, plain_wheel: Path) -> None:
+    """The one built from the sdist with kernels, the other from the source tree without."""
+    assert names_in(wheel) - names_in(plain_wheel) == {"sa_layers/kernels.so"}
+    assert names_in(plain_wheel) <= names_in(wheel)
+    with ZipFile(wheel) as first, ZipFile(plain_wheel) as second:
+        for name in names_in(plain_wheel) - {"sa_layers/build_info.json"}:
+            assert first.read(name) == second.read(name), name
+
+
+def test_tags(wheel: Path, plain_wheel: Path) -> None:
+    """One wheel for every Python, tied to a platform only by its kernels."""
+    assert wheel.name.startswith(f"sa_layers-{__version__}-py3-none-linux_")
+    assert plain_wheel.name == f"sa_layers-{__version__}-py3-none-any.whl"
+
+
+def test_metadata(wheel: Path) -> None:
+    """The library needs torch alone; everything else is an extra."""
+    with ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = message_from_string(archive.read(path).decode())
+    assert metadata["Version"] == __version__
+    required = [value for value in metadata.get_all("Requires-Dist", []) if "extra ==" not in value]
+    assert [value.replace(" ", "") for value in required] == ["torch>=2.10"]
+    assert {"backbones", "segmentation", "classification", "detection"} <= set(metadata.get_all("Provides-Extra", []))

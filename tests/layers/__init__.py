@@ -1,0 +1,1 @@
+"""Tests of the attention layers against their equations in a few lines of torch."""

@@ -1,0 +1,1 @@
+"""Tests of the networks, also against the official network written in plain torch functions."""

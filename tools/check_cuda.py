@@ -1,0 +1,124 @@
+"""Compiles the CUDA kernels for every architecture, with warnings as errors, and tabulates what each kernel needs.
+
+    python tools/check_cuda.py [ARCHITECTURE ...]
+
+Needs nvcc but no GPU. Fails on a warning, and on a tiled kernel that keeps a variable in memory for want of registers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
+TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
+_SPILL = re.compile(r"(\d+) bytes spill stores")
+_REGISTERS = re.compile(r"Used (\d+) registers")
+
+
+class Kernel(NamedTuple):
+    """What ptxas reports about one kernel on one architecture."""
+
+    name: str
+    architecture: str
+    registers: int
+    spilled_bytes: int
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether this is one of the fast kernels, whose inner loops must not spill."""
+        return "_tiles<" in self.name
+
+
+def find_nvcc() -> Path | None:
+    """The CUDA compiler: in CUDA_HOME, on the path, or where it is installed by default."""
+    for folder in (os.environ.get("CUDA_HOME"), "/usr/local/cuda"):
+        if folder and (nvcc := Path(folder, "bin", "nvcc")).is_file():
+            return nvcc
+    on_path = shutil.which("nvcc")
+    return Path(on_path) if on_path else None
+
+
+def compile_kernels(nvcc: Path, source: Path, architectures: tuple[str, ...]) -> list[Kernel]:
+    """Compiles one source file and reads ptxas's report.
+
+    Raises:
+        subprocess.CalledProcessError: The compiler found an error or a warning, which it has printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [nvcc, "-std=c++17", "-O3", "-I", ROOT / "csrc", "-Werror", "all-warnings", "-Xptxas", "-v"]
+        command += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
+        command += ["-Xcompiler", "-fPIC,-Wall,-Wextra", "-c", source, "-o", Path(folder, "kernels.o")]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        done.check_returncode()
+    return parse_report(done.stderr)
+
+
+def parse_report(report: str) -> list[Kernel]:
+    """Reads ptxas's verbose report: three facts a kernel, on lines of their own."""
+    kernels, name, architecture, spilled = [], "", "", 0
+    for line in report.splitlines():
+        if match := _ENTRY.search(line):
+            name, architecture = readable(match[1]), match[2]
+        elif match := _SPILL.search(line):
+            spilled = int(match[1])
+        elif match := _REGISTERS.search(line):
+            kernels.append(Kernel(name, architecture, int(match[1]), spilled))
+    return kernels
+
+
+def readable(symbol: str) -> str:
+    """The kernel's name and template arguments, from its mangled symbol."""
+    match = re.search(r"4cuda\d+([a-z_]+)I(f|d|6__half|13__nv_bfloat16)(?:Li(\d)E)?", symbol)
+    if match is None:
+        return symbol
+    name, element, side = match.groups()
+    softmax = " softmax" if re.search(r"Lb1E", symbol) else ""
+    return f"{name}<{TYPES[element]}{', ' + side if side else ''}>{softmax}"
+
+
+def table(kernels: list[Kernel]) -> str:
+    """Registers of every kernel on every architecture; spilled bytes follow a plus sign."""
+    architectures = list(dict.fromkeys(kernel.architecture for kernel in kernels))
+    cells: dict[str, dict[str, str]] = {}
+    for kernel in kernels:
+        spill = f"+{kernel.spilled_bytes}" if kernel.spilled_bytes else ""
+        cells.setdefault(kernel.name, {})[kernel.architecture] = f"{kernel.registers}{spill}"
+    width = max(map(len, cells))
+    lines = [" " * width + "".join(f"{'sm_' + name:>8}" for name in architectures)]
+    for name, row in sorted(cells.items()):
+        lines.append(name.ljust(width) + "".join(f"{row.get(item, ''):>8}" for item in architectures))
+    return "\n".join(lines)
+
+
+def main(architectures: tuple[str, ...]) -> int:
+    """Checks all kernels; the result is the exit status."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        print("skipped: no CUDA compiler (nvcc) is here")
+        return 0
+    kernels = [
+        kernel
+        for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+        for kernel in compile_kernels(nvcc, source, architectures)
+    ]
+    print(table(kernels))
+    spilling = [kernel for kernel in kernels if kernel.is_tiled and kernel.spilled_bytes]
+    for kernel in spilling:
+        print(f"{kernel.name} spills {kernel.spilled_bytes} bytes on sm_{kernel.architecture}")
+    return 1 if spilling else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tuple(sys.argv[1:]) or ARCHITECTURES))

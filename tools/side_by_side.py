@@ -1,0 +1,82 @@
+"""Draws an image, its true labels and the predicted ones side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+PANEL = 256
+MARGIN = 8
+
+
+def side_by_side(
+    image: Image, truth: Image, prediction: Image, labels: Sequence[str], palette: Sequence[Sequence[int]]
+) -> Image:
+    """One row of three panels with a caption each and a legend of the labels below.
+
+    Args:
+        image: (H, W, 3), BGR.
+        truth: (H, W) label map.
+        prediction: (h, w) label map, at any size.
+        labels: The name of each label.
+        palette: The RGB colour of each label.
+
+    Returns:
+        The picture, BGR.
+    """
+    bgr = np.array(palette, dtype=np.uint8)[:, ::-1]
+    photograph = cv2.resize(image, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
+    panels = [photograph, _overlay(photograph, truth, bgr), _overlay(photograph, prediction, bgr)]
+    captioned = [
+        _caption(panel, text) for panel, text in zip(panels, ("image", "ground truth", "prediction"), strict=True)
+    ]
+    row = np.hstack(captioned)
+    return np.vstack([row, _legend(labels, bgr, row.shape[1])])
+
+
+def write_pictures(
+    folder: Path,
+    images: Sequence[Path],
+    truths: Path,
+    predictions: Path,
+    labels: Sequence[str],
+    palette: Sequence[Sequence[int]],
+) -> None:
+    """Writes a picture for each image, and overview.png with the first eight of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for path in images:
+        image, truth = cv2.imread(str(path)), cv2.imread(str(truths / path.name), cv2.IMREAD_GRAYSCALE)
+        prediction = cv2.imread(str(predictions / path.name), cv2.IMREAD_GRAYSCALE)
+        pictures.append(side_by_side(image, truth, prediction, labels, palette))
+        cv2.imwrite(str(folder / path.name), pictures[-1])
+    tiles = pictures[:8]
+    columns = [np.vstack(tiles[start::2][: len(tiles) // 2]) for start in (0, 1)]
+    cv2.imwrite(str(folder / "overview.png"), np.hstack(columns))
+
+
+def _overlay(photograph: Image, label_map: Image, bgr: Image) -> Image:
+    """Objects in the colours of the legend, on the photograph faded to the background's colour."""
+    label_map = cv2.resize(label_map, (PANEL, PANEL), interpolation=cv2.INTER_NEAREST)
+    faded = cv2.addWeighted(photograph, 0.3, bgr[np.zeros_like(label_map)], 0.7, 0)
+    return np.where(label_map[..., None] > 0, bgr[label_map], faded)
+
+
+def _caption(panel: Image, text: str) -> Image:
+    framed = cv2.copyMakeBorder(panel, 28, 0, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return cv2.putText(framed, text, (MARGIN, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _legend(labels: Sequence[str], bgr: Image, width: int) -> Image:
+    legend = np.full((36, width, 3), 255, np.uint8)
+    step = width // len(labels)
+    for index, label in enumerate(labels):
+        left = index * step + MARGIN
+        cv2.rectangle(legend, (left, 10), (left + 14, 24), bgr[index].tolist(), -1)
+        cv2.putText(legend, label, (left + 20, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return legend
