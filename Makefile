@@ -11,6 +11,8 @@ DONE := $(VENV)/.done
 CSRC := $(shell find csrc -type f)
 # The newest torch that onedl-mmcv's operators compile against, and the torchvision that goes with it.
 TORCH := torch==2.11.0 torchvision==0.26.0
+# Without a GPU there is nothing that CUDA kernels could run on.
+export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 .DELETE_ON_ERROR:
 .PHONY: demo test lint format clean
 
@@ -66,7 +68,7 @@ $(DONE)/mmcv-operators: $(DONE)/test
 	    $(BIN)/python -c 'import torch, mmcv._ext'; }
 	@touch $@
 
-$(DONE)/lint: $(DONE)/torch pyproject.toml
+$(DONE)/lint: $(DONE)/test
 	$(BIN)/python tools/requirements.py lint > $(DONE)/requirements.txt
 	$(PIP) --requirement $(DONE)/requirements.txt
 	@touch $@

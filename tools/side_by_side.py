@@ -51,13 +51,19 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for path in images:
-        image, truth = cv2.imread(str(path)), cv2.imread(str(truths / path.name), cv2.IMREAD_GRAYSCALE)
-        prediction = cv2.imread(str(predictions / path.name), cv2.IMREAD_GRAYSCALE)
-        pictures.append(side_by_side(image, truth, prediction, labels, palette))
+        label_maps = [_read(place / path.name, cv2.IMREAD_GRAYSCALE) for place in (truths, predictions)]
+        pictures.append(side_by_side(_read(path, cv2.IMREAD_COLOR), *label_maps, labels, palette))
         cv2.imwrite(str(folder / path.name), pictures[-1])
     tiles = pictures[:8]
     columns = [np.vstack(tiles[start::2][: len(tiles) // 2]) for start in (0, 1)]
     cv2.imwrite(str(folder / "overview.png"), np.hstack(columns))
+
+
+def _read(path: Path, flags: int) -> Image:
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise FileNotFoundError(f"{path} is missing or no image")
+    return image.astype(np.uint8, copy=False)
 
 
 def _overlay(photograph: Image, label_map: Image, bgr: Image) -> Image:

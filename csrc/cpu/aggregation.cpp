@@ -19,7 +19,7 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(aggregation<T>, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output), begin, end);
+      SA_LAYERS_BEST(T, aggregation, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output), begin, end);
     });
   });
   return output;
@@ -37,7 +37,7 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(aggregation_value_gradient<T>, tasks, data<T>(gradients), data<T>(weights),
+      SA_LAYERS_BEST(T, aggregation_value_gradient, tasks, data<T>(gradients), data<T>(weights),
                      mutable_data<T>(result), begin, end);
     });
   });
@@ -60,7 +60,7 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(aggregation_weight_gradient<T>, tasks, data<T>(gradients), data<T>(values),
+      SA_LAYERS_BEST(T, aggregation_weight_gradient, tasks, data<T>(gradients), data<T>(values),
                      mutable_data<T>(result), begin, end);
     });
   });

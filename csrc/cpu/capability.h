@@ -12,21 +12,22 @@ const char* capability_name(Capability capability);
 
 }  // namespace sa_layers::cpu
 
-// Calls a function that for_each_capability.inc compiled for every instruction set.
+// Calls a kernel for elements of type T that for_each_capability.inc compiled for every instruction set. float64 is for
+// checks of gradients: the baseline is enough, and spares compilation.
 #ifdef __x86_64__
-#define SA_LAYERS_BEST(function, ...)                    \
-  do {                                                   \
-    switch (::sa_layers::cpu::capability()) {            \
-      case ::sa_layers::cpu::Capability::kAvx512:        \
-        ::sa_layers::cpu::avx512::function(__VA_ARGS__); \
-        break;                                           \
-      case ::sa_layers::cpu::Capability::kAvx2:          \
-        ::sa_layers::cpu::avx2::function(__VA_ARGS__);   \
-        break;                                           \
-      default:                                           \
-        ::sa_layers::cpu::base::function(__VA_ARGS__);   \
-    }                                                    \
+#define SA_LAYERS_BEST(T, kernel, ...)                                  \
+  do {                                                                  \
+    using ::sa_layers::cpu::Capability;                                 \
+    if constexpr (sizeof(T) == sizeof(double)) {                        \
+      ::sa_layers::cpu::base::kernel<T>(__VA_ARGS__);                   \
+    } else if (::sa_layers::cpu::capability() == Capability::kAvx512) { \
+      ::sa_layers::cpu::avx512::kernel<T>(__VA_ARGS__);                 \
+    } else if (::sa_layers::cpu::capability() == Capability::kAvx2) {   \
+      ::sa_layers::cpu::avx2::kernel<T>(__VA_ARGS__);                   \
+    } else {                                                            \
+      ::sa_layers::cpu::base::kernel<T>(__VA_ARGS__);                   \
+    }                                                                   \
   } while (false)
 #else
-#define SA_LAYERS_BEST(function, ...) ::sa_layers::cpu::base::function(__VA_ARGS__)
+#define SA_LAYERS_BEST(T, kernel, ...) ::sa_layers::cpu::base::kernel<T>(__VA_ARGS__)
 #endif

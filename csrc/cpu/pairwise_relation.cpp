@@ -100,7 +100,7 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::stri
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     const Compute<T> key_sign = relation == Relation::kSubtraction ? -1 : 1;
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(pairwise_relation<T>, tasks, relation == Relation::kConcatenation, key_sign, data<T>(centres),
+      SA_LAYERS_BEST(T, pairwise_relation, tasks, relation == Relation::kConcatenation, key_sign, data<T>(centres),
                      data<T>(keys), mutable_data<T>(result), begin, end);
     });
   });

@@ -33,7 +33,7 @@ std::tuple<Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(softmax_aggregation<T>, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output),
+      SA_LAYERS_BEST(T, softmax_aggregation, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output),
                      mutable_data<Compute<T>>(logsumexp), begin, end);
     });
   });
@@ -54,7 +54,7 @@ Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tenso
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(softmax_aggregation_value_gradient<T>, tasks, data<T>(gradients), data<T>(weights),
+      SA_LAYERS_BEST(T, softmax_aggregation_value_gradient, tasks, data<T>(gradients), data<T>(weights),
                      data<Compute<T>>(normalizers), mutable_data<T>(result), begin, end);
     });
   });
@@ -81,7 +81,7 @@ Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tens
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(softmax_aggregation_logits_gradient<T>, tasks, data<T>(gradients), data<T>(values),
+      SA_LAYERS_BEST(T, softmax_aggregation_logits_gradient, tasks, data<T>(gradients), data<T>(values),
                      data<T>(weights), data<T>(outputs), data<Compute<T>>(normalizers), mutable_data<T>(result), begin,
                      end);
     });

@@ -9,7 +9,9 @@
 namespace sa_layers::cuda {
 
 constexpr int kChannels = 8;  // whose sums a thread keeps in registers
-constexpr int kBlocks = 4;    // on a multiprocessor, at least: what bounds the registers
+// On a multiprocessor, at least, which bounds the registers of a thread to 128, or to 168 for kernels that need them.
+template <bool kLarge>
+constexpr int kBlocks = kLarge ? 3 : 4;
 
 struct AggregationTiles {
   Tiling tiling;
@@ -60,7 +62,7 @@ struct OnlineSoftmax {
 };
 
 template <typename T, int kKernel, bool kSoftmax>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
     aggregation_tiles(AggregationTiles problem, const T* __restrict__ value, const T* __restrict__ weight,
                       T* __restrict__ output, Compute<T>* __restrict__ logsumexp) {
   const Tiling& tiling = problem.tiling;

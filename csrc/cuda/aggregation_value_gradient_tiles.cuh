@@ -41,7 +41,7 @@ __device__ void fold_tile(const AggregationTiles& problem, const Tile& tile, int
 // over the padded pixels that show it. Both sums have a fixed order. Lines are columns here, since the weights that a
 // padded pixel meets lie one pixel apart from tap to tap, so that groups of them are never aligned.
 template <typename T, int kKernel, bool kSoftmax>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax || kKernel == 7>)
     aggregation_value_gradient_tiles(AggregationTiles problem, SoftmaxTensors<T> softmax,
                                      const T* __restrict__ grad_output, const T* __restrict__ weight,
                                      T* __restrict__ grad_value) {

@@ -8,7 +8,7 @@ namespace sa_layers::cuda {
 
 // With a softmax, the gradient of its logits.
 template <typename T, int kKernel, bool kSoftmax>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
     aggregation_weight_gradient_tiles(AggregationTiles problem, SoftmaxTensors<T> softmax,
                                       const T* __restrict__ grad_output, const T* __restrict__ value,
                                       T* __restrict__ grad_weight) {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sa_layers.datasets.classes import CLASSES
 
-SMALLEST_OBJECT, LARGEST_OBJECT = 0.25, 0.6
+SMALLEST_OBJECT, LARGEST_OBJECT = 0.3, 0.7
 """Range of object diameters (of the circle round the outline), as a fraction of the scene's side."""
 
 SMALLEST_DIAMETER = 12.0

@@ -44,7 +44,8 @@ class PairwiseSelfAttention(SelfAttention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
-        kernel_size, *geometry = self.footprint
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        geometry = (stride, dilation, padding_mode)
         relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
         if self.position is not None:
             position = self.position(query, kernel_size, *geometry)

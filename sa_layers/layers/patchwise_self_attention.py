@@ -42,7 +42,8 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ and the aggregation."""
-        kernel_size, *geometry = self.footprint
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        geometry = (stride, dilation, padding_mode)
         relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
         weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
         return aggregation(value, weight, kernel_size, *geometry)

@@ -65,7 +65,7 @@ def coordinates(features: Tensor) -> Tensor:
         tensor([[-1.,  0.,  1.]])
     """
     height, width = features.shape[-2:]
-    options = {"dtype": features.dtype, "device": features.device}
-    horizontal = torch.linspace(-1, 1, width, **options).view(1, width).expand(height, width)
-    vertical = torch.linspace(-1, 1, height, **options).view(height, 1).expand(height, width)
+    dtype, device = features.dtype, features.device
+    horizontal = torch.linspace(-1, 1, width, dtype=dtype, device=device).view(1, width).expand(height, width)
+    vertical = torch.linspace(-1, 1, height, dtype=dtype, device=device).view(height, 1).expand(height, width)
     return torch.stack([horizontal, vertical]).unsqueeze(0)

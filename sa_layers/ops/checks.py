@@ -25,7 +25,9 @@ def check_alike(first: Tensor, first_name: str, second: Tensor, second_name: str
     if first.dtype != second.dtype:
         raise TypeError(f"{first_name} and {second_name} must have one dtype, got {first.dtype} and {second.dtype}")
     if first.device != second.device:
-        raise ValueError(f"{first_name} and {second_name} must be on one device, got {first.device} and {second.device}")
+        raise ValueError(
+            f"{first_name} and {second_name} must be on one device, got {first.device} and {second.device}"
+        )
 
 
 def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], given: str) -> None:

@@ -1,7 +1,8 @@
 """Ties an operator of the extension into torch: fake kernel, derivatives, vmap.
 
-The schema and the kernels are C++ (csrc/). Derivatives are registered twice from the same two functions: on the operator
-itself, which torch.compile traces, and as an autograd Function, which also serves torch.func and costs less per call.
+The schema and the kernels are C++ (csrc/). Derivatives are registered twice from the same two functions: on the
+operator itself, which torch.compile traces, and as an autograd Function, which also serves torch.func and costs less
+per call.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def native_operator(
             return outputs.unflatten(0, (info.batch_size, -1)), 0
         return tuple(item.unflatten(0, (info.batch_size, -1)) for item in outputs), (0,) * len(outputs)
 
-    function = type(
+    function: Any = type(
         name,
         (torch.autograd.Function,),
         {
@@ -62,6 +63,13 @@ def native_operator(
         return overload(*inputs) if torch.compiler.is_compiling() else function.apply(*inputs)
 
     return call
+
+
+def native_gradient(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Ties in an operator that only ever runs inside a backward pass, so that it needs no derivative of its own."""
+    if extension.is_available():
+        torch.library.register_fake(f"sa_layers::{name}", fake)
+    return lambda *args: getattr(torch.ops.sa_layers, name)(*args)
 
 
 def _fold(item: Any, dim: int | None, size: int) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape
 from .footprint import Footprint, IntOrPair
+from .native import native_operator
 
 PAIRWISE_RELATIONS = ("subtraction", "summation", "hadamard", "dot", "concatenation")
 
@@ -58,6 +62,8 @@ def pairwise_relation(
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
+    if choose(query.device) == "native":
+        return native_relation(query, key, relation, *footprint)
     return pairwise_relation_in_torch(query, key, footprint, relation)
 
 
@@ -75,3 +81,74 @@ def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint,
         accumulate = torch.promote_types(query.dtype, torch.float32)
         return (centre * neighbours).sum(1, keepdim=True, dtype=accumulate).to(query.dtype)
     return torch.cat([centre.expand_as(neighbours), neighbours], dim=1)
+
+
+# 'hadamard' and 'dot' are products of query and key: relation, query and key form a trilinear expression, as in
+# aggregation. The other relations are linear, so the gradients do not depend on the operand that they are handed.
+
+_PRODUCTS = ("hadamard", "dot")
+
+
+def _fake_relation(query: Tensor, key: Tensor, relation: str, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
+    channels = {"dot": 1, "concatenation": 2 * query.shape[1]}.get(relation, query.shape[1])
+    pixels = ((query.shape[2] - 1) // stride[0] + 1) * ((query.shape[3] - 1) // stride[1] + 1)
+    return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], pixels)
+
+
+def _setup_relation(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    query, key, ctx.relation, *ctx.footprint = inputs
+    ctx.save_for_backward(query, key)
+
+
+def _backward_relation(ctx: Any, grad: Tensor) -> tuple:
+    query, key = ctx.saved_tensors
+    geometry = (ctx.relation, query.shape[2], query.shape[3], *ctx.footprint)
+    return (
+        native_query_gradient(grad, key, *geometry) if ctx.needs_input_grad[0] else None,
+        native_key_gradient(grad, query, *geometry) if ctx.needs_input_grad[1] else None,
+        *(None,) * 5,
+    )
+
+
+def _fake_gradient(grad: Tensor, other: Tensor, relation: str, height: int, width: int, *_: Any) -> Tensor:
+    return grad.new_empty(other.shape[0], other.shape[1], height, width)
+
+
+def _setup_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    grad, other, ctx.relation, ctx.height, ctx.width, *ctx.footprint = inputs
+    ctx.save_for_backward(grad, other)
+
+
+def _backward_query_gradient(ctx: Any, grad_query: Tensor) -> tuple:
+    grad, key = ctx.saved_tensors
+    product = ctx.relation in _PRODUCTS
+    grad_needs, key_needs = ctx.needs_input_grad[:2]
+    other = key if product else torch.zeros_like(key)
+    geometry = (ctx.relation, ctx.height, ctx.width, *ctx.footprint)
+    return (
+        native_relation(grad_query, other, ctx.relation, *ctx.footprint) if grad_needs else None,
+        native_key_gradient(grad, grad_query, *geometry) if key_needs and product else None,
+        *(None,) * 7,
+    )
+
+
+def _backward_key_gradient(ctx: Any, grad_key: Tensor) -> tuple:
+    grad, query = ctx.saved_tensors
+    product = ctx.relation in _PRODUCTS
+    grad_needs, query_needs = ctx.needs_input_grad[:2]
+    other = query if product else torch.zeros_like(query)
+    geometry = (ctx.relation, ctx.height, ctx.width, *ctx.footprint)
+    return (
+        native_relation(other, grad_key, ctx.relation, *ctx.footprint) if grad_needs else None,
+        native_query_gradient(grad, grad_key, *geometry) if query_needs and product else None,
+        *(None,) * 7,
+    )
+
+
+native_relation = native_operator("pairwise_relation", _fake_relation, _setup_relation, _backward_relation)
+native_query_gradient = native_operator(
+    "pairwise_relation_query_gradient", _fake_gradient, _setup_gradient, _backward_query_gradient
+)
+native_key_gradient = native_operator(
+    "pairwise_relation_key_gradient", _fake_gradient, _setup_gradient, _backward_key_gradient
+)

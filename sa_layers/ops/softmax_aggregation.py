@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .aggregation import aggregation, check_aggregation
+from .aggregation import aggregation_in_torch, check_aggregation, native_value_gradient, native_weight_gradient
+from .backend import choose
 from .checks import autocast
 from .footprint import Footprint, IntOrPair
+from .native import native_gradient, native_operator
 
 
 def softmax_aggregation(
@@ -45,6 +49,63 @@ def softmax_aggregation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
+    if choose(value.device) == "native":
+        return native_softmax_aggregation(value, logits, *footprint)[0]
+    return aggregation_in_torch(value, _softmax(logits), footprint)
+
+
+def _softmax(logits: Tensor) -> Tensor:
     accumulate = torch.promote_types(logits.dtype, torch.float32)
-    weight = logits.softmax(2, dtype=accumulate).to(logits.dtype)
-    return aggregation(value, weight, kernel_size, stride, dilation, padding_mode)
+    return logits.softmax(2, dtype=accumulate).to(logits.dtype)
+
+
+def _fake_softmax_aggregation(
+    value: Tensor, logits: Tensor, kernel_size: Any, stride: Any, *_: Any
+) -> tuple[Tensor, Tensor]:
+    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    accumulate = torch.promote_types(logits.dtype, torch.float32)
+    return (
+        value.new_empty(value.shape[0], value.shape[1], height, width),
+        logits.new_empty(logits.shape[0], logits.shape[1], height * width, dtype=accumulate),
+    )
+
+
+def _setup_softmax_aggregation(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    value, logits, *ctx.footprint = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(value, logits, *output)
+
+
+def _backward_softmax_aggregation(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
+    value, logits, output, logsumexp = ctx.saved_tensors
+    value_needs, logits_needs = ctx.needs_input_grad[:2]
+    size = value.shape[2:]
+    grad_value = grad_logits = None
+    if torch.is_grad_enabled():
+        # differentiated again: through the softmax and operators that have derivatives of every order
+        weight = _softmax(logits)
+        grad_value = native_value_gradient(grad, weight, *size, *ctx.footprint) if value_needs else None
+        if logits_needs:
+            grad_weight = native_weight_gradient(grad, value, logits.shape[1], *ctx.footprint)
+            grad_logits = weight * (grad_weight - (weight * grad_weight).sum(2, keepdim=True))
+        return grad_value, grad_logits, *(None,) * 4
+    if value_needs:
+        grad_value = _value_gradient(grad, logits, logsumexp, *size, *ctx.footprint)
+    if logits_needs:
+        grad_logits = _logits_gradient(grad, value, logits, output, logsumexp, *ctx.footprint)
+    return grad_value, grad_logits, *(None,) * 4
+
+
+def _fake_value_gradient(grad: Tensor, logits: Tensor, logsumexp: Tensor, height: int, width: int, *_: Any) -> Tensor:
+    return grad.new_empty(grad.shape[0], grad.shape[1], height, width)
+
+
+def _fake_logits_gradient(grad: Tensor, value: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+_value_gradient = native_gradient("softmax_aggregation_value_gradient", _fake_value_gradient)
+_logits_gradient = native_gradient("softmax_aggregation_logits_gradient", _fake_logits_gradient)
+native_softmax_aggregation = native_operator(
+    "softmax_aggregation", _fake_softmax_aggregation, _setup_softmax_aggregation, _backward_softmax_aggregation
+)

@@ -11,7 +11,7 @@ import pytest
 
 from sa_layers import __version__
 
-from .conftest import names_in
+from .wheels import names_in
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +21,7 @@ def test_sdist_holds_the_sources(sdist: Path, source: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     tracked = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    hidden_or_checkout = (".git", ".ci/")
-    wanted = {name for name in tracked if not name.startswith(hidden_or_checkout)}
+    wanted = {name for name in tracked if not name.startswith(".")}
     assert wanted <= names, sorted(wanted - names)
     assert not [name for name in names if name.endswith((".so", ".pyc", "build_info.json"))]
     assert sdist.name == f"sa_layers-{__version__}.tar.gz"

@@ -9,7 +9,7 @@ import pytest
 
 from sa_layers import __version__
 
-from .conftest import Environment
+from .environment import Environment
 
 pytestmark = pytest.mark.slow
 

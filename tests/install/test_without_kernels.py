@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Environment, build_info, names_in, wheel_of
+from .environment import Environment
+from .wheels import build_info, names_in, wheel_of
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,7 @@ def test_compilation_that_fails(builder: Environment, source: Path, tmp_path: Pa
     compiler = tmp_path / "c++"
     compiler.write_text("#!/bin/sh\necho 'fatal error: no space left on device' >&2\nexit 1\n")
     compiler.chmod(0o755)
+    (tmp_path / "wheel").mkdir()
     wheel = wheel_of(builder, source, tmp_path / "wheel", CXX=str(compiler))
     assert not any(name.endswith(".so") for name in names_in(wheel))
     assert "compiling them failed" in str(build_info(wheel)["reason"])

@@ -3,9 +3,8 @@ dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/'
 crop_size = (96, 96)
 metainfo = dict(
-    classes=('background', 'circle', 'square', 'triangle', 'star', 'cross'),
-    palette=[[38, 42, 51], [230, 159, 0], [86, 180, 233], [0, 158, 115],
-             [240, 228, 66], [204, 121, 167]])
+    classes=('background', 'circle', 'star', 'triangle'),
+    palette=[[38, 42, 51], [230, 159, 0], [86, 180, 233], [0, 158, 115]])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=False),

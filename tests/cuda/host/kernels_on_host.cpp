@@ -1,5 +1,5 @@
 // Runs the CUDA kernels' own source on the host and compares them with the reference, on random problems.
-//   kernels_on_host SEED PROBLEMS
+//   kernels_on_host SEED PROBLEMS [without-barriers]
 
 #include <cstdlib>
 
@@ -47,12 +47,13 @@ reference::Problem random_problem() {
   return p;
 }
 
-// Maps that are cut into several tiles; maps so many and small that blocks take several; more channels than fit.
+// Maps that are cut into several tiles, the last one where tiles must not be cut too small to fold; maps so many and small that blocks take several; more channels than fit.
 const reference::Problem kSpecial[] = {
     {1, 8, 1, 23, 36, {7, 7}, {1, 1}, {1, 1}, true},  {1, 3, 1, 21, 39, {5, 5}, {1, 1}, {1, 1}, true},
     {1, 2, 1, 27, 44, {3, 3}, {1, 1}, {1, 1}, false}, {2, 520, 260, 3, 3, {3, 3}, {1, 1}, {1, 1}, true},
     {4, 260, 130, 2, 4, {3, 3}, {1, 1}, {1, 1}, true}, {1, 21, 1, 14, 14, {7, 7}, {1, 1}, {1, 1}, true},
     {1, 160, 1, 5, 4, {7, 7}, {1, 1}, {1, 1}, true},   {1, 1, 1, 6, 300, {3, 3}, {1, 1}, {1, 1}, true},
+    {1, 1, 1, 11, 20, {7, 7}, {1, 1}, {1, 1}, true},
 };
 
 void describe(const reference::Problem& p, Element element, int shift) {
@@ -68,6 +69,7 @@ void describe(const reference::Problem& p, Element element, int shift) {
 int main(int argc, char** argv) {
   using namespace sa_layers::cuda;
   generator.seed(argc > 1 ? std::atoi(argv[1]) : 0);
+  emulation::without_barriers = argc > 3;
   const int random_problems = argc > 2 ? std::atoi(argv[2]) : 50, specials = int(std::size(kSpecial));
   int failures = 0;
   for (int i = 0; i < random_problems + specials; ++i) {

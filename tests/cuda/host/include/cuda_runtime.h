@@ -39,6 +39,7 @@ struct Block {
 };
 
 inline Block* block = nullptr;
+inline bool without_barriers = false;  // the mistake that ThreadSanitizer must report
 inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and without
 
 }  // namespace emulation
@@ -48,9 +49,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 inline float __expf(float number) { return expf(number); }
 
 inline void __syncthreads() {
-#ifndef WITHOUT_SYNCTHREADS  // the mutation that ThreadSanitizer must report
-  emulation::block->threads.arrive_and_wait();
-#endif
+  if (!emulation::without_barriers) emulation::block->threads.arrive_and_wait();
 }
 
 template <typename... Parameters, typename... Arguments>

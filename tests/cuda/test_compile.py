@@ -1,0 +1,37 @@
+"""The CUDA kernels compile for every architecture without a warning, and the fast ones keep to registers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPILLING = """
+ptxas info    : Compiling entry function '_ZN9sa_layers4cuda17aggregation_tilesI6__halfLi7ELb1EEEvi' for 'sm_90'
+ptxas info    : Function properties for _ZN9sa_layers4cuda17aggregation_tilesI6__halfLi7ELb1EEEvi
+    0 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads
+ptxas info    : Used 128 registers, used 1 barriers
+"""
+
+
+@pytest.fixture
+def check_cuda(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(repository / "tools"))
+    import check_cuda
+
+    return check_cuda
+
+
+def test_report_is_read(check_cuda) -> None:
+    (kernel,) = check_cuda.parse_report(SPILLING)
+    assert kernel == ("aggregation_tiles<float16, 7> softmax", "90", 128, 12)
+    assert kernel.is_tiled
+    assert "128+12" in check_cuda.table([kernel])
+
+
+@pytest.mark.slow
+def test_all_architectures(check_cuda, repository: Path) -> None:
+    if check_cuda.find_nvcc() is None:
+        pytest.skip("no CUDA compiler (nvcc) is here")
+    done = subprocess.run([sys.executable, repository / "tools" / "check_cuda.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,28 @@
+"""The library of CUDA kernels loads where there is no GPU, and brings a kernel for every operator that the CPU has."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sa_layers.ops import extension
+
+pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
+
+
+def operators(repository: Path) -> list[str]:
+    names = re.findall(r'library\.def\(\s*"(\w+)\(', (repository / "csrc" / "library.cpp").read_text())
+    assert "aggregation" in names
+    return [name for name in names if name != "cpu_capability"]
+
+
+def test_every_operator_has_a_kernel(repository: Path) -> None:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert [name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")] == []
+
+
+def test_it_calls_nothing_outside_the_stable_interface() -> None:
+    library = (Path(extension.__file__).parents[1] / "kernels_cuda.so").read_bytes()
+    assert b"aoti_torch_get_current_cuda_stream" in library
+    assert not re.search(rb"_ZNK?(2at|3c10)\d", library)  # C++ of libtorch, which changes from release to release

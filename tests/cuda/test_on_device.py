@@ -1,0 +1,145 @@
+"""The CUDA kernels on a GPU, against plain torch in float64."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from sa_layers.ops import aggregation, backend, extension, pairwise_relation, softmax_aggregation
+from sa_layers.ops.pairwise_relation import PAIRWISE_RELATIONS
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here"),
+    pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda())),
+]
+
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+# batch, channels, weight channels, height, width, kernel, stride, dilation: tiles by rows, tiles by columns, maps
+# packed into blocks, many channels, maps smaller than the footprint, and what is left to the general kernels.
+GEOMETRIES = [
+    (2, 16, 2, 112, 112, 3, 1, 1),
+    (2, 64, 8, 56, 56, 7, 1, 1),
+    (2, 64, 8, 50, 83, 7, 1, 1),
+    (40, 256, 32, 14, 14, 7, 1, 1),
+    (40, 512, 64, 7, 7, 7, 1, 1),
+    (1, 40, 2, 28, 28, 5, 1, 1),
+    (1, 7, 1, 2, 300, 7, 1, 1),
+    (2, 16, 2, 33, 31, 7, 2, 1),
+    (2, 16, 2, 33, 31, (3, 5), (1, 2), (2, 3)),
+    (0, 16, 2, 9, 9, 3, 1, 1),
+]
+
+
+def pair(number: int | tuple[int, int]) -> tuple[int, int]:
+    return number if isinstance(number, tuple) else (number, number)
+
+
+def operands(geometry: tuple, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, tuple]:
+    batch, channels, weight_channels, height, width, kernel, stride, dilation = geometry
+    torch.manual_seed(0)
+    taps, step = pair(kernel)[0] * pair(kernel)[1], pair(stride)
+    pixels = -(-height // step[0]) * -(-width // step[1])
+    value = torch.randn(batch, channels, height, width, device="cuda").to(dtype)
+    weight = torch.randn(batch, weight_channels, taps, pixels, device="cuda").div(taps**0.5).to(dtype)
+    return value, weight, (kernel, stride, dilation)
+
+
+def outputs_and_gradients(function, first: torch.Tensor, second: torch.Tensor, kernels: str) -> list[torch.Tensor]:
+    first, second = first.detach().requires_grad_(), second.detach().requires_grad_()
+    with backend(kernels):
+        output = function(first, second)
+        gradient = torch.linspace(-1, 1, output.numel(), device="cuda", dtype=torch.float64).view_as(output)
+        output.backward(gradient.to(output.dtype))
+    return [output.detach(), first.grad, second.grad]
+
+
+def assert_agrees(function, first: torch.Tensor, second: torch.Tensor) -> None:
+    results = outputs_and_gradients(function, first, second, "native")
+    expected = outputs_and_gradients(function, first.double(), second.double(), "torch")
+    for result, exact in zip(results, expected, strict=True):
+        assert result.dtype == first.dtype
+        scale = float(exact.abs().max()) if exact.numel() else 1.0
+        torch.testing.assert_close(result.double(), exact, rtol=0, atol=TOLERANCE[first.dtype] * max(scale, 1.0))
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("operator", [aggregation, softmax_aggregation])
+def test_aggregations(operator, geometry: tuple, dtype: torch.dtype, padding_mode: str) -> None:
+    value, weight, footprint = operands(geometry, dtype)
+    assert_agrees(lambda x, w: operator(x, w, *footprint, padding_mode), value, weight)
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("relation", PAIRWISE_RELATIONS)
+@pytest.mark.parametrize("geometry", [GEOMETRIES[1], GEOMETRIES[7], GEOMETRIES[8]], ids=str)
+def test_pairwise_relations(geometry: tuple, relation: str, dtype: torch.dtype, padding_mode: str) -> None:
+    query, _, (kernel, stride, dilation) = operands(geometry, dtype)
+    key = torch.randn_like(query)
+    assert_agrees(lambda q, k: pairwise_relation(q, k, kernel, relation, stride, dilation, padding_mode), query, key)
+
+
+@pytest.mark.parametrize("operator", [aggregation, softmax_aggregation])
+def test_derivatives(operator) -> None:
+    value, weight, footprint = operands((1, 4, 2, 5, 6, 3, 1, 1), torch.float64)
+    inputs = (value.requires_grad_(), weight.requires_grad_())
+    with backend("native"):
+        assert gradcheck(lambda x, w: operator(x, w, *footprint), inputs)
+        assert gradgradcheck(lambda x, w: operator(x, w, *footprint), inputs)
+
+
+def test_strided_operands() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    wide = torch.randn(*value.shape[:3], 2 * value.shape[3], device="cuda")
+    for strided in (value.contiguous(memory_format=torch.channels_last), wide[..., ::2], wide[..., 1:57]):
+        assert_agrees(lambda x, w: aggregation(x, w, *footprint), strided, weight)
+
+
+def test_results_are_the_same_every_time() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    runs = [
+        outputs_and_gradients(lambda x, w: aggregation(x, w, *footprint), value, weight, "native") for _ in range(3)
+    ]
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_kernels_run_on_the_current_stream() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    expected = aggregation(value, weight, *footprint)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # on another stream the kernels would not wait for this copy
+        output = aggregation(value.clone(), weight.clone(), *footprint)
+    stream.synchronize()
+    assert torch.equal(output, expected)
+
+
+def test_kernels_can_be_captured_in_a_graph() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    expected = aggregation(value, weight, *footprint)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = aggregation(value, weight, *footprint)
+    output.zero_()
+    graph.replay()
+    assert torch.equal(output, expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU is here")
+def test_kernels_run_on_the_operands_device() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    expected = aggregation(value, weight, *footprint)
+    output = aggregation(value.to("cuda:1"), weight.to("cuda:1"), *footprint)
+    assert output.device == torch.device("cuda:1")
+    assert torch.equal(output.to("cuda:0"), expected)
+
+
+def test_autocast() -> None:
+    value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
+    with torch.autocast("cuda", torch.bfloat16):
+        output = aggregation(value.bfloat16(), weight, *footprint)
+    assert output.dtype == torch.bfloat16
