@@ -27,7 +27,8 @@ MODE = os.environ.get("SA_LAYERS_KERNELS", "auto")
 CUDA_MODE = os.environ.get("SA_LAYERS_CUDA", "auto")
 # Nothing newer than this release's stable ABI is called, so one binary runs on it and on every later torch.
 TORCH_FLOOR, TORCH_TARGET = "2.10", "0x020a000000000000"
-COMPILE_FLAGS = ["-O3", "-std=c++17", "-Wall", "-Wextra", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+COMPILE_FLAGS = ["-O3", "-std=c++17", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden", "-g0"]
+COMPILE_FLAGS += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
 
 for name, mode in (("SA_LAYERS_KERNELS", MODE), ("SA_LAYERS_CUDA", CUDA_MODE)):
     if mode not in ("auto", "required", "off"):
@@ -62,7 +63,7 @@ def kernel_extension() -> Extension:
         include_dirs=[str(ROOT / "csrc")],
         depends=files("csrc/*.h", "csrc/cpu/*.[hi]*"),
         # -Wextra would find fault with torch's headers.
-        extra_compile_args=[*COMPILE_FLAGS, "-Wno-unused-parameter", "-fvisibility=hidden", "-g0"],
+        extra_compile_args=COMPILE_FLAGS,
         py_limited_api=True,  # it uses no Python API at all: a plain shared library loaded by torch.ops.load_library
     )
 
@@ -107,7 +108,7 @@ def cuda_extension() -> Extension:
         include_dirs=[str(ROOT / "csrc"), *nvcc_folders("-I")],
         depends=files("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh"),
         extra_compile_args={
-            "cxx": [*COMPILE_FLAGS, "-DUSE_CUDA", "-fvisibility=hidden"],
+            "cxx": [*COMPILE_FLAGS, "-DUSE_CUDA"],
             "nvcc": ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"],
         },
         library_dirs=nvcc_folders("-L"),

@@ -55,19 +55,10 @@ def compile_kernels(nvcc: Path, source: Path, architectures: tuple[str, ...]) ->
         subprocess.CalledProcessError: The compiler found an error or a warning, which it has printed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command: list[str | Path] = [
-            nvcc,
-            "-std=c++17",
-            "-O3",
-            "-I",
-            ROOT / "csrc",
-            "-Werror",
-            "all-warnings",
-            "-Xptxas",
-            "-v",
-        ]
+        command: list[str | Path] = [nvcc, "-std=c++17", "-O3", "-I", ROOT / "csrc", "-c", source]
+        command += ["-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra"]
         command += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
-        command += ["-Xcompiler", "-fPIC,-Wall,-Wextra", "-c", source, "-o", Path(folder, "kernels.o")]
+        command += ["-o", Path(folder, "kernels.o")]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         print(done.stderr, file=sys.stderr)

@@ -51,8 +51,9 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for path in images:
-        label_maps = [_read(place / path.name, cv2.IMREAD_GRAYSCALE) for place in (truths, predictions)]
-        pictures.append(side_by_side(_read(path, cv2.IMREAD_COLOR), *label_maps, labels, palette))
+        truth = _read(truths / path.name, cv2.IMREAD_GRAYSCALE)
+        prediction = _read(predictions / path.name, cv2.IMREAD_GRAYSCALE)
+        pictures.append(side_by_side(_read(path, cv2.IMREAD_COLOR), truth, prediction, labels, palette))
         cv2.imwrite(str(folder / path.name), pictures[-1])
     tiles = pictures[:8]
     columns = [np.vstack(tiles[start::2][: len(tiles) // 2]) for start in (0, 1)]

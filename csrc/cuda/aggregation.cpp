@@ -13,8 +13,8 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
   const DeviceOf device(value);
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
-  STD_CUDA_CHECK(launch_aggregation(problem, element_of("value", value), values.const_data_ptr(), weights.const_data_ptr(),
-                             output.mutable_data_ptr(), device.stream()));
+  STD_CUDA_CHECK(launch_aggregation(problem, element_of("value", value), values.const_data_ptr(),
+                                    weights.const_data_ptr(), output.mutable_data_ptr(), device.stream()));
   return output;
 }
 
@@ -27,8 +27,9 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
   const DeviceOf device(grad_output);
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
   const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
-  STD_CUDA_CHECK(launch_aggregation_value_gradient(problem, element_of("grad_output", grad_output), gradients.const_data_ptr(),
-                                            weights.const_data_ptr(), result.mutable_data_ptr(), device.stream()));
+  STD_CUDA_CHECK(launch_aggregation_value_gradient(problem, element_of("grad_output", grad_output),
+                                                   gradients.const_data_ptr(), weights.const_data_ptr(),
+                                                   result.mutable_data_ptr(), device.stream()));
   return result;
 }
 
@@ -46,7 +47,8 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
   const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
   STD_CUDA_CHECK(launch_aggregation_weight_gradient(problem, element_of("value", value), gradients.const_data_ptr(),
-                                             values.const_data_ptr(), result.mutable_data_ptr(), device.stream()));
+                                                    values.const_data_ptr(), result.mutable_data_ptr(),
+                                                    device.stream()));
   return result;
 }
 

@@ -22,11 +22,11 @@ struct Aggregation {
 };
 
 // Contiguous tensors, of the shapes that library.cpp gives, on the current device.
-cudaError_t launch_aggregation(const Aggregation& problem, Element element, const void* value, const void* weight, void* output,
-                        cudaStream_t stream);
+cudaError_t launch_aggregation(const Aggregation& problem, Element element, const void* value, const void* weight,
+                               void* output, cudaStream_t stream);
 cudaError_t launch_aggregation_value_gradient(const Aggregation& problem, Element element, const void* grad_output,
-                                       const void* weight, void* grad_value, cudaStream_t stream);
+                                              const void* weight, void* grad_value, cudaStream_t stream);
 cudaError_t launch_aggregation_weight_gradient(const Aggregation& problem, Element element, const void* grad_output,
-                                        const void* value, void* grad_weight, cudaStream_t stream);
+                                               const void* value, void* grad_weight, cudaStream_t stream);
 
 }  // namespace sa_layers::cuda

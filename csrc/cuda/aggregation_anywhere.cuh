@@ -91,10 +91,10 @@ __global__ void aggregation_weight_gradient_anywhere(Aggregation problem, int64_
   const int64_t output_pixels = problem.footprint.output_pixels(), taps = problem.footprint.taps();
   const int64_t pixel = index % output_pixels, tap = index / output_pixels % taps;
   const int64_t weight_map = index / output_pixels / taps, image = weight_map / problem.weight_channels;
-  const int64_t value_row = rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel),
-                                       problem.footprint.mode);
-  const int64_t value_column = columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel),
-                                             problem.footprint.mode);
+  const int64_t value_row =
+      rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel), problem.footprint.mode);
+  const int64_t value_column =
+      columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel), problem.footprint.mode);
   const bool inside = value_row >= 0 && value_column >= 0;
   const int64_t value_pixel = inside ? value_row * columns.size + value_column : 0;
   Compute<T> sum = 0, mean = 0;  // the mean as in aggregation_weight_gradient_tiles
@@ -126,7 +126,8 @@ struct Readers {
   __device__ void next() {
     for (; images.left(); images.next(), tap = -1) {
       while (++tap < axis.kernel) {
-        const int64_t first_tap = images.position + axis.padding() - tap * axis.dilation;  // the output times the stride
+        const int64_t first_tap =
+            images.position + axis.padding() - tap * axis.dilation;  // the output times the stride
         output = first_tap / axis.stride;
         if (first_tap >= 0 && first_tap % axis.stride == 0 && output < axis.output_size()) return;
       }

@@ -19,7 +19,7 @@ inline bool has_tiles(const Aggregation& problem) {
   const bool square = rows.kernel == columns.kernel && rows.kernel >= 3 && rows.kernel <= 7;
   // Offsets inside a weight map and products of a side's size are computed in 32 bits.
   const bool fits = rows.size < 1 << 15 && columns.size < 1 << 15 &&
-                     problem.footprint.taps() * problem.footprint.pixels() <= INT32_MAX;
+                    problem.footprint.taps() * problem.footprint.pixels() <= INT32_MAX;
   return dense && square && fits && problem.channels > 0 && problem.batch > 0;
 }
 
@@ -77,9 +77,8 @@ cudaError_t launch_aggregation_kernel(const Aggregation& problem, Element elemen
     return launch_either<T>(
         problem, make_tiles<T>(problem, aligned, 0, kChannels),
         [](auto kernel) { return &aggregation_tiles<T, kernel.value, kSoftmax>; }, &aggregation_anywhere<T, kSoftmax>,
-        Work::threads(problem, problem.footprint.output_pixels()), stream,
-        static_cast<const T*>(value), static_cast<const T*>(weight), static_cast<T*>(output),
-        static_cast<Compute<T>*>(logsumexp));
+        Work::threads(problem, problem.footprint.output_pixels()), stream, static_cast<const T*>(value),
+        static_cast<const T*>(weight), static_cast<T*>(output), static_cast<Compute<T>*>(logsumexp));
   });
 }
 

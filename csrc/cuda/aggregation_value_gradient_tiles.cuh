@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax || kKernel == 7>)
   // The output pixels whose footprints cover the group lie on lines from `last_line` upwards, at kPositions positions.
   const int last_line = tile.first_line + group.line + kReach, first_position = tile.first_pixel + group.pixel - kReach;
   const T* const weights = weight + map * kKernel * kKernel * tiling.pixels();
-  const Compute<T>* const logsumexp = softmax.logsumexp + map * tiling.pixels();
+  const Compute<T>* const logsumexp = kSoftmax ? softmax.logsumexp + map * tiling.pixels() : nullptr;
   const auto is_inside = [&](int position) { return unsigned(first_position + position) < unsigned(tiling.length); };
 
   for (int first = 0; first < problem.sharing; first += kChannels) {

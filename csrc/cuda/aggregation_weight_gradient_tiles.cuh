@@ -1,5 +1,5 @@
-// The gradient of aggregation's weight at stride 1 and dilation 1, tile by tile: every weight's gradient is summed up over
-// the channels in registers and written once.
+// The gradient of aggregation's weight at stride 1 and dilation 1, tile by tile: every weight's gradient is summed up
+// over the channels in registers and written once.
 #pragma once
 
 #include "cuda/aggregation_tiles.cuh"
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
   const int count = problem.channels.count(map);
   const int64_t first_channel = problem.channels.begin(map) + offset;
   const int64_t first_weight = map * kKernel * kKernel * tiling.pixels() + offset;
-  const auto load_channel = [&](const T* maps, int channel, float(&to)[kGroup]) {
+  const auto load_channel = [&](const T* maps, int channel, float (&to)[kGroup]) {
     load_group(maps + first_channel + channel * problem.channels.step(), tiling, group.count, to);
   };
 
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
 #pragma unroll 1
   for (int across = 0; across < kKernel; ++across) {
     float sums[kKernel][kGroup] = {};
-    const auto add_channel = [&](int channel, const float(&gradient)[kGroup]) {
+    const auto add_channel = [&](int channel, const float (&gradient)[kGroup]) {
       const Window<kKernel> window(place + channel * tiling.channel_size() + across * tiling.pitch());
 #pragma unroll
       for (int along = 0; along < kKernel; ++along) {

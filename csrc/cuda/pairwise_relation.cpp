@@ -16,7 +16,8 @@ Relation parse_relation(const std::string& name) {
   if (name == "hadamard") return Relation::kHadamard;
   if (name == "dot") return Relation::kDot;
   STD_TORCH_CHECK(name == "concatenation",
-                  "relation must be 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation', got '", name, "'");
+                  "relation must be 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation', got '", name,
+                  "'");
   return Relation::kConcatenation;
 }
 
@@ -57,9 +58,8 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::stri
   check_shape("key", key, shape_of(query));
   check_like("key", key, "query", query);
   STD_TORCH_CHECK(query.size(1) > 0, "query must have at least one channel, got 0");
-  const Aggregation problem{
-      make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode), query.size(0),
-      query.size(1), query.size(1)};
+  const Aggregation problem{make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode),
+                            query.size(0), query.size(1), query.size(1)};
   if (relation == Relation::kDot) {
     return aggregation_weight_gradient(centres_of(query, problem), key, 1, kernel_size, stride, dilation, padding_mode);
   }

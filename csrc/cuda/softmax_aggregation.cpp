@@ -80,8 +80,6 @@ Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tens
 
 STABLE_TORCH_LIBRARY_IMPL(sa_layers, CUDA, library) {
   library.impl("softmax_aggregation", TORCH_BOX(&sa_layers::cuda::softmax_aggregation));
-  library.impl("softmax_aggregation_value_gradient",
-               TORCH_BOX(&sa_layers::cuda::softmax_aggregation_value_gradient));
-  library.impl("softmax_aggregation_logits_gradient",
-               TORCH_BOX(&sa_layers::cuda::softmax_aggregation_logits_gradient));
+  library.impl("softmax_aggregation_value_gradient", TORCH_BOX(&sa_layers::cuda::softmax_aggregation_value_gradient));
+  library.impl("softmax_aggregation_logits_gradient", TORCH_BOX(&sa_layers::cuda::softmax_aggregation_logits_gradient));
 }

@@ -11,11 +11,11 @@
 
 namespace sa_layers::cuda {
 
-constexpr int kGroup = 4;                  // pixels of a thread
-constexpr int kThreads = 128;              // of a block, at most
-constexpr int kSharedBytes = 48 * 1024;    // of a block, at most: what every device gives unasked
-constexpr int kEnoughBlocks = 256;         // before maps are packed: about two for every multiprocessor of a large device
-constexpr int kLeastRun = 32;              // neighbouring elements that neighbouring threads load: a cache line of float32
+constexpr int kGroup = 4;                // pixels of a thread
+constexpr int kThreads = 128;            // of a block, at most
+constexpr int kSharedBytes = 48 * 1024;  // of a block, at most: what every device gives unasked
+constexpr int kEnoughBlocks = 256;       // before maps are packed: about two for every multiprocessor of a large device
+constexpr int kLeastRun = 32;  // neighbouring elements that neighbouring threads load: a cache line of float32
 
 struct Tiling {
   int lines, length;  // the map: lines of length pixels
@@ -25,9 +25,9 @@ struct Tiling {
   int64_t maps;
   int channels;  // whose tiles are in shared memory together
 
-  int line_tiles, run_tiles;     // tiles of a map, across and along its lines
-  int tile_lines, tile_groups;   // of the largest tile
-  int tile_maps;                 // of a block; more than one only where a tile is a whole map
+  int line_tiles, run_tiles;    // tiles of a map, across and along its lines
+  int tile_lines, tile_groups;  // of the largest tile
+  int tile_maps;                // of a block; more than one only where a tile is a whole map
 
   SA_LAYERS_HOST_DEVICE int reach() const { return kernel / 2; }
   SA_LAYERS_HOST_DEVICE int all_lines() const { return lines + 2 * flank; }
@@ -64,7 +64,8 @@ SA_LAYERS_HOST_DEVICE inline int divide_up(int a, int b) { return (a + b - 1) / 
 // The cheapest tiling of maps of rows x columns pixels, or one of no threads where tiles do not fit into shared memory.
 // A flank is folded inside tiles: a tile that has one must also have the pixels that the flank mirrors.
 inline Tiling make_tiling(int rows, int columns, int kernel, bool by_rows, int flank, int64_t maps, int channels) {
-  Tiling best{by_rows ? rows : columns, by_rows ? columns : rows, kernel, by_rows, flank, maps, channels, 1, 1, 0, 0, 1};
+  Tiling best{
+      by_rows ? rows : columns, by_rows ? columns : rows, kernel, by_rows, flank, maps, channels, 1, 1, 0, 0, 1};
   Tiling tiling = best;
   const int least_side = flank ? 2 * flank + 1 : 1;
   const int groups = best.all_groups();

@@ -7,8 +7,8 @@ _base_ = [
 model = dict(
     backbone=dict(
         _delete_=True, type='sa_layers.SAN', depth=10, attention='pairwise', out_indices=(1, 2, 3, 4)),
-    # objects of 18 to 70 pixels, where COCO's are of 32 to 512
-    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    # objects of 38 to 90 pixels, where COCO's are of 32 to 512
+    rpn_head=dict(anchor_generator=dict(scales=[8])),
     roi_head=dict(bbox_head=dict(num_classes=3)))
 
 dataset_type = 'CocoDataset'

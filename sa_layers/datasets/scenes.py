@@ -19,10 +19,10 @@ SMALLEST_OBJECT, LARGEST_OBJECT = 0.3, 0.7
 SMALLEST_DIAMETER = 12.0
 """No object is smaller than this many pixels: below it a star is a blot."""
 
-MOST_OBJECTS = 5
+MOST_OBJECTS = 3
 """Each scene has 1 to this many objects."""
 
-LEAST_VISIBLE = 0.4
+LEAST_VISIBLE = 0.6
 """Least fraction of an object's area that must be neither occluded nor outside the picture."""
 
 SUBPIXELS = 4
@@ -64,23 +64,15 @@ class Scene:
 
 
 def outline(class_name: str, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the corners of an upright shape in the unit circle, (corners, 2); stars and crosses vary in thickness."""
+    """Return the corners of an upright shape in the unit circle, (corners, 2); stars vary in thickness."""
     if class_name == "circle":
         return _on_circle(96)
-    if class_name == "square":
-        return _on_circle(4, start=np.pi / 4)
     if class_name == "triangle":
         return _on_circle(3, start=-np.pi / 2)
     if class_name == "star":
         corners = _on_circle(10, start=-np.pi / 2)
         corners[1::2] *= generator.uniform(0.38, 0.5)
         return corners
-    if class_name == "cross":
-        half = generator.uniform(0.22, 0.34)
-        tip = np.sqrt(1 - half**2)
-        arm = np.array([(half, half), (tip, half), (tip, -half)])
-        quarter_turn = np.array([(0.0, -1.0), (1.0, 0.0)])
-        return np.concatenate([arm @ np.linalg.matrix_power(quarter_turn, turn) for turn in range(4)])
     raise ValueError(f"class_name must be one of {', '.join(CLASSES)}, got {class_name!r}")
 
 

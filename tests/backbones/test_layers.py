@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("mmengine")
 pytest.importorskip("mmcv")
 
-import sa_layers.backbones  # noqa: F401 - registers the bare names
 from mmcv.cnn import ConvModule, build_conv_layer
 
+import sa_layers.backbones  # noqa: F401 - registers the bare names
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
 
 LAYERS = {"PairwiseSelfAttention": PairwiseSelfAttention, "PatchwiseSelfAttention": PatchwiseSelfAttention}

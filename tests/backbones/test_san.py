@@ -16,8 +16,8 @@ pytest.importorskip("mmengine")
 pytest.importorskip("mmcv")
 
 from mmengine.model import BaseModule, revert_sync_batchnorm
-from sa_layers.backbones import SAN
 
+from sa_layers.backbones import SAN
 from sa_layers.models import SelfAttentionNetwork
 
 SMALL: dict[str, Any] = {"depth": (1, 1, 2, 1, 1), "widths": (32, 32, 64, 64, 96), "kernel_sizes": (3, 3, 5, 3, 7)}

@@ -10,8 +10,8 @@ pytest.importorskip("mmengine")
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from sa_layers.backbones import SAN
 
+from sa_layers.backbones import SAN
 from sa_layers.datasets import CLASSES, LABELS, PALETTE
 
 pytestmark = pytest.mark.openmmlab

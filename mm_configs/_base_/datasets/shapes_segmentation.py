@@ -1,15 +1,14 @@
 # The shapes data set (python -m sa_layers.datasets.shapes data/shapes) as label maps.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/'
-crop_size = (96, 96)
+crop_size = (64, 64)
 metainfo = dict(
     classes=('background', 'circle', 'star', 'triangle'),
     palette=[[38, 42, 51], [230, 159, 0], [86, 180, 233], [0, 158, 115]])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=False),
-    dict(type='RandomResize', scale=crop_size, ratio_range=(0.8, 1.4), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.95),
+    dict(type='Resize', scale=crop_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackSegInputs')

@@ -37,8 +37,8 @@ struct Buffer {
 };
 
 template <typename T>
-constexpr double kTolerance = std::is_same_v<T, double>  ? 1e-13
-                              : std::is_same_v<T, float> ? 1e-5
+constexpr double kTolerance = std::is_same_v<T, double>   ? 1e-13
+                              : std::is_same_v<T, float>  ? 1e-5
                               : std::is_same_v<T, __half> ? 1e-3
                                                           : 8e-3;
 
@@ -67,7 +67,9 @@ inline Aggregation geometry(const reference::Problem& p) {
   return {{{p.height, p.kernel[0], p.stride[0], p.dilation[0]},
            {p.width, p.kernel[1], p.stride[1], p.dilation[1]},
            p.reflecting ? Padding::kReflect : Padding::kZeros},
-          p.batch, p.channels, p.weight_channels};
+          p.batch,
+          p.channels,
+          p.weight_channels};
 }
 
 }  // namespace sa_layers::cuda

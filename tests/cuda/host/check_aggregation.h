@@ -14,7 +14,8 @@ bool check_aggregation(const reference::Problem& p, Element element, int shift) 
   for (Buffer<T>* tensor : {&output, &grad_value, &grad_weight}) tensor->forget();
   const bool launched =
       !launch_aggregation(problem, element, value.data(), weight.data(), output.data(), nullptr) &&
-      !launch_aggregation_value_gradient(problem, element, gradient.data(), weight.data(), grad_value.data(), nullptr) &&
+      !launch_aggregation_value_gradient(problem, element, gradient.data(), weight.data(), grad_value.data(),
+                                         nullptr) &&
       !launch_aggregation_weight_gradient(problem, element, gradient.data(), value.data(), grad_weight.data(), nullptr);
   if (!launched) std::printf("a launch was refused\n");
 

@@ -28,7 +28,8 @@ bool check_pairwise_relation(const reference::Problem& given, Element element, i
     const int64_t c = (map * p.height + row * p.stride[0]) * p.width + column * p.stride[1];
     const double q = widen(query.data()[c]), k = v < 0 ? 0 : widen(key.data()[v]);
     centre.sum[o] = q;
-    const int64_t relation_map = relation == Relation::kDot ? w / image * taps * pixels + w % (taps * pixels) : place(w);
+    const int64_t relation_map =
+        relation == Relation::kDot ? w / image * taps * pixels + w % (taps * pixels) : place(w);
     const double g = widen(gradient.data()[relation_map]);
     const bool product = relation == Relation::kHadamard || relation == Relation::kDot;
     grad_queries.add(c, product ? g * k : g);
@@ -39,13 +40,14 @@ bool check_pairwise_relation(const reference::Problem& given, Element element, i
     if (relation == Relation::kConcatenation) results.add(place(w) + image, k);
   });
 
-  bool good = !launch_centres(problem, element, query.data(), centres.data(), nullptr) &&
-              agrees("centres", centres, centre);
+  bool good =
+      !launch_centres(problem, element, query.data(), centres.data(), nullptr) && agrees("centres", centres, centre);
   good = good && !launch_pairwise_relation_query_gradient(problem, relation, element, gradient.data(), key.data(),
                                                           grad_query.data(), nullptr);
   good = good && agrees("pairwise_relation_query_gradient", grad_query, grad_queries);
   if (relation == Relation::kDot) return good;
-  return good && !launch_pairwise_relation(problem, relation, element, query.data(), key.data(), result.data(), nullptr) &&
+  return good &&
+         !launch_pairwise_relation(problem, relation, element, query.data(), key.data(), result.data(), nullptr) &&
          agrees("pairwise_relation", result, results);
 }
 

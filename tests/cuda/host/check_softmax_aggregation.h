@@ -19,8 +19,10 @@ bool check_softmax_aggregation(const reference::Problem& p, Element element, int
   logsumexp.forget();
   for (int64_t i = 0; i < p.weight_size(); ++i) {
     const bool masked = i / pixels % taps < taps / 2 && i % 3 == 0;
-    if (masked) narrow(Compute<T>(-INFINITY), logits.data()[i]);
-    else narrow(5 * widen(logits.data()[i]), logits.data()[i]);
+    if (masked)
+      narrow(Compute<T>(-INFINITY), logits.data()[i]);
+    else
+      narrow(5 * widen(logits.data()[i]), logits.data()[i]);
   }
 
   Expected normalizers(logsumexp.size()), outputs(p.output_size()), grad_values(p.value_size());
@@ -54,9 +56,9 @@ bool check_softmax_aggregation(const reference::Problem& p, Element element, int
          agrees("softmax_aggregation's logsumexp", logsumexp, normalizers);
   good = good && !launch_softmax_aggregation_value_gradient(problem, element, gradient.data(), logits.data(),
                                                             logsumexp.data(), grad_value.data(), nullptr);
-  good = good && !launch_softmax_aggregation_logits_gradient(problem, element, gradient.data(), value.data(),
-                                                             logits.data(), output.data(), logsumexp.data(),
-                                                             grad_logits.data(), nullptr);
+  good = good &&
+         !launch_softmax_aggregation_logits_gradient(problem, element, gradient.data(), value.data(), logits.data(),
+                                                     output.data(), logsumexp.data(), grad_logits.data(), nullptr);
   return good && agrees("softmax_aggregation_value_gradient", grad_value, grad_values) &&
          agrees("softmax_aggregation_logits_gradient", grad_logits, grad_logit);
 }

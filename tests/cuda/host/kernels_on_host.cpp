@@ -47,20 +47,22 @@ reference::Problem random_problem() {
   return p;
 }
 
-// Maps that are cut into several tiles, the last one where tiles must not be cut too small to fold; maps so many and small that blocks take several; more channels than fit.
+// Maps that are cut into several tiles, the last one where tiles must not be cut too small to fold; maps so many and
+// small that blocks take several; more channels than fit.
 const reference::Problem kSpecial[] = {
-    {1, 8, 1, 23, 36, {7, 7}, {1, 1}, {1, 1}, true},  {1, 3, 1, 21, 39, {5, 5}, {1, 1}, {1, 1}, true},
-    {1, 2, 1, 27, 44, {3, 3}, {1, 1}, {1, 1}, false}, {2, 520, 260, 3, 3, {3, 3}, {1, 1}, {1, 1}, true},
+    {1, 8, 1, 23, 36, {7, 7}, {1, 1}, {1, 1}, true},   {1, 3, 1, 21, 39, {5, 5}, {1, 1}, {1, 1}, true},
+    {1, 2, 1, 27, 44, {3, 3}, {1, 1}, {1, 1}, false},  {2, 520, 260, 3, 3, {3, 3}, {1, 1}, {1, 1}, true},
     {4, 260, 130, 2, 4, {3, 3}, {1, 1}, {1, 1}, true}, {1, 21, 1, 14, 14, {7, 7}, {1, 1}, {1, 1}, true},
     {1, 160, 1, 5, 4, {7, 7}, {1, 1}, {1, 1}, true},   {1, 1, 1, 6, 300, {3, 3}, {1, 1}, {1, 1}, true},
     {1, 1, 1, 11, 20, {7, 7}, {1, 1}, {1, 1}, true},
 };
 
 void describe(const reference::Problem& p, Element element, int shift) {
-  std::printf("batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
-              "shifted by %d\n",
-              p.batch, p.channels, p.weight_channels, p.height, p.width, p.kernel[0], p.kernel[1], p.stride[0],
-              p.stride[1], p.dilation[0], p.dilation[1], p.reflecting ? "reflect" : "zeros", int(element), shift);
+  std::printf(
+      "batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
+      "shifted by %d\n",
+      p.batch, p.channels, p.weight_channels, p.height, p.width, p.kernel[0], p.kernel[1], p.stride[0], p.stride[1],
+      p.dilation[0], p.dilation[1], p.reflecting ? "reflect" : "zeros", int(element), shift);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ struct Block {
 };
 
 inline Block* block = nullptr;
-inline bool without_barriers = false;  // the mistake that ThreadSanitizer must report
+inline bool without_barriers = false;                // the mistake that ThreadSanitizer must report
 inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and without
 
 }  // namespace emulation
