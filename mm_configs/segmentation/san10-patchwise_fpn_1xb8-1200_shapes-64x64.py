@@ -14,7 +14,7 @@ model = dict(
         channels=32,
         num_classes=4,
         # background covers three quarters of the pixels
-        loss_decode=dict(class_weight=[0.6, 1.0, 1.0, 1.0], avg_non_ignore=True)))
+        loss_decode=dict(class_weight=[0.6, 1.0, 1.0, 1.0])))
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.99), weight_decay=0.05),

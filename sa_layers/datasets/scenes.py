@@ -77,7 +77,7 @@ def outline(class_name: str, generator: np.random.Generator) -> NDArray[np.float
 
 
 def draw_scene(background: NDArray[np.float32], front_class: int, generator: np.random.Generator) -> Scene:
-    """Draw 1 to 5 objects over a background.
+    """Draw 1 to ``MOST_OBJECTS`` objects over a background.
 
     Args:
         background: (size, size, 3) float32, 0 to 255; not changed.

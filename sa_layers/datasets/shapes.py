@@ -3,7 +3,7 @@
 ``python -m sa_layers.datasets.shapes OUT [--train N] [--val N] [--size PIXELS] [--seed S]`` makes::
 
     OUT/images/{train,val}/000000.png                      the scenes, shared by detection and segmentation
-    OUT/label_maps/{train,val}/000000.png                  uint8 label maps: 0 background, 1 to 5 the classes
+    OUT/label_maps/{train,val}/000000.png                  uint8 label maps: 0 background, 1 to 3 the classes
     OUT/coco/instances_{train,val}.json                    boxes and exact visible masks
     OUT/classification/{train,val}/<class>/000000_0.png    a crop round each object that is well visible
     OUT/manifest.json                                      arguments, counts, and what a complete folder holds
