@@ -298,10 +298,10 @@ def test_empty_folder_and_missing_parents_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("train", 4, "from 5 to 1000000"),
-        ("train", -1, "from 5 to 1000000"),
-        ("val", 0, "from 5 to 1000000"),
-        ("val", 2.5, "from 5 to 1000000"),
+        ("train", 2, "from 3 to 1000000"),
+        ("train", -1, "from 3 to 1000000"),
+        ("val", 0, "from 3 to 1000000"),
+        ("val", 2.5, "from 3 to 1000000"),
         ("size", 31, "from 32 to 1024"),
         ("size", 5000, "from 32 to 1024"),
         ("size", "big", "from 32 to 1024"),
