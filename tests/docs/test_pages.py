@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = sorted((REPOSITORY / "docs").glob("*.md")) + [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
 RunPython = Callable[..., CompletedProcess[str]]
 
 
@@ -41,7 +41,7 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("page, module", sorted(MODULES))
+@pytest.mark.parametrize(("page", "module"), sorted(MODULES))
 def test_commands_exist(page: str, module: str, run_python: RunPython) -> None:
     assert "usage" in run_python(None, "-m", module, "--help").stdout
 
