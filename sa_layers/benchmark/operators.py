@@ -71,7 +71,7 @@ def notes(device: torch.device, dtype: torch.dtype) -> Iterator[str]:
     if device.type == "cuda":
         yield "peak memory: of torch's allocator, beyond the operands."
     else:
-        yield "peak memory: of torch's tensors beyond the operands, by torch's profiler, which does not see NumPy arrays."
+        yield "peak memory: of torch's tensors beyond the operands, by torch's profiler; NumPy's arrays are not seen."
     yield "of copy: the time of copying as many bytes as must be read and written at least, as a share of the median."
     if obstacle := why_not("native", device):
         yield f"{OURS} computes with plain torch here: {obstacle}."
@@ -131,7 +131,7 @@ def measure_task(
     check_equal(calls, problem)
     memory = {name: peak_memory(call, device) for name, call in calls.items() if name != REFERENCE}
     everything = {**calls, "copy": copying(least_bytes, device)}
-    timings = time_in_turn(everything, device, **({"seconds": 0.0, "least": 2} if quick else {}))
+    timings = time_in_turn(everything, device, seconds=0.0 if quick else 5.0, least=2 if quick else 5)
     copy = timings.pop("copy")
     for name, timing in timings.items():
         yield {
@@ -172,13 +172,12 @@ def check_equal(calls: dict[str, Run], problem: Problem) -> None:
 def plot(path: Path, report: Report, peak: float) -> None:
     """The roofline of all rows, under the fastest copy of the run."""
     points = [
-        Point(f"{row['implementation']}, {row['task']}", row["flops"] / row["least_bytes"], row["flops_per_s"])
+        Point(row["implementation"], row["task"], row["flops"] / row["least_bytes"], row["flops_per_s"])
         for row in report.rows
     ]
     bandwidth = max(row["least_bytes"] / row["copy_median_s"] for row in report.rows)
-    plot_roofline(
-        path, f"{report.title}, {report.machine['device']}, {report.machine['dtype']}", points, bandwidth, peak
-    )
+    title = f"{report.title}, {report.machine['device']}, {report.machine['dtype']}"
+    plot_roofline(path, title, points, bandwidth, peak)
 
 
 def _forward_and_backward(

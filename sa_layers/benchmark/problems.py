@@ -29,7 +29,10 @@ class Stage(NamedTuple):
     kernel_size: int
 
 
-STAGES = (Stage(112, 16, 2, 4, 3), Stage(56, 64, 8, 16, 7), Stage(28, 128, 16, 32, 7)) + (
+STAGES = (
+    Stage(112, 16, 2, 4, 3),
+    Stage(56, 64, 8, 16, 7),
+    Stage(28, 128, 16, 32, 7),
     Stage(14, 256, 32, 64, 7),
     Stage(7, 512, 64, 128, 7),
 )

@@ -12,6 +12,8 @@ class Point(NamedTuple):
 
     series: str
     """The implementation, drawn in a colour of its own."""
+    task: str
+    """What it did, drawn with a mark of its own."""
     intensity: float
     """FLOP per byte that must be moved at least."""
     performance: float
@@ -35,24 +37,23 @@ def plot_roofline(path: Path, title: str, points: Sequence[Point], bandwidth: fl
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit("a plot needs matplotlib: pip install 'sa-layers[benchmark]'") from None
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots()
     ridge = peak / bandwidth
     left = min([point.intensity for point in points] + [ridge]) / 2
     right = max([point.intensity for point in points] + [ridge]) * 2
     axes.plot([left, ridge, right], [left * bandwidth / 1e9, peak / 1e9, peak / 1e9], color="black", label="roof")
     axes.axvline(ridge, color="black", linewidth=0.5, linestyle=":")
-    for series in dict.fromkeys(point.series for point in points):
-        own = [point for point in points if point.series == series]
-        axes.plot(
-            [point.intensity for point in own],
-            [point.performance / 1e9 for point in own],
-            marker="o",
-            linestyle="none",
-            label=series,
-        )
+    marks = dict(zip(dict.fromkeys(point.task for point in points), "os^v", strict=False))
+    colours = {series: f"C{index}" for index, series in enumerate(dict.fromkeys(point.series for point in points))}
+    for point in points:
+        axes.plot(point.intensity, point.performance / 1e9, color=colours[point.series], marker=marks[point.task])
+    for label, colour, mark in [(series, colour, "o") for series, colour in colours.items()] + [
+        (task, "grey", mark) for task, mark in marks.items()
+    ]:
+        axes.plot([], [], color=colour, marker=mark, linestyle="none", label=label)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte that must be moved", ylabel="GFLOP/s", title=title)
     axes.grid(which="major", linewidth=0.3)
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

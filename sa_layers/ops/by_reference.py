@@ -54,5 +54,5 @@ class _Reference(torch.autograd.Function):
 
 
 def _array(tensor: Tensor) -> NDArray:
-    """float64, which holds every number of every dtype (NumPy has no bfloat16): the result is rounded once, by torch."""
+    """float64, which holds every number of every dtype (NumPy has no bfloat16); torch rounds the result, once."""
     return tensor.detach().double().numpy()
