@@ -30,6 +30,7 @@ OFFICIAL = {
 }
 
 
+@pytest.mark.slow
 def test_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
     """All nine networks, and beside them the paper's figures, to which ours round."""
     pytest.importorskip("torchvision")
