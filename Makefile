@@ -1,7 +1,8 @@
 # make demo   train a SAN10 segmenter with mmseg's tools, evaluate it, draw what it sees
 # make test   install everything, run the test suite
 # make lint   ruff, mypy, clang-format
-# Every target sets up what it needs in .venv; an interrupted one goes on where it stopped.
+# make gpu-check   with a GPU, and the torch of $(PYTHON): build, test, sanitize, measure; installs nothing
+# Every other target sets up what it needs in .venv; an interrupted one goes on where it stopped.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ TORCH := torch==2.11.0 torchvision==0.26.0
 # Without a GPU there is nothing that CUDA kernels could run on.
 export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean
+.PHONY: demo test lint gpu-check format clean
 
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
@@ -27,6 +28,9 @@ lint: $(DONE)/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
+
+gpu-check:
+	@$(PYTHON) tools/gpu_check.py
 
 format: $(DONE)/lint
 	$(BIN)/ruff check --fix .
