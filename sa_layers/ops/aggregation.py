@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .backend import choose
 from .by_reference import by_reference
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -50,6 +50,7 @@ def aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, weight=weight)
     value, weight = autocast(value, weight)
     check_aggregation(value, weight, "weight", footprint)
     chosen = choose(value.device)

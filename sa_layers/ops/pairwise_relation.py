@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backend import choose
 from .by_reference import by_reference
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -60,6 +60,7 @@ def pairwise_relation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     if relation not in PAIRWISE_RELATIONS:
         raise ValueError(f"relation must be one of {', '.join(PAIRWISE_RELATIONS)}, got {relation!r}")
+    check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from .aggregation import aggregation_in_torch, check_aggregation, native_value_gradient, native_weight_gradient
 from .backend import choose
 from .by_reference import by_reference
-from .checks import autocast
+from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_gradient, native_operator
 
@@ -48,6 +48,7 @@ def softmax_aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, logits=logits)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
     chosen = choose(value.device)
