@@ -122,16 +122,15 @@ class SAN(SelfAttentionNetwork, BaseModule):
             >>> SAN(depth=10).get_layer_depth('backbone.stages.3.blocks.1.norm1.weight', 'backbone.')
             (7, 12)
         """
-        blocks = [len(stage.blocks) for stage in self.stages]
-        depths = sum(blocks) + 2
+        depths = sum(self.stage_blocks) + 2
         if not param_name.startswith(prefix):
             return depths - 1, depths
         match = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)|(norm))?", param_name[len(prefix) :])
         if match is None:
             return 0, depths
         stage = int(match[1])
-        block = blocks[stage] - 1 if match[3] else int(match[2] or 0)
-        return 1 + sum(blocks[:stage]) + block, depths
+        block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
+        return 1 + sum(self.stage_blocks[:stage]) + block, depths
 
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:

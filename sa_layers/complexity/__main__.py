@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {name: value for name, value in vars(given).items() if name in _OPTIONS and value is not None}
     try:
         networks = _one(options, given.classes) if options else _all(given.classes)
-        counted = {name: network and count(network, size) for name, network in networks.items()}
+        counted = {name: None if network is None else count(network, size) for name, network in networks.items()}
     except ValueError as error:
         parser.error(str(error))
     if given.layers:
