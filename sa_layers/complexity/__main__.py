@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if complexity is not None:
                 print(name, _layer_table(complexity), sep="\n", end="\n\n")
     print(f"One image of {size[0]} x {size[1]} pixels, {given.classes} classes, evaluation.")
-    print(_network_table(counted, beside_paper=(tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)))
+    as_in_the_paper = (tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)
+    print(_network_table(counted, beside_paper=as_in_the_paper and not PAPER.keys().isdisjoint(counted)))
     print(_NOTES)
     if None in counted.values():
         print("The ResNets are torchvision's, which is not installed.")
