@@ -21,21 +21,15 @@ from sa_layers.convert import convert_checkpoint
 
 pytestmark = pytest.mark.openmmlab
 
-CONFIGS = {
-    "mmdet": "detection/faster-rcnn_san10-pairwise_fpn_1x_shapes.py",
-    "mmpretrain": "classification/san10-pairwise_1xb32_shapes.py",
-    "mmseg": "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py",
-}
 SIZES = {10: (2, 3, 64, 96), 15: (1, 3, 64, 64), 19: (1, 3, 64, 64)}
 
 
-def build(scope: str, repository: Path, **changes: Any) -> Any:
-    """The model of one of our configs, its backbone or head changed."""
+def build(scope: str, config_path: Path, **changes: Any) -> Any:
+    """The model of one of our configs, with some changes."""
     pytest.importorskip(scope)
-    config = Config.fromfile(repository / "mm_configs" / CONFIGS[scope])
+    config = Config.fromfile(config_path)
     config.merge_from_dict({f"model.{name}": value for name, value in changes.items()})
-    preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor")
-    config.model.data_preprocessor = preprocessor
+    config.model.data_preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor")
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(config.model)
 
@@ -51,8 +45,9 @@ def test_logits(
 ) -> None:
     """mmpretrain's classifier from our config, loaded strictly, computes what the official network computes."""
     state = save_official(tmp_path / "official.pth", depth, attention)
-    architecture = convert_checkpoint(tmp_path / "official.pth", tmp_path / "ours.pth")
-    classifier = build("mmpretrain", repository, backbone=architecture.backbone, **{"head.num_classes": 10}).double()
+    convert_checkpoint(tmp_path / "official.pth", tmp_path / "ours.pth")
+    config = repository / f"mm_configs/classification/san{depth}-{attention}_8xb32-coslr-100e_in1k.py"
+    classifier = build("mmpretrain", config, **{"head.num_classes": 10}).double()
     load_checkpoint(classifier, str(tmp_path / "ours.pth"), strict=True)
     image = torch.randn(SIZES[depth], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
@@ -63,10 +58,17 @@ def test_logits(
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize(("scope", "attention"), [("mmdet", "pairwise"), ("mmseg", "patchwise")])
+@pytest.mark.parametrize(
+    ("scope", "attention", "config"),
+    [
+        ("mmdet", "pairwise", "detection/faster-rcnn_san10-pairwise_fpn_1x_coco.py"),
+        ("mmseg", "patchwise", "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"),
+    ],
+)
 def test_pretrained(
     scope: str,
     attention: str,
+    config: str,
     tmp_path: Path,
     repository: Path,
     save_official: Callable[..., dict[str, torch.Tensor]],
@@ -77,7 +79,7 @@ def test_pretrained(
     save_official(tmp_path / "official.pth", 10, attention)
     convert_checkpoint(tmp_path / "official.pth", tmp_path / "ours.pth")
     init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "ours.pth"), "prefix": "backbone."}
-    model = build(scope, repository, **{"backbone.init_cfg": init_cfg})
+    model = build(scope, repository / "mm_configs" / config, **{"backbone.init_cfg": init_cfg})
     model.init_weights()
     converted = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
     expected = {name.removeprefix("backbone."): value for name, value in converted.items() if "backbone." in name}
