@@ -34,9 +34,10 @@ class PairwiseSelfAttention(SelfAttention):
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> PositionEncoding | None:
         """The encoding that is concatenated to the relation."""
-        if position is None:
-            return super().make_position(position, size)
-        return PositionEncoding(position, size)
+        if position is not None:
+            return PositionEncoding(position, size)
+        super().make_position(position, size)
+        return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""
