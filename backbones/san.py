@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as MMENGINE_MODELS
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
@@ -132,6 +132,17 @@ class SAN(SelfAttentionNetwork, BaseModule):
         block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
         return 1 + sum(self.stage_blocks[:stage]) + block, depths
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Refuses the weights of another network, of which mmengine would load what fits, with a warning."""
+        there = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
+        here = list(self.state_dict())
+        if there and (found := _blocks(there)) != (wanted := _blocks(here)):
+            raise ValueError(f"the checkpoint is of another depth: {found} blocks in its stages, here {wanted}")
+        if there and (found := _has_position(there)) != _has_position(here):
+            kinds = "pairwise attention", "patchwise attention, or pairwise without position"
+            raise ValueError(f"the checkpoint is of {kinds[not found]}, and this backbone is of {kinds[found]}")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
@@ -140,3 +151,13 @@ class SAN(SelfAttentionNetwork, BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+
+def _blocks(names: Iterable[str]) -> tuple[int, ...]:
+    """How many blocks each stage has, from the names of the tensors."""
+    blocks = {match[0]: int(match[1]) for name in names if (match := re.match(r"stages\.(\d+)\.blocks\.\d+", name))}
+    return tuple(list(blocks.values()).count(stage) for stage in range(STAGES))
+
+
+def _has_position(names: Iterable[str]) -> bool:
+    return any(".attention.position." in name for name in names)
