@@ -12,20 +12,9 @@
 namespace sa_layers::cpu {
 namespace {
 
-PairFeatures parse_features(const std::string& relation) {
-  if (relation == "subtraction") return PairFeatures::kDifference;
-  if (relation == "summation") return PairFeatures::kSum;
-  if (relation == "hadamard") return PairFeatures::kProduct;
-  if (relation == "dot") return PairFeatures::kDot;
-  STD_TORCH_CHECK(relation == "concatenation",
-                  "relation must be 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation', got '", relation,
-                  "'");
-  return PairFeatures::kBoth;
-}
-
-int64_t relation_width(PairFeatures features, int64_t channels) {
-  if (features == PairFeatures::kDot) return 1;
-  return features == PairFeatures::kBoth ? 2 * channels : channels;
+int64_t relation_width(Relation relation, int64_t channels) {
+  if (relation == Relation::kDot) return 1;
+  return relation == Relation::kConcatenation ? 2 * channels : channels;
 }
 
 // The map itself where its channels lie side by side, or a copy in which they do.
@@ -49,18 +38,27 @@ std::vector<int32_t> pixels_read(const Axis& axis, Padding mode) {
   return pixels;
 }
 
-// Position features of every row (or column): the column `coordinate` of `position`, (P, 3), times its coordinate from
-// -1 to 1, and what `offset` adds.
+// Places of pixels along an axis: from -1 to 1, or the centre of a map of `size` pixels at 0 and its ends at -1 and 1.
+std::vector<double> places(int64_t length, int64_t size) {
+  std::vector<double> result(length, -1.0);
+  for (int64_t i = 0; i < length; ++i) {
+    const double from_centre = static_cast<double>(i) - 0.5 * static_cast<double>(length - 1);
+    if (size > 0) result[i] = from_centre * 2.0 / static_cast<double>(size - 1);
+    if (size == 0 && length > 1) result[i] = from_centre * 2.0 / static_cast<double>(length - 1);
+  }
+  return result;
+}
+
+// The scaled share of the rows (or columns) in the features of a position: `scale` times the column `coordinate` of
+// `position`, (P, 3), times the place, and the constant `offset` per feature.
 template <typename C>
-std::vector<C> position_table(int64_t size, const Tensor* position, int64_t coordinate, const C* offset) {
-  const int64_t count = position == nullptr ? 0 : position->size(0);
-  std::vector<C> table(size * kPositionWidth, C{0});
-  for (int64_t i = 0; i < size; ++i) {
-    const double place = size == 1 ? -1.0 : -1.0 + 2.0 * static_cast<double>(i) / static_cast<double>(size - 1);
-    for (int64_t p = 0; p < count; ++p) {
-      const C* row = data<C>(*position) + p * 3;
-      table[i * kPositionWidth + p] =
-          static_cast<C>(row[coordinate] * place) + (offset ? offset[p] : C{0}) + (coordinate == 0 ? row[2] : C{0});
+std::vector<C> position_table(const Tensor& position, int64_t coordinate, const std::vector<double>& at, const C* scale,
+                              const std::vector<C>& offset) {
+  std::vector<C> table(at.size() * kPositionWidth, C{0});
+  for (size_t i = 0; i < at.size(); ++i) {
+    for (int64_t p = 0; p < position.size(0); ++p) {
+      const C factor = data<C>(position)[p * 3 + coordinate];
+      table[i * kPositionWidth + p] = scale[p] * static_cast<C>(factor * at[i]) + offset[p];
     }
   }
   return table;
@@ -74,12 +72,13 @@ void check_parameter(const char* name, const Tensor& tensor, const Tensor& query
   STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
 }
 
-Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& shift,
-                          const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
+                          const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
-                          const std::optional<Tensor>& output_scale, const std::optional<Tensor>& output_shift,
-                          const std::string& relation, const Pair& kernel_size, const Pair& stride,
-                          const Pair& dilation, const std::string& padding_mode) {
+                          const Pair& position_size, const std::optional<Tensor>& output_scale,
+                          const std::optional<Tensor>& output_shift, const std::string& relation_name,
+                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                          const std::string& padding_mode) {
   check_dims("query", query, 4);
   check_shape("key", key, shape_of(query));
   check_like("key", key, "query", query);
@@ -97,7 +96,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
 
   PairwiseAttention problem{};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
-  problem.features = parse_features(relation);
+  problem.relation = parse_relation(relation_name);
   problem.batch = query.size(0), problem.channels = query.size(1), problem.value_channels = value.size(1);
   if (query_position) {
     check_dims("query_position", *query_position, 2);
@@ -106,9 +105,13 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                     " rows, got ", problem.positions);
     check_parameter("query_position", *query_position, query, {problem.positions, 3});
     check_parameter("key_position", *key_position, query, {problem.positions, 3});
+    STD_TORCH_CHECK(
+        position_size.empty() || (position_size.size() == 2 && position_size[0] > 1 && position_size[1] > 1),
+        "position_size must be empty or two numbers above 1, got ", shape_text(position_size));
   }
   problem.layers = static_cast<int64_t>(weights.size());
-  problem.widths[0] = relation_width(problem.features, problem.channels) + problem.positions;
+  problem.widths[0] = relation_width(problem.relation, problem.channels) + problem.positions;
+  check_parameter("scale", scale, query, {problem.widths[0]});
   check_parameter("shift", shift, query, {problem.widths[0]});
   for (int64_t layer = 0; layer < problem.layers; ++layer) {
     check_dims("weights", weights[layer], 2);
@@ -139,24 +142,31 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
     const auto contiguous = [](const std::optional<Tensor>& tensor) {
       return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
     };
-    const auto pointer = [](const std::optional<Tensor>& tensor) { return tensor ? &*tensor : nullptr; };
-    const auto scale = contiguous(output_scale), bias = contiguous(output_shift);
-    const auto query_positions = contiguous(query_position), key_positions = contiguous(key_position);
-    // One vector more than its elements: vectors are loaded whole.
-    std::vector<C> shifts(problem.widths[0] + kWidestVector, C{0});
-    const Tensor given = torch::stable::contiguous(shift);
-    std::copy_n(data<C>(given), problem.widths[0], shifts.data());
-
+    const Tensor scales = torch::stable::contiguous(scale), shifts = torch::stable::contiguous(shift);
+    const auto output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
     PackedMapping<C> mapping{};
-    mapping.shift = shifts.data();
-    mapping.output_scale = scale ? data<C>(*scale) : nullptr;
-    mapping.output_shift = bias ? data<C>(*bias) : nullptr;
-    const int64_t height = footprint.rows.size, width = footprint.columns.size;
-    const C* const position_shift = shifts.data() + problem.relation_channels();
-    const auto query_rows = position_table<C>(height, pointer(query_positions), 1, nullptr);
-    const auto query_columns = position_table<C>(width, pointer(query_positions), 0, position_shift);
-    const auto key_rows = position_table<C>(height, pointer(key_positions), 1, nullptr);
-    const auto key_columns = position_table<C>(width, pointer(key_positions), 0, nullptr);
+    mapping.scale = data<C>(scales), mapping.shift = data<C>(shifts);
+    mapping.output_scale = output_scales ? data<C>(*output_scales) : nullptr;
+    mapping.output_shift = output_shifts ? data<C>(*output_shifts) : nullptr;
+
+    std::vector<C> query_rows, query_columns, key_rows, key_columns;
+    if (query_position) {
+      const Tensor here = torch::stable::contiguous(*query_position), there = torch::stable::contiguous(*key_position);
+      const auto down = places(footprint.rows.size, position_size.empty() ? 0 : position_size[0]);
+      const auto right = places(footprint.columns.size, position_size.empty() ? 0 : position_size[1]);
+      const C* const scale_of = mapping.scale + problem.relation_channels();
+      const C* const shift_of = mapping.shift + problem.relation_channels();
+      const std::vector<C> nothing(problem.positions, C{0});
+      std::vector<C> here_offset(problem.positions), there_offset(problem.positions);
+      for (int64_t p = 0; p < problem.positions; ++p) {
+        here_offset[p] = scale_of[p] * data<C>(here)[p * 3 + 2] + shift_of[p];
+        there_offset[p] = scale_of[p] * data<C>(there)[p * 3 + 2];
+      }
+      query_rows = position_table<C>(here, 1, down, scale_of, nothing);
+      query_columns = position_table<C>(here, 0, right, scale_of, here_offset);
+      key_rows = position_table<C>(there, 1, down, scale_of, nothing);
+      key_columns = position_table<C>(there, 0, right, scale_of, there_offset);
+    }
     mapping.query_rows = query_rows.data(), mapping.query_columns = query_columns.data();
     mapping.key_rows = key_rows.data(), mapping.key_columns = key_columns.data();
 

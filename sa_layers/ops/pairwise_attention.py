@@ -123,7 +123,14 @@ def pairwise_attention(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     query, key, value = autocast(query, key, value)
     _check(query, key, value, mapping, relation, position, epilogue)
-    parameters = [mapping.scale, mapping.shift, *mapping.weights, *mapping.biases, *(position or ())[:2], *(epilogue or ())]
+    parameters = [
+        mapping.scale,
+        mapping.shift,
+        *mapping.weights,
+        *mapping.biases,
+        *(position or ())[:2],
+        *(epilogue or ()),
+    ]
     if query.device.type == "cpu" and why_not_fused([query, key, value, *parameters]) is None:
         return native_attention(
             query,
