@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 # Exactly these classes: a subclass may compute anything. In evaluation a synchronised norm is a plain one.
 LAYERS = ((nn.BatchNorm2d, nn.SyncBatchNorm), (nn.ReLU,), (nn.Conv2d,))
+NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 
-def why_not_frozen(mapping: nn.Module, layers: tuple[int, ...] = (2,)) -> str | None:
+def why_not_frozen(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | None:
     """One sentence on why the mapping's modules must be called one by one, or None.
 
     Args:
-        mapping: What :func:`sa_layers.layers.make_mapping` made, or what took its place.
-        layers: The numbers of linear layers that the operator can compute.
+        mapping: What :func:`sa_layers.layers.make_mapping` made, or what has taken its place.
+        layers: The numbers of linear layers that the operator has. Defaults to two.
 
     Example:
         >>> from sa_layers.layers import make_mapping
@@ -25,7 +29,7 @@ def why_not_frozen(mapping: nn.Module, layers: tuple[int, ...] = (2,)) -> str | 
         >>> why_not_frozen(mapping.eval())
     """
     if type(mapping) is not nn.Sequential or len(mapping._modules) not in [3 * number for number in layers]:
-        numbers = " or ".join(map(str, layers))
+        numbers = " or ".join(NUMBERS[number] for number in layers)
         return f"the mapping has not {numbers} linear layers, each after a norm and an activation"
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "a hook watches every module"
@@ -45,27 +49,49 @@ def why_not_frozen(mapping: nn.Module, layers: tuple[int, ...] = (2,)) -> str | 
 
 
 def mapping_tensors(mapping: nn.Module) -> list[Tensor]:
-    """What a frozen mapping computes with: of each norm weight, bias, mean and variance; of each linear layer its own.
+    """What a frozen mapping is computed from, in the order in which :func:`fold_mapping` takes it.
 
-    For two layers they are 11: the first linear layer has no bias.
+    Last come the norms' counts of batches: in training these alone tell that running statistics have changed, since
+    the batch norm of torch updates those without counting up their versions.
     """
-    # straight from the dictionaries: this runs at every call, and a module's attributes are looked up slowly
+    # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
     tensors: list[Tensor | None] = []
+    counts: list[Tensor | None] = []
     for module in mapping._modules.values():
-        parameters, buffers = module._parameters, module._buffers
-        if parameters:
-            tensors += [parameters["weight"], parameters["bias"]]
-        if buffers:
-            tensors += [buffers["running_mean"], buffers["running_var"]]
-    return [tensor for tensor in tensors if tensor is not None]
+        if isinstance(module, nn.Conv2d):
+            tensors += [module._parameters["weight"], module._parameters["bias"]]
+        elif module is not None and module._buffers:
+            parameters, buffers = module._parameters, module._buffers
+            tensors += [parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]]
+            counts.append(buffers["num_batches_tracked"])
+    return [tensor for tensor in (*tensors, *counts) if tensor is not None]
 
 
-def affine(norm: nn.Module, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale and the shift that a frozen norm comes down to, in float32, or float64 for float64."""
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    weight, bias, mean, variance = (tensor.to(dtype) for tensor in (weight, bias, mean, variance))
-    scale = weight * torch.rsqrt(variance + norm.eps)
-    return scale, bias - mean * scale
+def fold_mapping(mapping: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The affine and the linear layers that a frozen mapping comes down to.
+
+    Args:
+        mapping: The mapping that :func:`why_not_frozen` has nothing against, from D to P channels.
+        *tensors: Its :func:`mapping_tensors`.
+
+    Returns:
+        Scale and shift of the first norm, (D,), then of each linear layer the weight (out, in) and the bias (out,) with
+        the norm that follows, the last with P outputs. In float32, or float64 for float64.
+    """
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    given = (tensor.to(dtype) for tensor in tensors)
+    folded: list[Tensor] = []
+    for norm, linear in zip(mapping[::3], mapping[2::3], strict=True):
+        weight, bias, mean, variance = next(given), next(given), next(given), next(given)
+        scale = weight * torch.rsqrt(variance + norm.eps)
+        shift = bias - mean * scale
+        if folded:
+            folded[-2:] = [folded[-2] * scale.unsqueeze(1), folded[-1] * scale + shift]
+        else:
+            folded = [scale, shift]
+        folded.append(next(given).flatten(1))
+        folded.append(folded[-1].new_zeros(len(folded[-1])) if linear.bias is None else next(given))
+    return tuple(folded)
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
-from .frozen_mapping import affine, is_watched, mapping_tensors, why_not_frozen
+from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
 
@@ -101,24 +101,14 @@ class PairwiseSelfAttention(SelfAttention):
         position = [] if self.position is None else [*self.position.transform._parameters.values()]
         return [*mapping_tensors(self.mapping), *position]
 
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """Scale and shift of the first norm, weight and bias of every linear layer, matrices of the position."""
-        modules = list(self.mapping)
-        affines = [affine(norm, norm.weight, norm.bias, norm.running_mean, norm.running_var) for norm in modules[::3]]
-        folded, dtype = [*affines[0]], affines[0][0].dtype
-        for linear, following in zip(modules[2::3], [*affines[1:], None], strict=True):
-            weight = linear.weight.flatten(1).to(dtype)
-            bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.to(dtype)
-            if following is not None:
-                scale, shift = following
-                weight, bias = weight * scale.unsqueeze(1), bias * scale + shift
-            folded += [weight, bias]
-        if isinstance(self.position, PositionEncoding):
-            transform = self.position.transform
-            here = torch.cat([transform.weight.flatten(1), transform.bias.unsqueeze(1)], dim=1).to(dtype)
-            if self.position.position == "relative":
-                folded += [here, -here]
-            else:
-                nothing = torch.zeros_like(here)
-                folded += [torch.cat([here, nothing]), torch.cat([nothing, here])]
-        return tuple(folded)
+    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
+        if self.position is None:
+            return fold_mapping(self.mapping, *tensors)
+        *tensors, weight, bias = tensors
+        folded = fold_mapping(self.mapping, *tensors)
+        here = torch.cat([weight.flatten(1), bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
+        if self.position.position == "relative":
+            return *folded, here, -here
+        nothing = torch.zeros_like(here)
+        return *folded, torch.cat([here, nothing]), torch.cat([nothing, here])

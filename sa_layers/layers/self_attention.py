@@ -129,6 +129,14 @@ class SelfAttention(nn.Module):
         """Weights from query and key, and the aggregation of value with them."""
         raise NotImplementedError
 
+    def train(self, mode: bool = True) -> SelfAttention:
+        """As of every module; what is folded is folded again.
+
+        Moving averages change ``parameter.data`` in place, which nothing tells, and call this before they evaluate.
+        """
+        self._folded = Folded(self._fold)
+        return super().train(mode)
+
     def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
         """The parameters of :meth:`attend` as the fused operator takes them."""
         raise NotImplementedError

@@ -252,22 +252,11 @@ def test_gradients_come_from_the_parts() -> None:
 def test_registration_and_compilation() -> None:
     (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4), epilogue=True)
     position, epilogue = options["position"], options["epilogue"]
+    parameters = (mapping.scale, mapping.shift, list(mapping.weights), list(mapping.biases))
+    geometry = ("subtraction", [3, 3], [2, 1], [1, 1], "reflect")
     torch.library.opcheck(
         torch.ops.sa_layers.pairwise_attention.default,
-        (
-            *(
-                query,
-                key,
-                value,
-                mapping.scale,
-                mapping.shift,
-                list(mapping.weights),
-                list(mapping.biases),
-                *position[:2],
-                [],
-            ),
-            *(*epilogue, "subtraction", [3, 3], [2, 1], [1, 1], "reflect"),
-        ),
+        (query, key, value, *parameters, *position[:2], [], *epilogue, *geometry),
     )
 
     def function(*maps: Tensor) -> Tensor:
