@@ -7,6 +7,8 @@ from . import (
 from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
+from .fusion import fused, why_not_fused
+from .pairwise_attention import Epilogue, Mapping, PairPosition, pairwise_attention
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
@@ -16,10 +18,16 @@ __all__ = [
     "PADDING_MODES",
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",
+    "Epilogue",
     "Footprint",
+    "Mapping",
+    "PairPosition",
     "aggregation",
     "backend",
+    "fused",
+    "pairwise_attention",
     "pairwise_relation",
     "patchwise_relation",
     "softmax_aggregation",
+    "why_not_fused",
 ]

@@ -66,7 +66,7 @@ def decide(device: torch.device) -> str:
         ...     decide(torch.device("cpu"))
         'torch'
     """
-    if _forced == "torch" or (_forced is None and torch.compiler.is_exporting()):
+    if _forced == "torch" or (_forced is None and is_exporting()):
         return "torch"  # an exported program must run where the extension is not
     if _forced == "reference":
         if obstacle := why_not_reference(device):
@@ -87,6 +87,11 @@ def why_not(name: str, device: torch.device) -> str | None:
         device: Where the tensors are.
     """
     return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
+    return torch.compiler._is_exporting_flag
 
 
 def why_not_native(device: torch.device) -> str | None:
