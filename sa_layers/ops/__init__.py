@@ -5,6 +5,7 @@ from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .patchwise_attention import patchwise_attention
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -17,6 +18,7 @@ __all__ = [
     "aggregation",
     "backend",
     "pairwise_relation",
+    "patchwise_attention",
     "patchwise_relation",
     "softmax_aggregation",
 ]

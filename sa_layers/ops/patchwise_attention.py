@@ -1,0 +1,184 @@
+"""Patchwise attention in one operator, for inference: relation, mapping with frozen norms, aggregation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import extension
+from .aggregation import aggregation_in_torch
+from .backend import choose
+from .checks import autocast, check_alike, check_map, check_shape
+from .footprint import Footprint, IntOrPair
+
+
+def patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    dilation: IntOrPair = 1,
+    padding_mode: str = "reflect",
+    *,
+    output_scale: Tensor | None = None,
+    output_shift: Tensor | None = None,
+) -> Tensor:
+    r"""Attends to every footprint as a whole, from the concatenation of what it holds.
+
+    .. math::
+        h_i &= \operatorname{relu}(b_1 + W_1 \operatorname{relu}(s \odot [\varphi_i, [\psi_j]_{j \in R(i)}] + t)) \\
+        y_i &= \sum_{j \in R(i)} (b_2 + W_2 h_i)_j \odot \beta_j
+
+    Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`s, t` are the first norm, the
+    second is part of :math:`W_1, b_1`. Neither the relation nor the weights are ever written to memory as a whole.
+
+    The parameters list the query before the taps of the footprint, so that index 0 of ``1 + taps`` is the query.
+
+    Args:
+        query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels.
+        key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
+        value: β, (N, C, H, W), dtype and device of ``query``.
+        scale: s, (1 + taps, R), float32.
+        shift: t, (1 + taps, R), float32.
+        hidden_weight: W_1, (1 + taps, R, Cw), float32, with C divisible by Cw.
+        hidden_bias: b_1, (Cw,), float32.
+        weight: W_2, (Cw, taps, Cw), float32: from hidden channels to the weights of each tap.
+        bias: b_2, (taps, Cw), float32.
+        kernel_size: Taps of the footprint, odd; an integer or (height, width).
+        stride: Pixels between footprints. Defaults to 1.
+        dilation: Pixels between taps. Defaults to 1.
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border.
+        output_scale: With ``output_shift``, (C,), float32: the output is ``relu(output_scale * y + output_shift)``, a
+            norm and its activation behind the attention. Defaults to None, for y itself.
+        output_shift: See ``output_scale``.
+
+    Returns:
+        (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``, in channels-last memory. Channel c uses weight ``c % Cw``; half
+        precision accumulates in float32. Gradients flow through the plain torch form.
+
+    Raises:
+        TypeError: A dtype is not allowed.
+        ValueError: A shape, size or mode does not fit; the message names it.
+
+    Example:
+        >>> features = torch.ones(1, 4, 6, 6)
+        >>> norm = torch.ones(10, 4), torch.zeros(10, 4)
+        >>> hidden = torch.ones(10, 4, 2), torch.zeros(2)
+        >>> weights = torch.zeros(2, 9, 2), torch.full((9, 2), 1 / 9)
+        >>> patchwise_attention(features, features, features, *norm, *hidden, *weights, kernel_size=3).shape
+        torch.Size([1, 4, 6, 6])
+    """
+    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    query, key, value = autocast(query, key, value)
+    parameters = (scale, shift, hidden_weight, hidden_bias, weight, bias)
+    check_patchwise_attention(query, key, value, parameters, output_scale, output_shift, footprint)
+    arguments = (query, key, value, *parameters, output_scale, output_shift)
+    needs_gradient = torch.is_grad_enabled() and any(
+        argument is not None and argument.requires_grad for argument in arguments
+    )
+    if not needs_gradient and query.dtype != torch.float64 and _has_kernel(query.device):
+        return torch.ops.sa_layers.patchwise_attention(*arguments, *footprint)
+    return patchwise_attention_in_torch(*arguments, footprint)
+
+
+def check_patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    parameters: tuple[Tensor, ...],
+    output_scale: Tensor | None,
+    output_shift: Tensor | None,
+    footprint: Footprint,
+) -> None:
+    """Refuses operands that do not fit."""
+    check_map(query, "query")
+    check_map(value, "value")
+    batch, channels, height, width = query.shape
+    check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
+    check_shape(value, "value", (batch, "C", height, width), f"query {tuple(query.shape)}")
+    check_alike(query, "query", key, "key")
+    check_alike(query, "query", value, "value")
+    check_shape(parameters[3], "hidden_bias", ("Cw",), "any value")
+    taps, weights = footprint.taps, parameters[3].shape[0]
+    if weights < 1 or value.shape[1] % weights:
+        raise ValueError(
+            f"hidden_bias must have a size that divides the channels of value ({value.shape[1]}), got {weights}"
+        )
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "scale": (1 + taps, channels),
+        "shift": (1 + taps, channels),
+        "hidden_weight": (1 + taps, channels, weights),
+        "hidden_bias": (weights,),
+        "weight": (weights, taps, weights),
+        "bias": (taps, weights),
+    }
+    named = dict(zip(shapes, parameters, strict=True))
+    if (output_scale is None) != (output_shift is None):
+        raise ValueError("output_scale and output_shift must be given together")
+    if output_scale is not None and output_shift is not None:
+        named |= {"output_scale": output_scale, "output_shift": output_shift}
+        shapes |= {"output_scale": (value.shape[1],), "output_shift": (value.shape[1],)}
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    for name, parameter in named.items():
+        check_shape(parameter, name, shapes[name], f"{channels} relation channels, {weights} weights and {footprint}")
+        if parameter.dtype != dtype:
+            raise TypeError(f"{name} must be {dtype} for a query of {query.dtype}, got {parameter.dtype}")
+        if parameter.device != query.device:
+            raise ValueError(f"{name} must be on the device of query, {query.device}, got {parameter.device}")
+
+
+def patchwise_attention_in_torch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    output_scale: Tensor | None,
+    output_shift: Tensor | None,
+    footprint: Footprint,
+) -> Tensor:
+    """The same attention in plain torch, one operation after the other."""
+    accumulate = torch.promote_types(query.dtype, torch.float32)
+    centres = footprint.centre(query.to(accumulate)).flatten(2).unsqueeze(2)
+    relation = torch.cat([centres, footprint.unfold(key.to(accumulate))], dim=2)  # (N, R, 1 + taps, Ho * Wo)
+    activated = torch.relu(relation * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
+    hidden = torch.relu(torch.einsum("nrtp,trh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
+    weights = torch.einsum("nhp,htw->nwtp", hidden, weight) + bias.t().unsqueeze(-1)
+    output = aggregation_in_torch(value.to(accumulate), weights, footprint)
+    if output_scale is not None and output_shift is not None:
+        output = torch.relu(output * output_scale.view(-1, 1, 1) + output_shift.view(-1, 1, 1))
+    return output.to(value.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _has_kernel(device: torch.device) -> bool:
+    return choose(device) == "native" and device.type in _native_devices
+
+
+def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
+    stride = arguments[9]
+    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    size = (value.shape[0], value.shape[1], height, width)
+    return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)
+
+
+_native_devices: frozenset[str] = frozenset()
+if extension.is_available():
+    torch.library.register_fake("sa_layers::patchwise_attention", _fake_patchwise_attention)
+    _native_devices = frozenset(
+        key.lower()
+        for key in ("CPU", "CUDA")
+        if torch._C._dispatch_has_kernel_for_dispatch_key("sa_layers::patchwise_attention", key)
+    )
