@@ -16,6 +16,19 @@ namespace sa_layers::cpu {
 constexpr int64_t kGroupColumns = 16;
 inline int64_t pad_columns(int64_t columns) { return divide_up(columns, kGroupColumns) * kGroupColumns; }
 
+// Vectors in it lie within a line of the cache.
+class AlignedScratch {
+ public:
+  explicit AlignedScratch(int64_t count) : memory_(count + kGroupColumns) {
+    data_ = memory_.data() + (-(reinterpret_cast<uintptr_t>(memory_.data()) / sizeof(float)) & (kGroupColumns - 1));
+  }
+  float* data() const { return data_; }
+
+ private:
+  Scratch<float> memory_;
+  float* data_;
+};
+
 // A map of which the channels of a pixel are neighbours in memory, and pixels are row_major, pixel_step elements apart.
 template <typename T>
 struct ChannelsLast {
@@ -54,49 +67,37 @@ struct PatchwiseMapping {
   const float *output_scale, *output_shift;  // of each channel, followed by a ReLU; or null
 };
 
-// The pixel that every tap of every output pixel reads, as the sum of a row's part and a column's part: negative where
-// one of them is a padded zero.
+// The pixels that the taps of an output pixel read: for each of its axes, the pixel itself and then every tap. A
+// source is the sum of a row's part and a column's part, and negative where one of them is a padded zero.
 class TapSources {
  public:
+  static constexpr int64_t kSlack = kGroupColumns;  // what a vector may read behind the last number
+
   explicit TapSources(const Footprint& footprint)
-      : footprint_(footprint),
-        numbers_(footprint.rows.output_size() * (footprint.rows.kernel + 1) +
-                 footprint.columns.output_size() * (footprint.columns.kernel + 1)) {
-    columns_ = fill(footprint.rows, footprint.columns.size, numbers_.data());
-    fill(footprint.columns, 1, columns_);
+      : row_numbers_(numbers(footprint.rows)), column_numbers_(numbers(footprint.columns)) {
+    fill(footprint.rows, footprint.columns.size, footprint.mode, row_numbers_.data());
+    fill(footprint.columns, 1, footprint.mode, column_numbers_.data());
   }
 
-  // For pixels begin <= pixel < end: the pixel itself in the input, then the source of every tap.
-  void list(int64_t begin, int64_t end, int32_t* to) const {
-    const int64_t width = footprint_.columns.output_size();
-    const int64_t row_taps = footprint_.rows.kernel, column_taps = footprint_.columns.kernel;
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
-      const int32_t* const row = numbers_.data() + pixel / width * (row_taps + 1);
-      const int32_t* const column = columns_ + pixel % width * (column_taps + 1);
-      *to++ = row[0] + column[0];
-      for (int64_t i = 1; i <= row_taps; ++i) {
-        for (int64_t j = 1; j <= column_taps; ++j) *to++ = row[i] + column[j];
-      }
-    }
-  }
+  const int32_t* rows() const { return row_numbers_.data(); }
+  const int32_t* columns() const { return column_numbers_.data(); }
 
  private:
-  static constexpr int32_t kOutside = -(1 << 30);
+  static int64_t numbers(const Axis& axis) { return axis.output_size() * (axis.kernel + 1) + kSlack; }
 
-  int32_t* fill(const Axis& axis, int64_t step, int32_t* to) const {
+  static void fill(const Axis& axis, int64_t step, Padding mode, int32_t* to) {
+    constexpr int32_t kOutside = -(1 << 30);
     for (int64_t position = 0; position < axis.output_size(); ++position) {
       *to++ = static_cast<int32_t>(position * axis.stride * step);
       for (int64_t tap = 0; tap < axis.kernel; ++tap) {
-        const int64_t pixel = axis.pixel(axis.padded(position, tap), footprint_.mode);
+        const int64_t pixel = axis.pixel(axis.padded(position, tap), mode);
         *to++ = pixel < 0 ? kOutside : static_cast<int32_t>(pixel * step);
       }
     }
-    return to;
+    for (int64_t i = 0; i < kSlack; ++i) *to++ = 0;
   }
 
-  const Footprint& footprint_;
-  Scratch<int32_t> numbers_;
-  int32_t* columns_;
+  Scratch<int32_t> row_numbers_, column_numbers_;
 };
 
 template <typename T>
