@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
+from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_attention, patchwise_relation, why_not_fused
+from .folding import Folded
+from .frozen_mapping import affine, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
 
@@ -17,6 +22,9 @@ class PatchwiseSelfAttention(SelfAttention):
     :class:`SelfAttention`; ``relation`` is 'concatenation' (default), 'star' or 'clique'. There is no position
     encoding: the mapping has weights of its own for every tap.
 
+    In evaluation, where no gradient is needed, one operator computes all of this but φ, ψ and β, with the same result:
+    :func:`sa_layers.ops.patchwise_attention`. :meth:`why_not_fused` tells what keeps it away.
+
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
@@ -28,6 +36,10 @@ class PatchwiseSelfAttention(SelfAttention):
     """
 
     relations = PATCHWISE_RELATIONS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._folded = Folded(self._fold)
 
     def make_position(self, position: str | None) -> None:
         """Refuses an encoding."""
@@ -44,6 +56,36 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
+        if self.why_not_fused(query, key, value) is None:
+            folded = self._folded(mapping_tensors(self.mapping))
+            return patchwise_attention(query, key, value, *folded, kernel_size, *geometry)
         relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
         weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
         return aggregation(value, weight, kernel_size, *geometry)
+
+    def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
+        """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
+        if self.relation != "concatenation":
+            return f"there is no fused operator for the relation {self.relation!r}"
+        if query.dtype == torch.float64:
+            return "the fused operators compute in float32"
+        if query.device.type != "cpu":
+            return f"the fused operator of patchwise attention was not built for {query.device.type}"
+        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
+
+    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
+        channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
+        scale, shift = affine(self.mapping[0], *tensors[:4])
+        hidden_scale, hidden_bias = affine(self.mapping[3], *tensors[5:9])
+        hidden_weight, weight, bias = (tensor.to(scale.dtype) for tensor in (tensors[4], *tensors[9:]))
+
+        def by_tap(tensor: Tensor) -> Tensor:
+            """(M, R + R * taps), the keys' taps within a channel -> (M, 1 + taps, R)."""
+            query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
+            return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
+
+        hidden_weight = by_tap(hidden_scale.unsqueeze(1) * hidden_weight.flatten(1)).permute(1, 2, 0)
+        weight = weight.view(weights, taps, weights).permute(2, 1, 0)
+        folded = (*by_tap(torch.stack([scale, shift])), hidden_weight, hidden_bias, weight, bias.view(weights, taps).t())
+        return tuple(tensor.contiguous() for tensor in folded)
