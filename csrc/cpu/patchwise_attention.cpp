@@ -19,10 +19,10 @@ using OptionalTensor = std::optional<Tensor>;
 int64_t pixel_step_of(const Tensor& map) {
   const int64_t channels = map.size(1), height = map.size(2), width = map.size(3);
   if (channels > 1 && map.stride(1) != 1) return -1;
-  const int64_t step = width > 1          ? map.stride(3)
-                       : height > 1       ? map.stride(2)
+  const int64_t step = width > 1         ? map.stride(3)
+                       : height > 1      ? map.stride(2)
                        : map.size(0) > 1 ? map.stride(0)
-                                          : channels;
+                                         : channels;
   const bool rows_follow = height == 1 || map.stride(2) == width * step;
   const bool images_follow = map.size(0) <= 1 || map.stride(0) == height * width * step;
   return rows_follow && images_follow ? step : -1;

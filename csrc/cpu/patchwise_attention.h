@@ -3,8 +3,8 @@
 //     hidden = relu(hidden_bias + sum over taps and channels of hidden_weight * relu(scale * feature + shift))
 //     output = sum over taps of (bias + weight * hidden) * value
 //
-// The first sum is a matrix product whose left factor, pixels x (taps * channels), is made a panel at a time; so are the
-// weights of the second. The query counts as tap 0 of the first sum, and the taps of the footprint follow.
+// The first sum is a matrix product whose left factor, pixels x (taps * channels), is made a panel at a time; so are
+// the weights of the second. The query counts as tap 0 of the first sum, and the taps of the footprint follow.
 #pragma once
 
 #include "cpu/element.h"
@@ -58,11 +58,11 @@ struct PatchwiseAttention {
 
 // The mapping's affine and matrices, in float32.
 struct PatchwiseMapping {
-  const float *scale, *shift;   // (taps + 1, relation channels)
-  const float *hidden_weight;   // rows of hidden_step, a row for every `hidden_period` channels of a tap
-  const float *hidden_bias;     // one row
+  const float *scale, *shift;  // (taps + 1, relation channels)
+  const float* hidden_weight;  // rows of hidden_step, a row for every `hidden_period` channels of a tap
+  const float* hidden_bias;    // one row
   int64_t hidden_step;
-  const float *weight, *bias;   // rows of weight_step, a row for every hidden channel: tap_step columns for each tap
+  const float *weight, *bias;  // rows of weight_step, a row for every hidden channel: tap_step columns for each tap
   int64_t weight_step;
   const float *output_scale, *output_shift;  // of each channel, followed by a ReLU; or null
 };

@@ -46,17 +46,25 @@ def mapping_tensors(mapping: nn.Module) -> list[Tensor]:
 
     They are 11: the first linear layer has no bias.
     """
-    tensors: list[Tensor] = []
-    for norm, linear in ((mapping[0], mapping[2]), (mapping[3], mapping[5])):
-        tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var, linear.weight]
-    return [*tensors, mapping[5].bias]
+    # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
+    norm, _, linear, second_norm, _, second_linear = mapping._modules.values()
+    assert norm is not None and linear is not None and second_norm is not None and second_linear is not None
+    tensors = [
+        *(norm._parameters["weight"], norm._parameters["bias"]),
+        *(norm._buffers["running_mean"], norm._buffers["running_var"]),
+        linear._parameters["weight"],
+        *(second_norm._parameters["weight"], second_norm._parameters["bias"]),
+        *(second_norm._buffers["running_mean"], second_norm._buffers["running_var"]),
+        *(second_linear._parameters["weight"], second_linear._parameters["bias"]),
+    ]
+    return [tensor for tensor in tensors if tensor is not None]
 
 
-def affine(norm: nn.Module, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+def affine(epsilon: float, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and the shift that a frozen norm comes down to, in float32, or float64 for float64."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     weight, bias, mean, variance = (tensor.to(dtype) for tensor in (weight, bias, mean, variance))
-    scale = weight * torch.rsqrt(variance + norm.eps)
+    scale = weight * torch.rsqrt(variance + epsilon)
     return scale, bias - mean * scale
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_attention, patchwise_relation, why_not_fused
+from ..ops import (
+    PATCHWISE_RELATIONS,
+    PatchwiseMapping,
+    aggregation,
+    patchwise_attention,
+    patchwise_relation,
+    why_not_fused,
+)
 from .folding import Folded
 from .frozen_mapping import affine, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
@@ -57,8 +64,8 @@ class PatchwiseSelfAttention(SelfAttention):
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
         if self.why_not_fused(query, key, value) is None:
-            folded = self._folded(mapping_tensors(self.mapping))
-            return patchwise_attention(query, key, value, *folded, kernel_size, *geometry)
+            mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
+            return patchwise_attention(query, key, value, mapping, kernel_size, *geometry)
         relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
         weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
         return aggregation(value, weight, kernel_size, *geometry)
@@ -76,9 +83,9 @@ class PatchwiseSelfAttention(SelfAttention):
     def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
-        scale, shift = affine(self.mapping[0], *tensors[:4])
-        hidden_scale, hidden_bias = affine(self.mapping[3], *tensors[5:9])
-        hidden_weight, weight, bias = (tensor.to(scale.dtype) for tensor in (tensors[4], *tensors[9:]))
+        norm, hidden_norm = affine(self.mapping[0].eps, *tensors[:4]), affine(self.mapping[3].eps, *tensors[5:9])
+        hidden_scale, hidden_bias = hidden_norm
+        hidden_weight, weight, bias = (tensor.to(hidden_scale.dtype) for tensor in (tensors[4], *tensors[9:]))
 
         def by_tap(tensor: Tensor) -> Tensor:
             """(M, R + R * taps), the keys' taps within a channel -> (M, 1 + taps, R)."""
@@ -87,5 +94,11 @@ class PatchwiseSelfAttention(SelfAttention):
 
         hidden_weight = by_tap(hidden_scale.unsqueeze(1) * hidden_weight.flatten(1)).permute(1, 2, 0)
         weight = weight.view(weights, taps, weights).permute(2, 1, 0)
-        folded = (*by_tap(torch.stack([scale, shift])), hidden_weight, hidden_bias, weight, bias.view(weights, taps).t())
+        folded = (
+            *by_tap(torch.stack([scale, shift])),
+            hidden_weight,
+            hidden_bias,
+            weight,
+            bias.view(weights, taps).t(),
+        )
         return tuple(tensor.contiguous() for tensor in folded)

@@ -6,7 +6,7 @@ from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
-from .patchwise_attention import patchwise_attention
+from .patchwise_attention import PatchwiseMapping, patchwise_attention
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -16,6 +16,7 @@ __all__ = [
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",
     "Footprint",
+    "PatchwiseMapping",
     "aggregation",
     "backend",
     "fused",

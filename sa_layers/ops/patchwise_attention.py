@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +14,33 @@ from .checks import autocast, check_alike, check_map, check_shape
 from .footprint import Footprint, IntOrPair
 
 
+class PatchwiseMapping(NamedTuple):
+    """A mapping γ of two linear layers whose norms are frozen, hence affine: all float32.
+
+    The query counts as a tap before those of the footprint: index 0 of ``1 + taps``.
+
+    Attributes:
+        scale: s of the first norm, (1 + taps, R).
+        shift: t of the first norm, (1 + taps, R).
+        hidden_weight: W_1, the first linear layer with the second norm's scale, (1 + taps, R, Cw).
+        hidden_bias: b_1, the second norm's shift, (Cw,).
+        weight: W_2, from hidden channels to the weights of each tap, (Cw, taps, Cw).
+        bias: b_2, (taps, Cw).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
 def patchwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    hidden_weight: Tensor,
-    hidden_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    mapping: PatchwiseMapping,
     kernel_size: IntOrPair,
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
@@ -41,18 +58,11 @@ def patchwise_attention(
     Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`s, t` are the first norm, the
     second is part of :math:`W_1, b_1`. Neither the relation nor the weights are ever written to memory as a whole.
 
-    The parameters list the query before the taps of the footprint, so that index 0 of ``1 + taps`` is the query.
-
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels.
         key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
         value: β, (N, C, H, W), dtype and device of ``query``.
-        scale: s, (1 + taps, R), float32.
-        shift: t, (1 + taps, R), float32.
-        hidden_weight: W_1, (1 + taps, R, Cw), float32, with C divisible by Cw.
-        hidden_bias: b_1, (Cw,), float32.
-        weight: W_2, (Cw, taps, Cw), float32: from hidden channels to the weights of each tap.
-        bias: b_2, (taps, Cw), float32.
+        mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
         stride: Pixels between footprints. Defaults to 1.
         dilation: Pixels between taps. Defaults to 1.
@@ -71,30 +81,28 @@ def patchwise_attention(
 
     Example:
         >>> features = torch.ones(1, 4, 6, 6)
-        >>> norm = torch.ones(10, 4), torch.zeros(10, 4)
-        >>> hidden = torch.ones(10, 4, 2), torch.zeros(2)
-        >>> weights = torch.zeros(2, 9, 2), torch.full((9, 2), 1 / 9)
-        >>> patchwise_attention(features, features, features, *norm, *hidden, *weights, kernel_size=3).shape
-        torch.Size([1, 4, 6, 6])
+        >>> norm, hidden = (torch.ones(10, 4), torch.zeros(10, 4)), (torch.ones(10, 4, 2), torch.zeros(2))
+        >>> mapping = PatchwiseMapping(*norm, *hidden, torch.zeros(2, 9, 2), torch.full((9, 2), 1 / 9))
+        >>> patchwise_attention(features, features, features, mapping, kernel_size=3)[0, 0, 0, :3]
+        tensor([1.0000, 1.0000, 1.0000])
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     query, key, value = autocast(query, key, value)
-    parameters = (scale, shift, hidden_weight, hidden_bias, weight, bias)
-    check_patchwise_attention(query, key, value, parameters, output_scale, output_shift, footprint)
-    arguments = (query, key, value, *parameters, output_scale, output_shift)
+    check_patchwise_attention(query, key, value, mapping, output_scale, output_shift, footprint)
+    arguments = (query, key, value, *mapping, output_scale, output_shift)
     needs_gradient = torch.is_grad_enabled() and any(
         argument is not None and argument.requires_grad for argument in arguments
     )
     if not needs_gradient and query.dtype != torch.float64 and _has_kernel(query.device):
         return torch.ops.sa_layers.patchwise_attention(*arguments, *footprint)
-    return patchwise_attention_in_torch(*arguments, footprint)
+    return patchwise_attention_in_torch(query, key, value, mapping, output_scale, output_shift, footprint)
 
 
 def check_patchwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    parameters: tuple[Tensor, ...],
+    mapping: PatchwiseMapping,
     output_scale: Tensor | None,
     output_shift: Tensor | None,
     footprint: Footprint,
@@ -107,29 +115,24 @@ def check_patchwise_attention(
     check_shape(value, "value", (batch, "C", height, width), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
     check_alike(query, "query", value, "value")
-    check_shape(parameters[3], "hidden_bias", ("Cw",), "any value")
-    taps, weights = footprint.taps, parameters[3].shape[0]
+    check_shape(mapping.hidden_bias, "hidden_bias", ("Cw",), "any value")
+    taps, weights = footprint.taps, mapping.hidden_bias.shape[0]
     if weights < 1 or value.shape[1] % weights:
         raise ValueError(
             f"hidden_bias must have a size that divides the channels of value ({value.shape[1]}), got {weights}"
         )
-    shapes: dict[str, tuple[int | str, ...]] = {
-        "scale": (1 + taps, channels),
-        "shift": (1 + taps, channels),
-        "hidden_weight": (1 + taps, channels, weights),
-        "hidden_bias": (weights,),
-        "weight": (weights, taps, weights),
-        "bias": (taps, weights),
-    }
-    named = dict(zip(shapes, parameters, strict=True))
     if (output_scale is None) != (output_shift is None):
         raise ValueError("output_scale and output_shift must be given together")
+    affine, hidden = (1 + taps, channels), (1 + taps, channels, weights)
+    shapes: list[tuple[int, ...]] = [affine, affine, hidden, (weights,), (weights, taps, weights), (taps, weights)]
+    named = list(zip(mapping._fields, mapping, shapes, strict=True))
     if output_scale is not None and output_shift is not None:
-        named |= {"output_scale": output_scale, "output_shift": output_shift}
-        shapes |= {"output_scale": (value.shape[1],), "output_shift": (value.shape[1],)}
+        size = (value.shape[1],)
+        named += [("output_scale", output_scale, size), ("output_shift", output_shift, size)]
     dtype = torch.promote_types(query.dtype, torch.float32)
-    for name, parameter in named.items():
-        check_shape(parameter, name, shapes[name], f"{channels} relation channels, {weights} weights and {footprint}")
+    for name, parameter, shape in named:
+        if parameter.shape != shape:
+            check_shape(parameter, name, shape, f"{channels} relation channels, {weights} weights and {footprint}")
         if parameter.dtype != dtype:
             raise TypeError(f"{name} must be {dtype} for a query of {query.dtype}, got {parameter.dtype}")
         if parameter.device != query.device:
@@ -140,12 +143,7 @@ def patchwise_attention_in_torch(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    hidden_weight: Tensor,
-    hidden_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    mapping: PatchwiseMapping,
     output_scale: Tensor | None,
     output_shift: Tensor | None,
     footprint: Footprint,
@@ -153,6 +151,7 @@ def patchwise_attention_in_torch(
     """The same attention in plain torch, one operation after the other."""
     accumulate = torch.promote_types(query.dtype, torch.float32)
     centres = footprint.centre(query.to(accumulate)).flatten(2).unsqueeze(2)
+    scale, shift, hidden_weight, hidden_bias, weight, bias = mapping
     relation = torch.cat([centres, footprint.unfold(key.to(accumulate))], dim=2)  # (N, R, 1 + taps, Ho * Wo)
     activated = torch.relu(relation * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
     hidden = torch.relu(torch.einsum("nrtp,trh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
