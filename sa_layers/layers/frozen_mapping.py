@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -42,29 +44,39 @@ def why_not_frozen(mapping: nn.Module) -> str | None:
 
 
 def mapping_tensors(mapping: nn.Module) -> list[Tensor]:
-    """What a frozen mapping computes with: of each norm weight, bias, mean and variance; of each linear layer its own.
-
-    They are 11: the first linear layer has no bias.
-    """
+    """What a frozen mapping computes with, in the order in which :func:`fold_mapping` takes it."""
     # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
-    norm, _, linear, second_norm, _, second_linear = mapping._modules.values()
-    assert norm is not None and linear is not None and second_norm is not None and second_linear is not None
-    tensors = [
-        *(norm._parameters["weight"], norm._parameters["bias"]),
-        *(norm._buffers["running_mean"], norm._buffers["running_var"]),
-        linear._parameters["weight"],
-        *(second_norm._parameters["weight"], second_norm._parameters["bias"]),
-        *(second_norm._buffers["running_mean"], second_norm._buffers["running_var"]),
-        *(second_linear._parameters["weight"], second_linear._parameters["bias"]),
-    ]
+    tensors: list[Tensor | None] = []
+    for module in mapping._modules.values():
+        if isinstance(module, nn.Conv2d):
+            tensors += [module._parameters["weight"], module._parameters["bias"]]
+        elif module is not None and module._buffers:
+            parameters, buffers = module._parameters, module._buffers
+            tensors += [parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]]
     return [tensor for tensor in tensors if tensor is not None]
 
 
-def affine(epsilon: float, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale and the shift that a frozen norm comes down to, in float32, or float64 for float64."""
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    weight, bias, mean, variance = (tensor.to(dtype) for tensor in (weight, bias, mean, variance))
-    scale = weight * torch.rsqrt(variance + epsilon)
+def fold_mapping(mapping: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The affine and the two linear layers that a frozen mapping comes down to.
+
+    Args:
+        mapping: The mapping that :func:`why_not_frozen` has nothing against; D, M and P are its widths.
+        *tensors: Its :func:`mapping_tensors`.
+
+    Returns:
+        Scale and shift of the first norm, (D,); weight (M, D) and bias (M,) of the first linear layer with the second
+        norm; weight (P, M) and bias (P,) of the last linear layer. In float32, or float64 for float64.
+    """
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    first, hidden_weight, second, weight, bias = tensors[:4], tensors[4], tensors[5:9], tensors[9], tensors[10]
+    scale, shift = _affine(mapping[0], *(tensor.to(dtype) for tensor in first))
+    hidden_scale, hidden_bias = _affine(mapping[3], *(tensor.to(dtype) for tensor in second))
+    hidden_weight = hidden_scale.unsqueeze(1) * hidden_weight.to(dtype).flatten(1)
+    return scale, shift, hidden_weight, hidden_bias, weight.to(dtype).flatten(1), bias.to(dtype)
+
+
+def _affine(norm: Any, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight * torch.rsqrt(variance + norm.eps)
     return scale, bias - mean * scale
 
 

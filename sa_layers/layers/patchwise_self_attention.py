@@ -16,7 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from .folding import Folded
-from .frozen_mapping import affine, mapping_tensors, why_not_frozen
+from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
 
@@ -83,22 +83,14 @@ class PatchwiseSelfAttention(SelfAttention):
     def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
-        norm, hidden_norm = affine(self.mapping[0].eps, *tensors[:4]), affine(self.mapping[3].eps, *tensors[5:9])
-        hidden_scale, hidden_bias = hidden_norm
-        hidden_weight, weight, bias = (tensor.to(hidden_scale.dtype) for tensor in (tensors[4], *tensors[9:]))
+        scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping, *tensors)
 
         def by_tap(tensor: Tensor) -> Tensor:
-            """(M, R + R * taps), the keys' taps within a channel -> (M, 1 + taps, R)."""
+            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R)."""
             query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
             return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
 
-        hidden_weight = by_tap(hidden_scale.unsqueeze(1) * hidden_weight.flatten(1)).permute(1, 2, 0)
-        weight = weight.view(weights, taps, weights).permute(2, 1, 0)
-        folded = (
-            *by_tap(torch.stack([scale, shift])),
-            hidden_weight,
-            hidden_bias,
-            weight,
-            bias.view(weights, taps).t(),
-        )
-        return tuple(tensor.contiguous() for tensor in folded)
+        scale, shift = by_tap(torch.stack([scale, shift]))
+        hidden_weight = by_tap(hidden_weight).permute(1, 2, 0)
+        weight, bias = weight.view(weights, taps, weights).permute(2, 1, 0), bias.view(weights, taps).t()
+        return tuple(tensor.contiguous() for tensor in (scale, shift, hidden_weight, hidden_bias, weight, bias))

@@ -80,11 +80,12 @@ def patchwise_attention(
         ValueError: A shape, size or mode does not fit; the message names it.
 
     Example:
+        >>> from sa_layers.ops import PatchwiseMapping
         >>> features = torch.ones(1, 4, 6, 6)
         >>> norm, hidden = (torch.ones(10, 4), torch.zeros(10, 4)), (torch.ones(10, 4, 2), torch.zeros(2))
-        >>> mapping = PatchwiseMapping(*norm, *hidden, torch.zeros(2, 9, 2), torch.full((9, 2), 1 / 9))
+        >>> mapping = PatchwiseMapping(*norm, *hidden, torch.zeros(2, 9, 2), torch.full((9, 2), 0.125))
         >>> patchwise_attention(features, features, features, mapping, kernel_size=3)[0, 0, 0, :3]
-        tensor([1.0000, 1.0000, 1.0000])
+        tensor([1.1250, 1.1250, 1.1250])
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     query, key, value = autocast(query, key, value)
