@@ -44,16 +44,22 @@ def why_not_frozen(mapping: nn.Module) -> str | None:
 
 
 def mapping_tensors(mapping: nn.Module) -> list[Tensor]:
-    """What a frozen mapping computes with, in the order in which :func:`fold_mapping` takes it."""
+    """What a frozen mapping is computed from, in the order in which :func:`fold_mapping` takes it.
+
+    Last come the norms' counts of batches: in training these alone tell that running statistics have changed, since
+    the batch norm of torch updates those without counting up their versions.
+    """
     # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
     tensors: list[Tensor | None] = []
+    counts: list[Tensor | None] = []
     for module in mapping._modules.values():
         if isinstance(module, nn.Conv2d):
             tensors += [module._parameters["weight"], module._parameters["bias"]]
         elif module is not None and module._buffers:
             parameters, buffers = module._parameters, module._buffers
             tensors += [parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]]
-    return [tensor for tensor in tensors if tensor is not None]
+            counts.append(buffers["num_batches_tracked"])
+    return [tensor for tensor in (*tensors, *counts) if tensor is not None]
 
 
 def fold_mapping(mapping: Any, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from ..ops import (
     patchwise_relation,
     why_not_fused,
 )
+from ..ops.patchwise_attention import has_kernel
 from .folding import Folded
 from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
@@ -76,7 +77,7 @@ class PatchwiseSelfAttention(SelfAttention):
             return f"there is no fused operator for the relation {self.relation!r}"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
-        if query.device.type != "cpu":
+        if not has_kernel(query.device):
             return f"the fused operator of patchwise attention was not built for {query.device.type}"
         return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
 

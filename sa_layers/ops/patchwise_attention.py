@@ -94,9 +94,15 @@ def patchwise_attention(
     needs_gradient = torch.is_grad_enabled() and any(
         argument is not None and argument.requires_grad for argument in arguments
     )
-    if not needs_gradient and query.dtype != torch.float64 and _has_kernel(query.device):
+    device = query.device
+    if not needs_gradient and query.dtype != torch.float64 and choose(device) == "native" and has_kernel(device):
         return torch.ops.sa_layers.patchwise_attention(*arguments, *footprint)
     return patchwise_attention_in_torch(query, key, value, mapping, output_scale, output_shift, footprint)
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether the operator has a native kernel for ``device``, and not only its plain torch form."""
+    return device.type in _native_devices
 
 
 def check_patchwise_attention(
@@ -161,10 +167,6 @@ def patchwise_attention_in_torch(
     if output_scale is not None and output_shift is not None:
         output = torch.relu(output * output_scale.view(-1, 1, 1) + output_shift.view(-1, 1, 1))
     return output.to(value.dtype).contiguous(memory_format=torch.channels_last)
-
-
-def _has_kernel(device: torch.device) -> bool:
-    return choose(device) == "native" and device.type in _native_devices
 
 
 def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
