@@ -10,6 +10,7 @@ from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
 from .pairwise_attention import Epilogue, Mapping, PairPosition, pairwise_attention
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .patchwise_attention import PatchwiseMapping, patchwise_attention
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -22,11 +23,13 @@ __all__ = [
     "Footprint",
     "Mapping",
     "PairPosition",
+    "PatchwiseMapping",
     "aggregation",
     "backend",
     "fused",
     "pairwise_attention",
     "pairwise_relation",
+    "patchwise_attention",
     "patchwise_relation",
     "softmax_aggregation",
     "why_not_fused",
