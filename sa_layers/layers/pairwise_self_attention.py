@@ -42,12 +42,19 @@ class PairwiseSelfAttention(SelfAttention):
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         return relation + position, channels, self.weight_channels
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """δ, γ, the softmax and the aggregation."""
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ with its position encoding, and γ: the logits of the softmax."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
         relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
         if self.position is not None:
             position = self.position(query, kernel_size, *geometry)
             relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
-        return softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry)
+        return self.mapping(relation)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """δ, γ, the softmax and the aggregation."""
+        return softmax_aggregation(value, self.map_relation(query, key), *self.footprint)
+
+    def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
+        return super().weights(features).softmax(2)

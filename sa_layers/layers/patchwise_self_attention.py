@@ -40,10 +40,11 @@ class PatchwiseSelfAttention(SelfAttention):
         widths = {"concatenation": (taps + 1) * self.relation_channels, "star": taps, "clique": taps * taps}
         return widths[self.relation], self.weight_channels, taps * self.weight_channels
 
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ and γ: the weights of all taps."""
+        relation = patchwise_relation(query, key, self.footprint.kernel_size, self.relation, *self.footprint[1:])
+        return self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ and the aggregation."""
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (stride, dilation, padding_mode)
-        relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
-        weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
-        return aggregation(value, weight, kernel_size, *geometry)
+        return aggregation(value, self.map_relation(query, key), *self.footprint)
