@@ -79,14 +79,17 @@ def visualize(
 
 def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[int, int]]) -> None:
     """A line for each layer: the entropy of |w| at every pixel, and how the first two pixels' weights differ."""
-    names = list(pixels)
     print(", ".join(f"{name} at x {x} y {y}" for name, (x, y) in pixels.items()))
-    heads = [f"entropy, {name}" for name in names] + [f"difference, {names[0]} - {names[1]}"] * (len(names) > 1)
+    heads = [f"entropy, {name}" for name in pixels]
+    if len(pixels) > 1:
+        heads.append("difference, {} - {}".format(*pixels))
     longest = max(len(layer.name) for layer in layers)
     print(f"{'layer':{longest}}", *heads, sep="  ")
     for layer in layers:
         kernels = [layer.kernels(pixel) for pixel in pixels.values()]
-        values = [entropy(kernel) for kernel in kernels] + [difference(*kernels[:2])] * (len(names) > 1)
+        values = [entropy(kernel) for kernel in kernels]
+        if len(kernels) > 1:
+            values.append(difference(*kernels[:2]))
         cells = [f"{value:{len(head)}.3f}" for value, head in zip(values, heads, strict=True)]
         print(f"{layer.name:{longest}}", *cells, sep="  ")
 

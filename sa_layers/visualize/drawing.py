@@ -105,8 +105,11 @@ def _draw_whole(axis: Axes, image: Image, layers: Sequence[LayerWeights], name: 
     axis.imshow(image)
     for index, layer in enumerate(layers):
         left, top, right, bottom = layer.box(pixel)
-        outline = {"fill": False, "edgecolor": COLOURS[index % len(COLOURS)], "linewidth": 1.2}
-        axis.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **outline))
+        colour = COLOURS[index % len(COLOURS)]
+        box = Rectangle(
+            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2
+        )
+        axis.add_patch(box)
     axis.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
     axis.set_title(f"{name}, x {pixel[0]} y {pixel[1]}\nfootprints of all columns", fontsize=8)
 

@@ -29,8 +29,8 @@ class AttentionVisualizationHook(Hook):
     """Draws the attention weights of every stage, every so many iterations, through the runner's visualizer.
 
     In a config: ``custom_hooks = [dict(type='sa_layers.AttentionVisualizationHook', interval=500)]``. The pictures go
-    where the visualizer's backends put images: of ``LocalVisBackend``, ``vis_data/vis_image/attention_500.png``. Training
-    is not affected: the weights are computed in evaluation mode, without gradients, on the main process.
+    where the visualizer's backends put images: of ``LocalVisBackend``, ``vis_data/vis_image/attention_500.png``.
+    Training is not affected: the weights are computed in evaluation mode, without gradients, on the main process.
 
     Args:
         interval: Iterations between pictures. Defaults to 500.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
@@ -33,10 +36,10 @@ def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.M
     settings = Config.fromfile(config)
     if "model" not in settings:
         raise VisualizationError(f"config {config} has no model")
-    init_default_scope(settings.get("default_scope", "mmengine"))
     if "data_preprocessor" in settings:  # mmpretrain writes it beside the model, and the runner puts it in
         settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
-    with torch.random.fork_rng(devices=[]):
+    scope = settings.get("default_scope", "mmengine")
+    with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         model = MODELS.build(settings.model)
         if checkpoint is None and hasattr(model, "init_weights"):
@@ -49,7 +52,8 @@ def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.M
 def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     """Loads all parameters of a model, or says how the checkpoint's differ; what it has beyond them is left out."""
     try:
-        loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu")
+        with quiet():
+            loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu")
     except FileNotFoundError as error:
         raise VisualizationError(f"checkpoint {checkpoint} is no file") from error
     except Exception as error:  # pickle, zip and torch each raise their own
@@ -81,6 +85,18 @@ def preprocess(model: nn.Module, image: NDArray[np.uint8] | Tensor) -> Tensor:
     inputs = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     batch = preprocessor({"inputs": [inputs], "data_samples": [BaseDataElement()]}, False)
     return batch["inputs"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without mmengine's notes, such as how it initialised each parameter; warnings are shown."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _shapes(name: str, state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
