@@ -43,4 +43,11 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, str relation, SymInt height, SymInt width, "
       "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+
+  // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
+  // (N, C, H, W). Coefficients are float32, float64 for float64.
+  // relu(scale * features + shift)
+  library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
+  // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
+  library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }
