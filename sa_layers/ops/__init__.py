@@ -4,6 +4,7 @@ from . import torch_release  # noqa: F401 - before whatever an older torch lacks
 from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
+from .fusion import fused, why_not_fused
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
@@ -16,7 +17,9 @@ __all__ = [
     "Footprint",
     "aggregation",
     "backend",
+    "fused",
     "pairwise_relation",
     "patchwise_relation",
     "softmax_aggregation",
+    "why_not_fused",
 ]
