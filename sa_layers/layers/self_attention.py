@@ -131,6 +131,18 @@ class SelfAttention(nn.Module):
         value = self.value(features) if self.shared_transforms != "all" else query
         return query, key, value
 
+    def transforms(self) -> list[nn.Conv2d]:
+        """The linear layers of φ, ψ and β, those that are shared once."""
+        if self.shared_transforms is None:
+            return [self.query, self.key, self.value]
+        return [self.query] if self.shared_transforms == "all" else [self.query, self.value]
+
+    def split(self, transformed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value among the channels of all :meth:`transforms` at once: views."""
+        parts = transformed.split([layer.out_channels for layer in self.transforms()], dim=1)
+        query, value = parts[0], parts[-1]
+        return query, parts[1] if self.shared_transforms is None else query, value
+
     def extra_repr(self) -> str:
         """The arguments, for printing."""
         kernel_size, stride, dilation, padding_mode = self.footprint

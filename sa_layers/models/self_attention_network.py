@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, tensors_of
+from ..layers.folding import Folded
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
+from ..ops.pooled_projection import pooled_projection
 from .self_attention_stage import SelfAttentionStage
 
 STAGES = 5
@@ -104,6 +107,7 @@ class SelfAttentionNetwork(nn.Module):
             )
             channels = widths[index]
         self.min_size = total_stride
+        self._folded = Folded(self._fold)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> the features of the stages in ``out_indices``, always a tuple.
@@ -116,13 +120,33 @@ class SelfAttentionNetwork(nn.Module):
                 f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
-        features = self.stem(image)
+        if self._may_evaluate(image):
+            pooled = pooled_projection(image, *self._folded(tensors_of(self.stem)))
+            features = map_of(self.stages[0].evaluate(pooled))
+        else:
+            features = self.stages[0](self.stem(image))
         outputs = []
         for index, stage in enumerate(self.stages):
-            features = stage(features)
+            features = stage(features) if index else features
             if index in self.out_indices:
-                outputs.append(features)
+                outputs.append(in_layout_of(image, features))
         return tuple(outputs)
+
+    def _may_evaluate(self, image: Tensor) -> bool:
+        """Whether the stem and the first stage's pooling may be one pass, in evaluation."""
+        first = self.stages[0]
+        stride = isinstance(first.pool, nn.MaxPool2d)
+        return (
+            stride
+            and type(first) is SelfAttentionStage
+            and may_pass_over(image, [*self.stem, first.pool], [self.stem, first])
+            and first.may_evaluate(image)
+        )
+
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
+        """The stem's convolution with its norm folded in, (in_channels, widths[0]), and the shift."""
+        scale, shift = affine(self.stem[1])
+        return (self.stem[0].weight.flatten(1) * scale[:, None]).t().contiguous(), shift
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

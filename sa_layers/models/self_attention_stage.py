@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import SelfAttentionBlock
+from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
+from ..layers.folding import Folded
 from ..layers.mapping import ActLayer, NormLayer
+from ..ops.affine_relu import affine_relu
 
 
 class SelfAttentionStage(nn.Module):
@@ -51,9 +55,13 @@ class SelfAttentionStage(nn.Module):
         )
         self.norm = norm_layer(channels)
         self.act = act_layer()
+        self._folded = Folded(self._fold)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
+        if self.may_evaluate(features):
+            pooled = self.pool(map_of(pixels_of(features)))
+            return in_layout_of(features, map_of(self.evaluate(pixels_of(pooled))))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             if self.with_cp and features.requires_grad:
@@ -61,3 +69,25 @@ class SelfAttentionStage(nn.Module):
             else:
                 features = block(features)
         return self.act(self.norm(features))
+
+    def may_evaluate(self, features: Tensor) -> bool:
+        """Whether :meth:`evaluate` may stand for the calls of all that comes after the pooling."""
+        return may_pass_over(features, self._read(), self.blocks) and all(
+            type(block) is SelfAttentionBlock and block.may_evaluate(features) for block in self.blocks
+        )
+
+    def evaluate(self, pooled: Tensor) -> Tensor:
+        """The evaluation path, channels last: (N, H, W, in_channels) -> (N, H, W, channels)."""
+        scale, shift = self._folded(tensors_of([self.norm]))
+        pixels = pooled.flatten(0, 2) @ self.transition.weight.flatten(1).t()
+        pixels = pixels.view(*pooled.shape[:3], -1)
+        offset = torch.zeros_like(shift)
+        for block in self.blocks:
+            offset = block.add_residual(pixels, offset)
+        return affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
+
+    def _read(self) -> list[nn.Module]:
+        return [self.transition, self.norm, self.act]
+
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
+        return affine(self.norm)
