@@ -1,6 +1,9 @@
 """The operators of vector self-attention, each validated once and computed by the fastest backend at hand."""
 
-from . import torch_release  # noqa: F401 - before whatever an older torch lacks
+from . import (
+    flops,  # noqa: F401 - registers with torch's counter
+    torch_release,  # noqa: F401 - before whatever an older torch lacks
+)
 from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint

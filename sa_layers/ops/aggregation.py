@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .backend import choose
+from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
@@ -51,8 +52,11 @@ def aggregation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     value, weight = autocast(value, weight)
     check_aggregation(value, weight, "weight", footprint)
-    if choose(value.device) == "native":
+    chosen = choose(value.device)
+    if chosen == "native":
         return native_aggregation(value, weight, *footprint)
+    if chosen == "reference":
+        return by_reference("aggregation", value, weight, footprint)
     return aggregation_in_torch(value, weight, footprint)
 
 

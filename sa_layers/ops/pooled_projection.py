@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,9 +14,9 @@ def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
 
     .. math:: y_{c,i} = \max(0,\; t_c + \max_{j \in 2 \times 2} \textstyle\sum_k w_{kc} \, x_{k,j})
 
-    A norm that follows the linear layer belongs into ``weight`` and ``shift``, whatever the sign of its scale: max-pooling
-    commutes with the ReLU and with a shift, but not with a negative scale. The projected map, four times as large as the
-    result and the largest of a network, is never written.
+    A norm after the linear layer belongs into ``weight`` and ``shift``, whatever the sign of its scale: max-pooling
+    commutes with the ReLU and with a shift, but not with a negative scale. The projected map, four times as large as
+    the result and the largest of a network, is never written.
 
     Args:
         image: x, (N, K, H, W); an odd last row or column is dropped.

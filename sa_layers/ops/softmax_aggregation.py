@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .aggregation import aggregation_in_torch, check_aggregation, native_value_gradient, native_weight_gradient
 from .backend import choose
+from .by_reference import by_reference
 from .checks import autocast
 from .footprint import Footprint, IntOrPair
 from .native import native_gradient, native_operator
@@ -49,8 +50,11 @@ def softmax_aggregation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
-    if choose(value.device) == "native":
+    chosen = choose(value.device)
+    if chosen == "native":
         return native_softmax_aggregation(value, logits, *footprint)[0]
+    if chosen == "reference":
+        return by_reference("softmax_aggregation", value, logits, footprint)
     return aggregation_in_torch(value, _softmax(logits), footprint)
 
 
