@@ -1,6 +1,7 @@
 # make demo   train a SAN10 segmenter with mmseg's tools, evaluate it, draw what it sees
 # make test   install everything, run the test suite
 # make lint   ruff, mypy, clang-format
+# make docs   build the documentation into docs/_build, every warning an error
 # Every target sets up what it needs in .venv; an interrupted one goes on where it stopped.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ TORCH := torch==2.11.0 torchvision==0.26.0
 # Without a GPU there is nothing that CUDA kernels could run on.
 export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean
+.PHONY: demo test lint docs format clean
 
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
@@ -28,13 +29,17 @@ lint: $(DONE)/lint
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
 
+docs: $(DONE)/test
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@echo "docs: open docs/_build/index.html"
+
 format: $(DONE)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info work_dirs sa_layers/.mim sa_layers/build_info.json sa_layers/*.so
+	rm -rf $(VENV) build dist docs/_build *.egg-info work_dirs sa_layers/.mim sa_layers/build_info.json sa_layers/*.so
 
 $(DONE)/torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -43,7 +43,7 @@ class SAN(SelfAttentionNetwork, BaseModule):
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
         init_cfg: mmengine's initialisation, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
         **attention_options: Further arguments of the network and its attention layers: widths, relation, position,
-            mapping_layers, share, shared_transforms, padding_mode.
+            position_image_size, mapping_layers, share, shared_transforms, padding_mode.
 
     Raises:
         ValueError: An argument is not among what is allowed; the message names it.

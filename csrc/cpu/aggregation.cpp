@@ -47,13 +47,9 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
 Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& value, int64_t weight_channels,
                                    const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                                    const std::string& padding_mode) {
-  check_dims("grad_output", grad_output, 4);
   check_dims("value", value, 4);
-  check_like("value", value, "grad_output", grad_output);
-  STD_TORCH_CHECK(weight_channels > 0, "weight_channels must be positive, got ", weight_channels);
-  const Aggregation problem{make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode),
-                            value.size(0), value.size(1), weight_channels};
-  check_shape("grad_output", grad_output, output_shape(problem));
+  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
+  const Aggregation problem = check_weight_gradient(grad_output, value, weight_channels, footprint);
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
   const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
   dispatch("value", value, [&](auto* element) {

@@ -1,20 +1,10 @@
-// How an aggregation is cut into tasks. Channel c of the value uses the weight map c % weight_channels.
+// How an aggregation is cut into tasks.
 #pragma once
 
 #include "cpu/band.h"
+#include "problem.h"
 
 namespace sa_layers::cpu {
-
-struct Aggregation {
-  Footprint footprint;
-  int64_t batch, channels, weight_channels;
-
-  // How many channels share a weight map; the first maps have one more when the division leaves a rest.
-  int64_t sharing(int64_t weight_channel) const {
-    return (channels - weight_channel + weight_channels - 1) / weight_channels;
-  }
-  int64_t output_rows() const { return footprint.rows.output_size(); }
-};
 
 // One band of output rows of one weight map of one image.
 struct AggregationTask {
@@ -44,18 +34,18 @@ struct AggregationTasks {
   int64_t band_rows, bands;
 
   AggregationTasks(const Aggregation& problem_, bool whole_maps) : problem(problem_) {
-    const int64_t rows = problem.output_rows(), maps = larger(1, problem.batch * problem.weight_channels);
+    const int64_t rows = problem.footprint.rows.output_size(), maps = larger(1, problem.weight_maps());
     const int64_t scratch_rows = 32'768 / (problem.footprint.columns.size + problem.footprint.columns.reach());
     band_rows = smaller(divide_up(rows * maps, 32), scratch_rows);
     band_rows = whole_maps ? rows : smaller(rows, larger(8, band_rows));
     bands = divide_up(rows, band_rows);
   }
 
-  int64_t count() const { return problem.batch * problem.weight_channels * bands; }
+  int64_t count() const { return problem.weight_maps() * bands; }
   AggregationTask operator[](int64_t index) const {
     const int64_t map = index / bands, first_row = index % bands * band_rows;
     return {map / problem.weight_channels, map % problem.weight_channels, first_row,
-            smaller(first_row + band_rows, problem.output_rows())};
+            smaller(first_row + band_rows, problem.footprint.rows.output_size())};
   }
   // How many tasks are worth a thread: about 50 microseconds at ten products a nanosecond.
   int64_t grain() const {

@@ -3,9 +3,9 @@
 
 #include <type_traits>
 
-#include "checks.h"
 #include "cpu/aggregation.h"
 #include "cpu/capability.h"
+#include "operands.h"
 
 namespace sa_layers::cpu {
 
@@ -36,51 +36,10 @@ void dispatch(const char* name, const Tensor& tensor, const Body& body) {
   }
 }
 
-// The dtype that sums are kept in.
-inline ScalarType compute_dtype(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-// Numbers that apply to every pixel of a map: in the dtype that sums are kept in.
-inline void check_coefficients(const char* name, const Tensor& tensor, const Tensor& map,
-                               const std::vector<int64_t>& shape) {
-  check_shape(name, tensor, shape);
-  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(map), name, " must be ",
-                  torch::headeronly::toString(compute_dtype(map)), ", got ",
-                  torch::headeronly::toString(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
-}
-
-inline std::vector<int64_t> weight_shape(const Aggregation& problem) {
-  return {problem.batch, problem.weight_channels, problem.footprint.taps(), problem.footprint.output_pixels()};
-}
-inline std::vector<int64_t> logsumexp_shape(const Aggregation& problem) {
-  return {problem.batch, problem.weight_channels, problem.footprint.output_pixels()};
-}
-inline std::vector<int64_t> output_shape(const Aggregation& problem) {
-  return {problem.batch, problem.channels, problem.footprint.rows.output_size(),
-          problem.footprint.columns.output_size()};
-}
-inline std::vector<int64_t> value_shape(const Aggregation& problem) {
-  return {problem.batch, problem.channels, problem.footprint.rows.size, problem.footprint.columns.size};
-}
-
 // Runs kernel(first task, task after the last) over all tasks, in torch's threads.
 template <typename Kernel>
 void run(const AggregationTasks& tasks, const Kernel& kernel) {
   torch::stable::parallel_for(0, tasks.count(), tasks.grain(), kernel);
-}
-
-// Operands of an aggregation that have passed the checks, for an operator that is given the map's size.
-inline Aggregation check_aggregation(const char* map_name, const Tensor& map, const char* weight_name,
-                                     const Tensor& weight, const Footprint& footprint) {
-  check_dims(map_name, map, 4);
-  check_dims(weight_name, weight, 4);
-  check_like(weight_name, weight, map_name, map);
-  STD_TORCH_CHECK(weight.size(1) > 0, weight_name, " must have at least one channel, got 0");
-  const Aggregation problem{footprint, map.size(0), map.size(1), weight.size(1)};
-  check_shape(weight_name, weight, weight_shape(problem));
-  return problem;
 }
 
 }  // namespace sa_layers::cpu

@@ -14,21 +14,6 @@
 namespace sa_layers::cpu {
 namespace {
 
-enum class Relation { kSubtraction, kSummation, kHadamard, kDot, kConcatenation };
-
-Relation parse_relation(const std::string& name) {
-  if (name == "subtraction") return Relation::kSubtraction;
-  if (name == "summation") return Relation::kSummation;
-  if (name == "hadamard") return Relation::kHadamard;
-  if (name == "dot") return Relation::kDot;
-  STD_TORCH_CHECK(name == "concatenation",
-                  "relation must be 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation', got '", name,
-                  "'");
-  return Relation::kConcatenation;
-}
-
-bool is_product(Relation relation) { return relation == Relation::kHadamard || relation == Relation::kDot; }
-
 // Copies the pixels (row * stride, column * stride) of `sparse` to `dense` or back, whatever the element type.
 void copy_centres(const Tensor& from, const Tensor& to, bool gather, int64_t height, int64_t width,
                   const Pair& stride) {
@@ -62,39 +47,20 @@ Tensor filled(const Tensor& like, const std::vector<int64_t>& shape, double numb
   return torch::stable::fill_(tensor, number);
 }
 
-// The footprint of a gradient, and the checks that its operands need; `map` is the query or the key.
-Aggregation check_gradient(const Tensor& grad_output, const char* name, const Tensor& map, Relation relation,
-                           const Footprint& footprint) {
-  check_dims("grad_output", grad_output, 4);
-  check_dims(name, map, 4);
-  check_like(name, map, "grad_output", grad_output);
-  const Aggregation problem{footprint, map.size(0), map.size(1), map.size(1)};
-  check_shape(name, map, value_shape(problem));
-  std::vector<int64_t> expected = weight_shape(problem);
-  if (relation == Relation::kDot) expected[1] = 1;
-  if (relation == Relation::kConcatenation) expected[1] *= 2;
-  check_shape("grad_output", grad_output, expected);
-  return problem;
-}
-
 Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::string& relation_name,
                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
-  check_shape("key", key, shape_of(query));
-  check_like("key", key, "query", query);
-  STD_TORCH_CHECK(query.size(1) > 0, "query must have at least one channel, got 0");
-  const Aggregation problem{make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode),
-                            query.size(0), query.size(1), query.size(1)};
+  const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  const Aggregation problem = check_relation(query, key, footprint);
   const Tensor centres = centres_of(query, stride);
   if (is_product(relation)) {
     const int64_t channels = relation == Relation::kDot ? 1 : problem.channels;
     return aggregation_weight_gradient(centres, key, channels, kernel_size, stride, dilation, padding_mode);
   }
-  std::vector<int64_t> shape = weight_shape(problem);
-  if (relation == Relation::kConcatenation) shape[1] *= 2;
-  const Tensor keys = torch::stable::contiguous(key), result = torch::stable::new_empty(query, shape);
+  const Tensor keys = torch::stable::contiguous(key);
+  const Tensor result = torch::stable::new_empty(query, relation_shape(problem, relation));
   dispatch("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
@@ -112,7 +78,7 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_gradient(grad_output, "key", key, relation, footprint);
+  const Aggregation problem = check_relation_gradient(grad_output, "key", key, relation, footprint);
   Tensor centres = grad_output;
   if (is_product(relation)) {
     centres = aggregation(key, grad_output, kernel_size, stride, dilation, padding_mode);
@@ -134,7 +100,7 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_gradient(grad_output, "query", query, relation, footprint);
+  const Aggregation problem = check_relation_gradient(grad_output, "query", query, relation, footprint);
   Tensor gradient = grad_output;
   if (relation == Relation::kConcatenation) {
     gradient = torch::stable::narrow(gradient, 1, problem.channels, problem.channels);

@@ -10,14 +10,6 @@
 namespace sa_layers::cpu {
 namespace {
 
-void check_logsumexp(const Tensor& logsumexp, const Tensor& logits, const Aggregation& problem) {
-  check_shape("logsumexp", logsumexp, logsumexp_shape(problem));
-  STD_TORCH_CHECK(logsumexp.scalar_type() == compute_dtype(logits), "logsumexp must have the dtype ",
-                  torch::headeronly::toString(compute_dtype(logits)), ", got ",
-                  torch::headeronly::toString(logsumexp.scalar_type()));
-  STD_TORCH_CHECK(logsumexp.device() == logits.device(), "logsumexp must be on the device of logits");
-}
-
 std::tuple<Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor& logits, const Pair& kernel_size,
                                                const Pair& stride, const Pair& dilation,
                                                const std::string& padding_mode) {

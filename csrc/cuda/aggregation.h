@@ -3,23 +3,11 @@
 
 #include <cuda_runtime_api.h>
 
-#include "footprint.h"
+#include "problem.h"
 
 namespace sa_layers::cuda {
 
 enum class Element { kFloat32, kFloat64, kFloat16, kBFloat16 };
-
-// Channel c of the value uses the weight map c % weight_channels.
-struct Aggregation {
-  Footprint footprint;
-  int64_t batch, channels, weight_channels;
-
-  SA_LAYERS_HOST_DEVICE int64_t weight_maps() const { return batch * weight_channels; }
-  // How many channels share a weight map; the first maps have one more when the division leaves a rest.
-  SA_LAYERS_HOST_DEVICE int64_t sharing(int64_t weight_channel) const {
-    return (channels - weight_channel + weight_channels - 1) / weight_channels;
-  }
-};
 
 // Contiguous tensors, of the shapes that library.cpp gives, on the current device.
 cudaError_t launch_aggregation(const Aggregation& problem, Element element, const void* value, const void* weight,

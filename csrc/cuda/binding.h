@@ -6,8 +6,8 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "checks.h"
 #include "cuda/aggregation.h"
+#include "operands.h"
 
 namespace sa_layers::cuda {
 
@@ -27,11 +27,6 @@ inline Element element_of(const char* name, const Tensor& tensor) {
   }
 }
 
-// The dtype that sums are kept in.
-inline ScalarType compute_dtype(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // Makes a tensor's device the current one and finds torch's current stream there, for the life of the object.
 class DeviceOf {
  public:
@@ -46,31 +41,5 @@ class DeviceOf {
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };
-
-inline std::vector<int64_t> value_shape(const Aggregation& problem) {
-  return {problem.batch, problem.channels, problem.footprint.rows.size, problem.footprint.columns.size};
-}
-inline std::vector<int64_t> weight_shape(const Aggregation& problem) {
-  return {problem.batch, problem.weight_channels, problem.footprint.taps(), problem.footprint.output_pixels()};
-}
-inline std::vector<int64_t> logsumexp_shape(const Aggregation& problem) {
-  return {problem.batch, problem.weight_channels, problem.footprint.output_pixels()};
-}
-inline std::vector<int64_t> output_shape(const Aggregation& problem) {
-  return {problem.batch, problem.channels, problem.footprint.rows.output_size(),
-          problem.footprint.columns.output_size()};
-}
-
-// The problem of an operator whose operands are a map, (N, C, ...), and weights, once they have passed the checks.
-inline Aggregation check_aggregation(const char* map_name, const Tensor& map, const char* weight_name,
-                                     const Tensor& weight, const Footprint& footprint) {
-  check_dims(map_name, map, 4);
-  check_dims(weight_name, weight, 4);
-  check_like(weight_name, weight, map_name, map);
-  STD_TORCH_CHECK(weight.size(1) > 0, weight_name, " must have at least one channel, got 0");
-  const Aggregation problem{footprint, map.size(0), map.size(1), weight.size(1)};
-  check_shape(weight_name, weight, weight_shape(problem));
-  return problem;
-}
 
 }  // namespace sa_layers::cuda

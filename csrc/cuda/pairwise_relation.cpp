@@ -10,24 +10,6 @@
 namespace sa_layers::cuda {
 namespace {
 
-Relation parse_relation(const std::string& name) {
-  if (name == "subtraction") return Relation::kSubtraction;
-  if (name == "summation") return Relation::kSummation;
-  if (name == "hadamard") return Relation::kHadamard;
-  if (name == "dot") return Relation::kDot;
-  STD_TORCH_CHECK(name == "concatenation",
-                  "relation must be 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation', got '", name,
-                  "'");
-  return Relation::kConcatenation;
-}
-
-std::vector<int64_t> relation_shape(const Aggregation& problem, Relation relation) {
-  std::vector<int64_t> shape = weight_shape(problem);
-  if (relation == Relation::kDot) shape[1] = 1;
-  if (relation == Relation::kConcatenation) shape[1] *= 2;
-  return shape;
-}
-
 Tensor centres_of(const Tensor& query, const Aggregation& problem) {
   const Tensor queries = torch::stable::contiguous(query);
   if (problem.footprint.rows.stride == 1 && problem.footprint.columns.stride == 1) return queries;
@@ -38,28 +20,13 @@ Tensor centres_of(const Tensor& query, const Aggregation& problem) {
   return centres;
 }
 
-// The problem of a gradient, whose operands have passed the checks; `map` is the query or the key.
-Aggregation check_gradient(const Tensor& grad_output, const char* name, const Tensor& map, Relation relation,
-                           const Footprint& footprint) {
-  check_dims("grad_output", grad_output, 4);
-  check_dims(name, map, 4);
-  check_like(name, map, "grad_output", grad_output);
-  const Aggregation problem{footprint, map.size(0), map.size(1), map.size(1)};
-  check_shape(name, map, value_shape(problem));
-  check_shape("grad_output", grad_output, relation_shape(problem, relation));
-  return problem;
-}
-
 Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::string& relation_name,
                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
-  check_shape("key", key, shape_of(query));
-  check_like("key", key, "query", query);
-  STD_TORCH_CHECK(query.size(1) > 0, "query must have at least one channel, got 0");
-  const Aggregation problem{make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode),
-                            query.size(0), query.size(1), query.size(1)};
+  const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  const Aggregation problem = check_relation(query, key, footprint);
   if (relation == Relation::kDot) {
     return aggregation_weight_gradient(centres_of(query, problem), key, 1, kernel_size, stride, dilation, padding_mode);
   }
@@ -76,7 +43,7 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_gradient(grad_output, "key", key, relation, footprint);
+  const Aggregation problem = check_relation_gradient(grad_output, "key", key, relation, footprint);
   const DeviceOf device(key);
   const Tensor gradients = torch::stable::contiguous(grad_output), keys = torch::stable::contiguous(key);
   const Tensor result = torch::stable::new_empty(key, value_shape(problem));
@@ -91,9 +58,9 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_gradient(grad_output, "query", query, relation, footprint);
+  const Aggregation problem = check_relation_gradient(grad_output, "query", query, relation, footprint);
   Tensor gradient = grad_output, factor = query;
-  if (relation == Relation::kHadamard || relation == Relation::kDot) {
+  if (is_product(relation)) {
     factor = centres_of(query, problem);
   } else {
     factor = torch::stable::new_empty(query, output_shape(problem));

@@ -75,10 +75,9 @@ __global__ void pairwise_relation_query_gradient_taps(Aggregation problem, int64
                                                                     : map;
     const T* const from = grad_output + result_map * footprint.taps() * footprint.output_pixels() +
                           output_row * footprint.columns.output_size() + output_column;
-    const bool is_product = relation == Relation::kHadamard || relation == Relation::kDot;
     for_each_tap(footprint, output_row, output_column, [&](int64_t tap, int64_t key_pixel) {
       const Compute<T> gradient = widen(from[tap * footprint.output_pixels()]);
-      if (!is_product) {
+      if (!is_product(relation)) {
         sum += gradient;
       } else if (key_pixel >= 0) {
         sum += gradient * widen(key[map * pixels + key_pixel]);

@@ -5,8 +5,6 @@
 
 namespace sa_layers::cuda {
 
-enum class Relation { kSubtraction, kSummation, kHadamard, kDot, kConcatenation };
-
 // Every relation but kDot, which is a weight's gradient of aggregation. The problem has as many weight channels as
 // channels.
 cudaError_t launch_pairwise_relation(const Aggregation& problem, Relation relation, Element element, const void* query,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
+from ..ops.footprint import IntOrPair
 from .position import PositionEncoding
 from .self_attention import SelfAttention
 
@@ -31,9 +32,11 @@ class PairwiseSelfAttention(SelfAttention):
     relations = PAIRWISE_RELATIONS
     default_position = "relative"
 
-    def make_position(self, position: str | None) -> PositionEncoding | None:
+    def make_position(self, position: str | None, size: IntOrPair | None) -> PositionEncoding | None:
         """The encoding that is concatenated to the relation."""
-        return None if position is None else PositionEncoding(position)
+        if position is None:
+            return super().make_position(position, size)
+        return PositionEncoding(position, size)
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
+from ..ops.footprint import IntOrPair
 from .self_attention import SelfAttention
 
 
@@ -29,10 +30,11 @@ class PatchwiseSelfAttention(SelfAttention):
 
     relations = PATCHWISE_RELATIONS
 
-    def make_position(self, position: str | None) -> None:
+    def make_position(self, position: str | None, size: IntOrPair | None) -> None:
         """Refuses an encoding."""
         if position is not None:
             raise ValueError(f"position must be None for patchwise self-attention, got {position!r}")
+        super().make_position(position, size)
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A footprint is mapped at once: the weights of all its taps."""

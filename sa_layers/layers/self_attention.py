@@ -31,6 +31,9 @@ class SelfAttention(nn.Module):
         relation: How features are compared, δ; see the subclasses. Defaults to the subclass's first.
         position: The position encoding concatenated to δ: 'relative', 'absolute' or None. Defaults to 'relative' for
             pairwise attention, the only kind that takes one.
+        position_size: The map whose scale positions have, in pixels, an integer or (height, width): that of training,
+            so that an offset is encoded alike on maps of every size. Defaults to None, the map at hand, as in the
+            official network.
         relation_channels: Channels of φ and ψ. Defaults to ``out_channels // 4`` (r1 = 16 where out_channels is C / 4).
         mapping_layers: Linear layers of the mapping γ: 1, 2 or 3. Defaults to 2.
         share: How many channels share a weight. Defaults to 8.
@@ -61,6 +64,7 @@ class SelfAttention(nn.Module):
         *,
         relation: str | None = None,
         position: str | None = "default",
+        position_size: IntOrPair | None = None,
         relation_channels: int | None = None,
         mapping_layers: int = 2,
         share: int = 8,
@@ -105,12 +109,15 @@ class SelfAttention(nn.Module):
             self.key = nn.Conv2d(in_channels, relation_channels, 1, bias=bias)
         if shared_transforms != "all":
             self.value = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
-        self.position = self.make_position(self.default_position if position == "default" else position)
+        position = self.default_position if position == "default" else position
+        self.position = self.make_position(position, position_size)
         self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
 
-    def make_position(self, position: str | None) -> nn.Module | None:
-        """The position encoding, if this kind of attention takes one."""
-        raise NotImplementedError
+    def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
+        """The position encoding, if this kind of attention takes one; here none, which has no size either."""
+        if size is not None:
+            raise ValueError(f"position_size must be None without a position encoding, got {size!r}")
+        return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """Input, hidden and output channels of the mapping γ."""
