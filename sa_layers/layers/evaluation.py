@@ -1,4 +1,4 @@
-"""What the evaluation paths of block, stage and network share: when they may be taken, frozen norms, the layout.
+"""What the evaluation paths of block, stage and network share: when they may be taken, and the layout of their maps.
 
 Evaluation computes channels last throughout: a map is (N, H, W, C) in memory, a linear layer one matrix product, a
 frozen norm with its ReLU one pass. The modules stay what they are: where one is watched or replaced (a hook, a
@@ -7,7 +7,7 @@ gradient, another norm or activation, autocast, export, quantisation), all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,40 +15,47 @@ from torch.nn.modules import module as torch_module
 
 from ..ops import why_not_fused
 
-# Exactly these, since a subclass may compute anything.
-READABLE = (nn.BatchNorm2d, nn.Conv2d, nn.Identity, nn.MaxPool2d, nn.ReLU)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation a synchronised norm is a plain one
 
 
-def may_pass_over(features: Tensor, modules: Iterable[nn.Module], containers: Iterable[nn.Module] = ()) -> bool:
-    """Whether ``modules`` need not be called: what they compute follows from their parameters, and nobody looks.
+def may_pass_over(
+    features: Tensor,
+    *,
+    norms: Sequence[nn.Module],
+    activations: Sequence[nn.Module],
+    linear: Sequence[nn.Module],
+    around: Sequence[nn.Module] = (),
+) -> bool:
+    """Whether modules need not be called: what they compute follows from their parameters, and nobody looks.
 
     Args:
         features: What the first of them would be called with.
-        modules: Linear layers, norms, activations, poolings.
-        containers: Modules around them that would not be called either.
+        norms: Must be batch norms with frozen statistics.
+        activations: Must be ReLUs.
+        linear: Must be 1x1 convolutions in the dtype of ``features``.
+        around: Modules of any type that would not be called either.
     """
-    modules, containers = tuple(modules), tuple(containers)
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
-    if any(_is_watched(module) for module in (*modules, *containers)) or not all(map(_is_readable, modules)):
-        return False
-    if torch.is_autocast_enabled(features.device.type):
-        return False
-    tensors = tensors_of(modules)
-    if any(module.weight.dtype != features.dtype for module in modules if isinstance(module, nn.Conv2d)):
-        return False
-    return why_not_fused([features, *tensors]) is None
+    return (
+        not any(map(is_watched, [*norms, *activations, *linear, *around]))
+        and all(map(_is_frozen, norms))
+        and all(type(activation) is nn.ReLU for activation in activations)
+        and all(_is_pointwise(layer) and layer.weight.dtype == features.dtype for layer in linear)
+        and not torch.is_autocast_enabled(features.device.type)
+        and why_not_fused([features, *tensors_of([*norms, *linear])]) is None
+    )
 
 
-def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+def tensors_of(modules: Sequence[nn.Module]) -> list[Tensor]:
     """All parameters and buffers of modules without children."""
     every = (tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()))
     return [tensor for tensor in every if tensor is not None]
 
 
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """The scale and the shift that a frozen batch norm comes down to, (C,) each; float32, or float64 for float64."""
-    assert isinstance(norm, nn.BatchNorm2d)
+    """The scale and the shift that a frozen norm comes down to, (C,) each; float32, or float64 for float64."""
+    assert isinstance(norm, NORMS)
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
     weight, bias, mean, variance = (
         tensor.to(dtype) for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
@@ -68,15 +75,24 @@ def map_of(pixels: Tensor) -> Tensor:
 
 
 def in_layout_of(features: Tensor, result: Tensor) -> Tensor:
-    """``result`` in the memory format of ``features``: what takes a network's features may rely on its strides."""
+    """``result`` in the memory format of ``features``: code that takes a network's features may rely on it."""
     return result.contiguous() if features.is_contiguous() else result
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody would notice that a module is not called: a hook, or a forward of the instance's own."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
-def _is_readable(module: nn.Module) -> bool:
-    if isinstance(module, nn.BatchNorm2d) and (module.training or module.running_mean is None or module.weight is None):
-        return False
-    return type(module) in READABLE
+def _is_frozen(norm: nn.Module) -> bool:
+    return type(norm) in NORMS and not norm.training and norm.running_mean is not None and norm.weight is not None
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    # no subclass: it may compute anything
+    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
+        (1, 1),
+        (1, 1),
+        (0, 0),
+        1,
+    )

@@ -89,9 +89,14 @@ class SelfAttentionBlock(nn.Module):
         return features + self.expansion(self.act2(self.norm2(residual)))
 
     def may_evaluate(self, features: Tensor) -> bool:
-        """Whether :meth:`add_residual` may stand for a call of the block."""
-        exact = type(self.attention) in ATTENTIONS.values()
-        return exact and may_pass_over(features, self._read(), [self.attention])
+        """Whether :meth:`add_residual` may stand for a call of the block with ``features``."""
+        return type(self.attention) in ATTENTIONS.values() and may_pass_over(
+            features,
+            norms=[self.norm1, self.norm2],
+            activations=[self.act1, self.act2],
+            linear=[*self.attention.transforms(), self.expansion],
+            around=[self, self.attention],
+        )
 
     def add_residual(self, pixels: Tensor, offset: Tensor) -> Tensor:
         """The evaluation path: adds the residual to ``pixels`` in place, all but the bias of the expansion.
@@ -105,18 +110,14 @@ class SelfAttentionBlock(nn.Module):
         Returns:
             What is missing now.
         """
-        scale, shift, weight, bias, attended_scale, attended_shift = self._folded(tensors_of(self._read()))
+        transforms = self.attention.transforms()
+        scale, shift, weight, bias, *epilogue = self._folded(tensors_of([self.norm1, self.norm2, *transforms]))
         normalised = affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
         transformed = torch.addmm(bias, normalised.flatten(0, 2), weight).view(*pixels.shape[:3], -1)
-        query, key, value = self.attention.split(map_of(transformed))
-        attended = pixels_of(self.attention.attend(query, key, value))
-        attended = affine_relu(attended, attended_scale, attended_shift)
+        attended = self.attention.attend(*self.attention.split(map_of(transformed)))
+        attended = affine_relu(pixels_of(attended), *epilogue)
         pixels.flatten(0, 2).addmm_(attended.flatten(0, 2), self.expansion.weight.flatten(1).t())
-        return offset + self.expansion.bias
-
-    def _read(self) -> list[nn.Module]:
-        """The modules that the evaluation path reads instead of calling them."""
-        return [self.norm1, self.act1, *self.attention.transforms(), self.norm2, self.act2, self.expansion]
+        return offset if self.expansion.bias is None else offset + self.expansion.bias
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """Scales and shifts of the norms; the attention's transforms as one (C, sum of their channels) matrix."""

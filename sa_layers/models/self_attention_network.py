@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, tensors_of
@@ -131,7 +132,7 @@ class SelfAttentionNetwork(nn.Module):
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
         if self._may_evaluate(image):
-            pooled = pooled_projection(image, *self._folded(tensors_of(self.stem)))
+            pooled = pooled_projection(image, *self._folded(tensors_of(list(self.stem))))
             features = map_of(self.stages[0].evaluate(pooled))
         else:
             features = self.stages[0](self.stem(image))
@@ -144,19 +145,23 @@ class SelfAttentionNetwork(nn.Module):
 
     def _may_evaluate(self, image: Tensor) -> bool:
         """Whether the stem and the first stage's pooling may be one pass, in evaluation."""
-        first = self.stages[0]
-        stride = isinstance(first.pool, nn.MaxPool2d)
-        return (
-            stride
-            and type(first) is SelfAttentionStage
-            and may_pass_over(image, [*self.stem, first.pool], [self.stem, first])
-            and first.may_evaluate(image)
-        )
+        stage = self.stages[0]
+        pool = stage.pool
+        if type(stage) is not SelfAttentionStage or len(self.stem) != 3 or type(pool) is not nn.MaxPool2d:
+            return False
+        if (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (2, 2, 0, 1, False):
+            return False
+        linear, norm, activation = self.stem
+        return may_pass_over(
+            image, norms=[norm], activations=[activation], linear=[linear], around=[self.stem, stage, pool]
+        ) and stage.may_evaluate(image)
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """The stem's convolution with its norm folded in, (in_channels, widths[0]), and the shift."""
-        scale, shift = affine(self.stem[1])
-        return (self.stem[0].weight.flatten(1) * scale[:, None]).t().contiguous(), shift
+        """The stem's linear layer with its norm folded in: weight (in_channels, widths[0]) and shift."""
+        linear, norm, _ = self.stem
+        scale, shift = affine(norm)
+        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
+        return (linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

@@ -71,8 +71,8 @@ class SelfAttentionStage(nn.Module):
         return self.act(self.norm(features))
 
     def may_evaluate(self, features: Tensor) -> bool:
-        """Whether :meth:`evaluate` may stand for the calls of all that comes after the pooling."""
-        return may_pass_over(features, self._read(), self.blocks) and all(
+        """Whether :meth:`evaluate` may stand for all that comes after the pooling."""
+        return may_pass_over(features, norms=[self.norm], activations=[self.act], linear=[self.transition]) and all(
             type(block) is SelfAttentionBlock and block.may_evaluate(features) for block in self.blocks
         )
 
@@ -81,13 +81,10 @@ class SelfAttentionStage(nn.Module):
         scale, shift = self._folded(tensors_of([self.norm]))
         pixels = pooled.flatten(0, 2) @ self.transition.weight.flatten(1).t()
         pixels = pixels.view(*pooled.shape[:3], -1)
-        offset = torch.zeros_like(shift)
+        offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
         for block in self.blocks:
             offset = block.add_residual(pixels, offset)
         return affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
-
-    def _read(self) -> list[nn.Module]:
-        return [self.transition, self.norm, self.act]
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         return affine(self.norm)

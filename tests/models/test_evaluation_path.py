@@ -255,7 +255,21 @@ def training_norm(model: SelfAttentionNetwork) -> None:
         stage.blocks[0].norm2.train()
 
 
-@pytest.mark.parametrize("change", [unusual_norm, unusual_activation, unusual_convolution, training_norm])
+def no_norm(model: SelfAttentionNetwork) -> None:
+    """No norm at all."""
+    for stage in model.stages:
+        stage.blocks[0].norm1 = nn.Identity()
+
+
+def wider_convolution(model: SelfAttentionNetwork) -> None:
+    """A convolution that sees neighbours."""
+    for stage in model.stages:
+        stage.transition = nn.Conv2d(stage.transition.in_channels, stage.transition.out_channels, 3, padding=1)
+
+
+@pytest.mark.parametrize(
+    "change", [unusual_norm, unusual_activation, unusual_convolution, training_norm, no_norm, wider_convolution]
+)
 def test_unusual_modules_are_called(change: Callable[[SelfAttentionNetwork], None]) -> None:
     """What the path does not know is computed by calling it."""
     model = network()
@@ -264,6 +278,26 @@ def test_unusual_modules_are_called(change: Callable[[SelfAttentionNetwork], Non
         result = model(torch.randn(2, 3, 64, 64))[0]
     assert evaluate.call_count == 0
     assert result.isfinite().all()
+
+
+def test_unusual_stem_is_called() -> None:
+    """Another stem or pooling of the first stage, while the other stages stay fast."""
+    for stem, pool in (
+        (nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()), nn.MaxPool2d(2)),
+        (nn.Sequential(nn.Conv2d(3, 32, 1), nn.ReLU()), nn.MaxPool2d(2)),
+        (network().stem, nn.MaxPool2d(3, stride=2, padding=1)),
+    ):
+        model = network()
+        model.stem, model.stages[0].pool = stem.eval(), pool
+        check_equal(model, torch.randn(1, 3, 41, 64))
+
+
+def test_biases_that_the_network_has_not() -> None:
+    """A transition or stem with a bias, as after folding a norm by hand; an expansion without."""
+    model = network()
+    model.stem[0], model.stages[1].transition = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1)
+    model.stages[2].blocks[0].expansion = nn.Conv2d(16, 64, 1, bias=False)
+    check_equal(model, torch.randn(1, 3, 41, 64))
 
 
 def test_when_it_is_not_taken() -> None:
