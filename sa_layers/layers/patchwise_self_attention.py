@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
+from ..ops import (
+    PATCHWISE_RELATIONS,
+    PatchwiseMapping,
+    aggregation,
+    patchwise_attention,
+    patchwise_relation,
+    why_not_fused,
+)
 from ..ops.footprint import IntOrPair
+from ..ops.patchwise_attention import has_kernel
+from .folding import Folded
+from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
 
@@ -18,6 +31,9 @@ class PatchwiseSelfAttention(SelfAttention):
     :class:`SelfAttention`; ``relation`` is 'concatenation' (default), 'star' or 'clique'. There is no position
     encoding: the mapping has weights of its own for every tap.
 
+    In evaluation, where no gradient is needed, one operator computes all of this but φ, ψ and β, with the same result:
+    :func:`sa_layers.ops.patchwise_attention`. :meth:`why_not_fused` tells what keeps it away.
+
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
@@ -29,6 +45,10 @@ class PatchwiseSelfAttention(SelfAttention):
     """
 
     relations = PATCHWISE_RELATIONS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._folded = Folded(self._fold)
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> None:
         """Refuses an encoding."""
@@ -46,6 +66,34 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
+        if self.why_not_fused(query, key, value) is None:
+            mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
+            return patchwise_attention(query, key, value, mapping, kernel_size, *geometry)
         relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
         weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
         return aggregation(value, weight, kernel_size, *geometry)
+
+    def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
+        """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
+        if self.relation != "concatenation":
+            return f"there is no fused operator for the relation {self.relation!r}"
+        if query.dtype == torch.float64:
+            return "the fused operators compute in float32"
+        if not has_kernel(query.device):
+            return f"the fused operator of patchwise attention was not built for {query.device.type}"
+        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
+
+    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
+        channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
+        scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping, *tensors)
+
+        def by_tap(tensor: Tensor) -> Tensor:
+            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R)."""
+            query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
+            return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
+
+        scale, shift = by_tap(torch.stack([scale, shift]))
+        hidden_weight = by_tap(hidden_weight).permute(1, 2, 0)
+        weight, bias = weight.view(weights, taps, weights).permute(2, 1, 0), bias.view(weights, taps).t()
+        return tuple(tensor.contiguous() for tensor in (scale, shift, hidden_weight, hidden_bias, weight, bias))

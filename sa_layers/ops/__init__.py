@@ -9,6 +9,7 @@ from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .patchwise_attention import PatchwiseMapping, patchwise_attention
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -18,10 +19,12 @@ __all__ = [
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",
     "Footprint",
+    "PatchwiseMapping",
     "aggregation",
     "backend",
     "fused",
     "pairwise_relation",
+    "patchwise_attention",
     "patchwise_relation",
     "softmax_aggregation",
     "why_not_fused",

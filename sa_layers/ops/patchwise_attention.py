@@ -1,0 +1,186 @@
+"""Patchwise attention in one operator, for inference: relation, mapping with frozen norms, aggregation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import extension
+from .aggregation import aggregation_in_torch
+from .backend import choose
+from .checks import autocast, check_alike, check_map, check_shape
+from .footprint import Footprint, IntOrPair
+
+
+class PatchwiseMapping(NamedTuple):
+    """A mapping γ of two linear layers whose norms are frozen, hence affine: all float32.
+
+    The query counts as a tap before those of the footprint: index 0 of ``1 + taps``.
+
+    Attributes:
+        scale: s of the first norm, (1 + taps, R).
+        shift: t of the first norm, (1 + taps, R).
+        hidden_weight: W_1, the first linear layer with the second norm's scale, (1 + taps, R, Cw).
+        hidden_bias: b_1, the second norm's shift, (Cw,).
+        weight: W_2, from hidden channels to the weights of each tap, (Cw, taps, Cw).
+        bias: b_2, (taps, Cw).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PatchwiseMapping,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    dilation: IntOrPair = 1,
+    padding_mode: str = "reflect",
+    *,
+    output_scale: Tensor | None = None,
+    output_shift: Tensor | None = None,
+) -> Tensor:
+    r"""Attends to every footprint as a whole, from the concatenation of what it holds.
+
+    .. math::
+        h_i &= \operatorname{relu}(b_1 + W_1 \operatorname{relu}(s \odot [\varphi_i, [\psi_j]_{j \in R(i)}] + t)) \\
+        y_i &= \sum_{j \in R(i)} (b_2 + W_2 h_i)_j \odot \beta_j
+
+    Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`s, t` are the first norm, the
+    second is part of :math:`W_1, b_1`. Neither the relation nor the weights are ever written to memory as a whole.
+
+    Args:
+        query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels.
+        key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
+        value: β, (N, C, H, W), dtype and device of ``query``.
+        mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.
+        kernel_size: Taps of the footprint, odd; an integer or (height, width).
+        stride: Pixels between footprints. Defaults to 1.
+        dilation: Pixels between taps. Defaults to 1.
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border.
+        output_scale: With ``output_shift``, (C,), float32: the output is ``relu(output_scale * y + output_shift)``, a
+            norm and its activation behind the attention. Defaults to None, for y itself.
+        output_shift: See ``output_scale``.
+
+    Returns:
+        (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``, in channels-last memory. Channel c uses weight ``c % Cw``; half
+        precision accumulates in float32. Gradients flow through the plain torch form.
+
+    Raises:
+        TypeError: A dtype is not allowed.
+        ValueError: A shape, size or mode does not fit; the message names it.
+
+    Example:
+        >>> from sa_layers.ops import PatchwiseMapping
+        >>> features = torch.ones(1, 4, 6, 6)
+        >>> norm, hidden = (torch.ones(10, 4), torch.zeros(10, 4)), (torch.ones(10, 4, 2), torch.zeros(2))
+        >>> mapping = PatchwiseMapping(*norm, *hidden, torch.zeros(2, 9, 2), torch.full((9, 2), 0.125))
+        >>> patchwise_attention(features, features, features, mapping, kernel_size=3)[0, 0, 0, :3]
+        tensor([1.1250, 1.1250, 1.1250])
+    """
+    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    query, key, value = autocast(query, key, value)
+    check_patchwise_attention(query, key, value, mapping, output_scale, output_shift, footprint)
+    arguments = (query, key, value, *mapping, output_scale, output_shift)
+    needs_gradient = torch.is_grad_enabled() and any(
+        argument is not None and argument.requires_grad for argument in arguments
+    )
+    device = query.device
+    if not needs_gradient and query.dtype != torch.float64 and choose(device) == "native" and has_kernel(device):
+        return torch.ops.sa_layers.patchwise_attention(*arguments, *footprint)
+    return patchwise_attention_in_torch(query, key, value, mapping, output_scale, output_shift, footprint)
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether the operator has a native kernel for ``device``, and not only its plain torch form."""
+    return device.type in _native_devices
+
+
+def check_patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PatchwiseMapping,
+    output_scale: Tensor | None,
+    output_shift: Tensor | None,
+    footprint: Footprint,
+) -> None:
+    """Refuses operands that do not fit."""
+    check_map(query, "query")
+    check_map(value, "value")
+    batch, channels, height, width = query.shape
+    check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
+    check_shape(value, "value", (batch, "C", height, width), f"query {tuple(query.shape)}")
+    check_alike(query, "query", key, "key")
+    check_alike(query, "query", value, "value")
+    check_shape(mapping.hidden_bias, "hidden_bias", ("Cw",), "any value")
+    taps, weights = footprint.taps, mapping.hidden_bias.shape[0]
+    if weights < 1 or value.shape[1] % weights:
+        raise ValueError(
+            f"hidden_bias must have a size that divides the channels of value ({value.shape[1]}), got {weights}"
+        )
+    if (output_scale is None) != (output_shift is None):
+        raise ValueError("output_scale and output_shift must be given together")
+    affine, hidden = (1 + taps, channels), (1 + taps, channels, weights)
+    shapes: list[tuple[int, ...]] = [affine, affine, hidden, (weights,), (weights, taps, weights), (taps, weights)]
+    named = list(zip(mapping._fields, mapping, shapes, strict=True))
+    if output_scale is not None and output_shift is not None:
+        size = (value.shape[1],)
+        named += [("output_scale", output_scale, size), ("output_shift", output_shift, size)]
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    for name, parameter, shape in named:
+        if parameter.shape != shape:
+            check_shape(parameter, name, shape, f"{channels} relation channels, {weights} weights and {footprint}")
+        if parameter.dtype != dtype:
+            raise TypeError(f"{name} must be {dtype} for a query of {query.dtype}, got {parameter.dtype}")
+        if parameter.device != query.device:
+            raise ValueError(f"{name} must be on the device of query, {query.device}, got {parameter.device}")
+
+
+def patchwise_attention_in_torch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PatchwiseMapping,
+    output_scale: Tensor | None,
+    output_shift: Tensor | None,
+    footprint: Footprint,
+) -> Tensor:
+    """The same attention in plain torch, one operation after the other."""
+    accumulate = torch.promote_types(query.dtype, torch.float32)
+    centres = footprint.centre(query.to(accumulate)).flatten(2).unsqueeze(2)
+    scale, shift, hidden_weight, hidden_bias, weight, bias = mapping
+    relation = torch.cat([centres, footprint.unfold(key.to(accumulate))], dim=2)  # (N, R, 1 + taps, Ho * Wo)
+    activated = torch.relu(relation * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
+    hidden = torch.relu(torch.einsum("nrtp,trh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
+    weights = torch.einsum("nhp,htw->nwtp", hidden, weight) + bias.t().unsqueeze(-1)
+    output = aggregation_in_torch(value.to(accumulate), weights, footprint)
+    if output_scale is not None and output_shift is not None:
+        output = torch.relu(output * output_scale.view(-1, 1, 1) + output_shift.view(-1, 1, 1))
+    return output.to(value.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
+    stride = arguments[9]
+    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    size = (value.shape[0], value.shape[1], height, width)
+    return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)
+
+
+_native_devices: frozenset[str] = frozenset()
+if extension.is_available():
+    torch.library.register_fake("sa_layers::patchwise_attention", _fake_patchwise_attention)
+    _native_devices = frozenset(
+        key.lower()
+        for key in ("CPU", "CUDA")
+        if torch._C._dispatch_has_kernel_for_dispatch_key("sa_layers::patchwise_attention", key)
+    )

@@ -1,0 +1,279 @@
+"""patchwise_attention: the kernel against the reference and against plain torch, for every shape that has a loop of its
+own, instruction set, number of threads and layout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sa_layers import reference
+from sa_layers.ops import PADDING_MODES, Footprint, PatchwiseMapping, backend, extension, patchwise_attention
+
+native = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+# (relation channels, channels, weight channels, kernel size): few weights (vectors of pixels), weights that fill half
+# a vector, a part, one, several; depths and panels that end in the middle.
+WIDTHS = [
+    (3, 6, 1, 3),
+    (4, 16, 2, 3),
+    (5, 9, 3, (3, 5)),
+    (8, 32, 4, 7),
+    (6, 20, 5, 3),
+    (7, 14, 7, 3),
+    (16, 64, 8, 7),
+    (9, 24, 12, 3),
+    (32, 128, 16, 7),
+    (16, 48, 24, 5),
+    (33, 80, 40, 3),
+    (64, 256, 32, 7),
+    (300, 320, 320, 3),
+]
+
+
+def operands(widths: tuple, size: tuple[int, int], dtype: torch.dtype = torch.float32, batch: int = 2) -> dict:
+    """Query, key and value as slices of one channels-last map, as a merged linear layer leaves them; a mapping."""
+    channels, value_channels, weights, kernel_size = widths
+    taps = Footprint.parse(kernel_size).taps
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    merged = normal(batch, 2 * channels + value_channels, *size).to(dtype)
+    query, key, value = merged.contiguous(memory_format=torch.channels_last).split([channels] * 2 + [value_channels], 1)
+    mapping = PatchwiseMapping(
+        normal(1 + taps, channels),
+        normal(1 + taps, channels),
+        normal(1 + taps, channels, weights) / ((1 + taps) * channels) ** 0.5,
+        normal(weights),
+        normal(weights, taps, weights) / weights**0.5,
+        normal(taps, weights),
+    )
+    return {"query": query, "key": key, "value": value, "mapping": mapping, "kernel_size": kernel_size}
+
+
+def in_double(item: Any) -> Any:
+    """The same operands in float64, which plain torch computes."""
+    if isinstance(item, PatchwiseMapping):
+        return PatchwiseMapping(*map(in_double, item))
+    return item.double() if isinstance(item, Tensor) else item
+
+
+def check(arguments: dict[str, Any]) -> Tensor:
+    """Compares the operator with plain torch in float64."""
+    output = patchwise_attention(**arguments)
+    expected = patchwise_attention(**{name: in_double(item) for name, item in arguments.items()})
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    assert output.dtype == arguments["query"].dtype
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=TOLERANCES[output.dtype] * scale)
+    return output
+
+
+def by_reference(arguments: dict[str, Any], footprint: tuple) -> np.ndarray:
+    """The equations on NumPy arrays: the reference's relation and aggregation around two matrices."""
+    query, key, value = (arguments[name].double().numpy() for name in ("query", "key", "value"))
+    scale, shift, hidden_weight, hidden_bias, weight, bias = (item.double().numpy() for item in arguments["mapping"])
+    channels, taps = query.shape[1], len(bias)
+
+    def by_channel(tensor: np.ndarray) -> np.ndarray:
+        """(1 + taps, R, ...) in the order of the relation: the query, then the keys channel by channel."""
+        keys = np.swapaxes(tensor[1:], 0, 1).reshape(channels * taps, *tensor.shape[2:])
+        return np.concatenate([tensor[0], keys])
+
+    relation = reference.patchwise_relation(query, key, arguments["kernel_size"], "concatenation", *footprint)[:, :, 0]
+    activated = np.maximum(relation * by_channel(scale)[:, None] + by_channel(shift)[:, None], 0)
+    hidden = np.maximum(np.einsum("ndp,dh->nhp", activated, by_channel(hidden_weight)) + hidden_bias[:, None], 0)
+    weights = np.einsum("nhp,htw->nwtp", hidden, weight) + bias.T[:, :, None]
+    return reference.aggregation(value, weights, arguments["kernel_size"], *footprint)
+
+
+@given(
+    widths=st.tuples(st.integers(1, 20), st.integers(1, 4), st.integers(1, 20), st.sampled_from([1, 3, (3, 1), 5])),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 20)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding_mode=st.sampled_from(PADDING_MODES),
+    name=st.sampled_from(["torch", "native"] if extension.is_available() else ["torch"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_against_reference(
+    widths: tuple, size: tuple[int, int], stride: int, dilation: int, padding_mode: str, name: str
+) -> None:
+    channels, share, weights, kernel_size = widths
+    arguments = operands((channels, share * weights, weights, kernel_size), size)
+    footprint = (stride, dilation, padding_mode)
+    with backend(name):
+        output = patchwise_attention(**arguments, stride=stride, dilation=dilation, padding_mode=padding_mode).double()
+    expected = torch.from_numpy(by_reference(arguments, footprint))
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@native
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_every_width(widths: tuple, stride: int, dilation: int, padding_mode: str) -> None:
+    check(operands(widths, (9, 8)) | {"stride": stride, "dilation": dilation, "padding_mode": padding_mode})
+
+
+@native
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (3, 2), (7, 7), (32, 32)])
+@pytest.mark.parametrize("widths", [WIDTHS[3], WIDTHS[6]], ids=str)
+def test_every_size(widths: tuple, size: tuple[int, int]) -> None:
+    check(operands(widths, size, batch=1))
+
+
+@native
+@pytest.mark.parametrize("widths", [(4, 16, 2, 3), (2, 8, 8, 3)], ids=str)
+def test_map_of_a_detector(widths: tuple) -> None:
+    check(operands(widths, (200, 333), batch=1))
+
+
+@native
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_half_precision(widths: tuple, dtype: torch.dtype) -> None:
+    check(operands(widths, (6, 7), dtype))
+
+
+@native
+@pytest.mark.parametrize("widths", WIDTHS[1:7], ids=str)
+def test_norm_and_activation_behind(widths: tuple) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scale, shift = (torch.randn(widths[1], generator=generator) for _ in range(2))
+    output = check(operands(widths, (6, 7)) | {"output_scale": scale, "output_shift": shift})
+    assert (output >= 0).all()
+
+
+@native
+@pytest.mark.parametrize("widths", [WIDTHS[1], WIDTHS[6]], ids=str)
+def test_layouts(widths: tuple) -> None:
+    arguments = operands(widths, (6, 7))
+    expected = patchwise_attention(**arguments)
+    for change in (
+        lambda map_: map_.contiguous(),
+        lambda map_: map_.contiguous(memory_format=torch.channels_last),
+        lambda map_: torch.stack([map_, map_], -1)[..., 0],
+        lambda map_: map_.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        moved = {name: change(arguments[name]) for name in ("query", "key", "value")}
+        assert torch.equal(patchwise_attention(**arguments | moved), expected)
+    repeated = {name: arguments[name][:1].expand(2, -1, -1, -1) for name in ("query", "key", "value")}
+    assert torch.equal(patchwise_attention(**arguments | repeated)[1], expected[0])
+
+
+@native
+def test_no_images() -> None:
+    assert patchwise_attention(**operands(WIDTHS[1], (6, 7), batch=0)).shape == (0, 16, 6, 7)
+
+
+@native
+def test_threads_change_no_bit() -> None:
+    before = torch.get_num_threads()
+    try:
+        for widths, size in (((4, 16, 2, 3), (60, 45)), ((16, 64, 8, 7), (28, 30)), ((32, 128, 16, 7), (7, 7))):
+            arguments = operands(widths, size, batch=1)
+            results = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                results.append(patchwise_attention(**arguments))
+            assert torch.equal(results[0], results[1])
+            assert torch.equal(results[0], results[2])
+    finally:
+        torch.set_num_threads(before)
+
+
+RUN = """
+import sys, torch
+from sa_layers.ops import patchwise_attention
+sys.path.insert(0, sys.argv[1])
+from test_patchwise_attention import WIDTHS, operands
+results = [patchwise_attention(**operands(widths, (9, 8))) for widths in WIDTHS]
+torch.save((torch.ops.sa_layers.cpu_capability(), results), sys.argv[2])
+"""
+
+
+@native
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_instruction_sets_agree(capability: str, tmp_path: Any) -> None:
+    file = tmp_path / "results.pt"
+    command = [sys.executable, "-c", RUN, os.path.dirname(__file__), str(file)]
+    subprocess.run(command, env=os.environ | {"SA_LAYERS_CPU_CAPABILITY": capability}, check=True)
+    chosen, results = torch.load(file)
+    if chosen != capability:
+        pytest.skip(f"this processor has no more than {chosen}")
+    for widths, result in zip(WIDTHS, results, strict=True):
+        expected = patchwise_attention(**operands(widths, (9, 8)))
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@native
+def test_what_is_not_a_number_stays_so() -> None:
+    for widths in (WIDTHS[1], WIDTHS[6], WIDTHS[8]):
+        arguments = operands(widths, (9, 9), batch=1)
+        key = arguments["key"].clone()
+        key[0, 0, 4, 4] = float("nan")
+        is_nan = patchwise_attention(**arguments | {"key": key}).isnan()
+        expected = patchwise_attention(
+            **{name: in_double(item) for name, item in arguments.items()} | {"key": key.double()}
+        )
+        assert is_nan.any()
+        assert torch.equal(is_nan, expected.isnan())
+
+
+def test_gradients_flow_through_plain_torch() -> None:
+    arguments = operands((2, 4, 2, 3), (3, 4), batch=1)
+    key = arguments["key"].clone().requires_grad_()
+    patchwise_attention(**arguments | {"key": key}).sum().backward()
+    assert key.grad is not None
+    assert key.grad.abs().max() > 0
+
+
+@native
+def test_compiles_to_one_graph() -> None:
+    arguments = operands((4, 16, 2, 3), (6, 7))
+    compiled = torch.compile(lambda query: patchwise_attention(**arguments | {"query": query}), fullgraph=True)
+    torch.testing.assert_close(compiled(arguments["query"]), patchwise_attention(**arguments))
+
+
+@native
+def test_autocast_takes_one_dtype() -> None:
+    arguments = operands((16, 64, 8, 3), (6, 7))
+    half = {name: arguments[name].bfloat16() for name in ("query", "key")}
+    with torch.autocast("cpu", torch.bfloat16):
+        output = patchwise_attention(**arguments | half)
+    assert output.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": torch.zeros(2, 5, 6, 7)}, "key must have the shape"),
+        ({"value": torch.zeros(2, 16, 6, 6)}, "value must have the shape"),
+        ({"value": torch.zeros(2, 15, 6, 7)}, "divides the channels of value"),
+        ({"kernel_size": 5}, "scale must have the shape"),
+        ({"output_scale": torch.ones(16)}, "given together"),
+        ({"padding_mode": "wrap"}, "padding_mode must be one of"),
+    ],
+)
+def test_refusals(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        patchwise_attention(**operands((4, 16, 2, 3), (6, 7)) | change)
+
+
+def test_refuses_a_mapping_in_half_precision() -> None:
+    arguments = operands((4, 16, 2, 3), (6, 7))
+    mapping = arguments["mapping"]._replace(bias=arguments["mapping"].bias.half())
+    with pytest.raises(TypeError, match="bias must be torch"):
+        patchwise_attention(**arguments | {"mapping": mapping})
