@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..ops.footprint import Footprint, IntOrPair, pair
+from .folding import Folded
 from .mapping import ActLayer, NormLayer, make_mapping
 
 SHARED_TRANSFORMS = (None, "query_key", "all")
@@ -112,6 +113,7 @@ class SelfAttention(nn.Module):
         position = self.default_position if position == "default" else position
         self.position = self.make_position(position, position_size)
         self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
+        self._folded = Folded(self._fold)
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
         """The position encoding, if this kind of attention takes one; here none, which has no size either."""
@@ -125,6 +127,18 @@ class SelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Weights from query and key, and the aggregation of value with them."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> SelfAttention:
+        """As of every module; what is folded is folded again.
+
+        Moving averages change ``parameter.data`` in place, which nothing tells, and call this before they evaluate.
+        """
+        self._folded = Folded(self._fold)
+        return super().train(mode)
+
+    def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of :meth:`attend` as the fused operator takes them."""
         raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
+from .pairwise_attention import Epilogue, Mapping, PairPosition, pairwise_attention
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
 from .patchwise_attention import PatchwiseMapping, patchwise_attention
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
@@ -18,11 +19,15 @@ __all__ = [
     "PADDING_MODES",
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",
+    "Epilogue",
     "Footprint",
+    "Mapping",
+    "PairPosition",
     "PatchwiseMapping",
     "aggregation",
     "backend",
     "fused",
+    "pairwise_attention",
     "pairwise_relation",
     "patchwise_attention",
     "patchwise_relation",
