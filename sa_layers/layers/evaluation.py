@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from ..ops import why_not_fused
+from ..ops import Epilogue, why_not_fused
+from ..ops.affine_relu import affine_relu
+from .frozen_mapping import is_watched
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation a synchronised norm is a plain one
 
@@ -64,6 +66,11 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, bias - mean * scale
 
 
+def conclude(attended: Tensor, epilogue: Epilogue | None) -> Tensor:
+    """The norm and the ReLU behind an attention that was computed without them: (N, C, H, W) -> the same."""
+    return attended if epilogue is None else map_of(affine_relu(pixels_of(attended), *epilogue))
+
+
 def pixels_of(features: Tensor) -> Tensor:
     """(N, C, H, W) of any strides -> (N, H, W, C), contiguous; a view where that is the layout already."""
     return features.permute(0, 2, 3, 1).contiguous()
@@ -77,11 +84,6 @@ def map_of(pixels: Tensor) -> Tensor:
 def in_layout_of(features: Tensor, result: Tensor) -> Tensor:
     """``result`` in the memory format of ``features``: code that takes a network's features may rely on it."""
     return result.contiguous() if features.is_contiguous() else result
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether somebody would notice that a module is not called: a hook, or a forward of the instance's own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _is_frozen(norm: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..ops import (
     PAIRWISE_RELATIONS,
+    Epilogue,
     Mapping,
     PairPosition,
     pairwise_attention,
@@ -15,6 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
+from .evaluation import conclude
 from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
@@ -57,7 +59,7 @@ class PairwiseSelfAttention(SelfAttention):
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         return relation + position, channels, self.weight_channels
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
@@ -69,13 +71,13 @@ class PairwiseSelfAttention(SelfAttention):
                 position = PairPosition(here, there, self.position.size)
             mapping = Mapping(scale, shift, layers[::2], layers[1::2])
             return pairwise_attention(
-                query, key, value, mapping, kernel_size, self.relation, *geometry, position=position
+                query, key, value, mapping, kernel_size, self.relation, *geometry, position=position, epilogue=epilogue
             )
         relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
         if self.position is not None:
             encoded = self.position(query, kernel_size, *geometry)
             relation = torch.cat([relation, encoded.expand(len(relation), -1, -1, -1)], dim=1)
-        return softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry)
+        return conclude(softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..ops import (
     PATCHWISE_RELATIONS,
+    Epilogue,
     PatchwiseMapping,
     aggregation,
     patchwise_attention,
@@ -17,7 +16,7 @@ from ..ops import (
 )
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import has_kernel
-from .folding import Folded
+from .evaluation import conclude
 from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
@@ -46,10 +45,6 @@ class PatchwiseSelfAttention(SelfAttention):
 
     relations = PATCHWISE_RELATIONS
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._folded = Folded(self._fold)
-
     def make_position(self, position: str | None, size: IntOrPair | None) -> None:
         """Refuses an encoding."""
         if position is not None:
@@ -62,16 +57,19 @@ class PatchwiseSelfAttention(SelfAttention):
         widths = {"concatenation": (taps + 1) * self.relation_channels, "star": taps, "clique": taps * taps}
         return widths[self.relation], self.weight_channels, taps * self.weight_channels
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ and the aggregation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         geometry = (stride, dilation, padding_mode)
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
-            return patchwise_attention(query, key, value, mapping, kernel_size, *geometry)
+            scale, shift = epilogue or (None, None)
+            return patchwise_attention(
+                query, key, value, mapping, kernel_size, *geometry, output_scale=scale, output_shift=shift
+            )
         relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
         weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
-        return aggregation(value, weight, kernel_size, *geometry)
+        return conclude(aggregation(value, weight, kernel_size, *geometry), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""

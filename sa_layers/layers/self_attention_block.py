@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops import Epilogue
 from ..ops.affine_relu import affine_relu
 from ..ops.footprint import IntOrPair
 from .evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
-from .folding import Folded
+from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
@@ -19,7 +20,7 @@ from .self_attention import SelfAttention, default_act_layer
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
 
 
-class SelfAttentionBlock(nn.Module):
+class SelfAttentionBlock(FoldingModule):
     r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
 
     Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
@@ -74,7 +75,6 @@ class SelfAttentionBlock(nn.Module):
         self.norm2 = norm_layer(reduced_channels)
         self.act2 = act_layer()
         self.expansion = nn.Conv2d(reduced_channels, channels, 1)
-        self._folded = Folded(self._fold)
 
     def forward(self, features: Tensor) -> Tensor:
         """The block's output, of the shape of its input."""
@@ -114,8 +114,8 @@ class SelfAttentionBlock(nn.Module):
         scale, shift, weight, bias, *epilogue = self._folded(tensors_of([self.norm1, self.norm2, *transforms]))
         normalised = affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
         transformed = torch.addmm(bias, normalised.flatten(0, 2), weight).view(*pixels.shape[:3], -1)
-        attended = self.attention.attend(*self.attention.split(map_of(transformed)))
-        attended = affine_relu(pixels_of(attended), *epilogue)
+        query, key, value = self.attention.split(map_of(transformed))
+        attended = pixels_of(self.attention.attend(query, key, value, Epilogue(*epilogue)))
         pixels.flatten(0, 2).addmm_(attended.flatten(0, 2), self.expansion.weight.flatten(1).t())
         return offset if self.expansion.bias is None else offset + self.expansion.bias
 

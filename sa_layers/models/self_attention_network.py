@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, tensors_of
-from ..layers.folding import Folded
+from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
 from ..ops.footprint import IntOrPair, pair
@@ -24,7 +24,7 @@ from .self_attention_stage import SelfAttentionStage
 STAGES = 5
 
 
-class SelfAttentionNetwork(nn.Module):
+class SelfAttentionNetwork(FoldingModule):
     """A SAN without a head: the features of its stages.
 
     Args:
@@ -118,7 +118,6 @@ class SelfAttentionNetwork(nn.Module):
             )
             channels = widths[index]
         self.min_size = total_stride
-        self._folded = Folded(self._fold)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> the features of the stages in ``out_indices``, always a tuple.

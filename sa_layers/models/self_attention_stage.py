@@ -10,12 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import SelfAttentionBlock
 from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
-from ..layers.folding import Folded
+from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
 from ..ops.affine_relu import affine_relu
 
 
-class SelfAttentionStage(nn.Module):
+class SelfAttentionStage(FoldingModule):
     """Max-pooling, linear transition to the stage's width, residual blocks, norm and activation.
 
     Args:
@@ -55,7 +55,6 @@ class SelfAttentionStage(nn.Module):
         )
         self.norm = norm_layer(channels)
         self.act = act_layer()
-        self._folded = Folded(self._fold)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""

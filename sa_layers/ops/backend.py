@@ -94,11 +94,6 @@ def why_not(name: str, device: torch.device) -> str | None:
     return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
 
 
-def is_exporting() -> bool:
-    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
-    return torch.compiler._is_exporting_flag
-
-
 def why_not_native(device: torch.device) -> str | None:
     """One sentence on what keeps the native kernels from running on ``device``, or None."""
     if device.type in _native_devices:

@@ -156,6 +156,13 @@ def load(model: SelfAttentionNetwork) -> None:
     model.load_state_dict(other.state_dict())
 
 
+def average(model: SelfAttentionNetwork) -> None:
+    """A moving average, which changes `data` behind the parameters' back and then evaluates."""
+    for parameter in model.parameters():
+        parameter.data.mul_(0.9)
+    model.eval()
+
+
 def train(model: SelfAttentionNetwork) -> None:
     """A pass that moves the running statistics."""
     model.train()(3 * torch.randn(2, 3, 64, 64))
@@ -177,7 +184,7 @@ def convert(model: SelfAttentionNetwork) -> None:
     model.bfloat16().float()
 
 
-@pytest.mark.parametrize("change", [change_norm, load, train, replace_parameter, replace_module, convert])
+@pytest.mark.parametrize("change", [change_norm, load, average, train, replace_parameter, replace_module, convert])
 def test_changes_are_seen(change: Callable[[SelfAttentionNetwork], None]) -> None:
     """Nothing folded outlives what it was folded from."""
     model, image = network(), torch.randn(1, 3, 40, 40)
