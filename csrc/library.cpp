@@ -64,4 +64,11 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor hidden_weight, "
       "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
       "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+
+  // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
+  // (N, C, H, W). Coefficients are float32, float64 for float64.
+  // relu(scale * features + shift)
+  library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
+  // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
+  library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

@@ -31,6 +31,16 @@ inline ScalarType compute_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+// Numbers that apply to every pixel of a map: in the dtype that sums are kept in.
+inline void check_coefficients(const char* name, const Tensor& tensor, const Tensor& map,
+                               const std::vector<int64_t>& shape) {
+  check_shape(name, tensor, shape);
+  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(map), name, " must be ",
+                  torch::headeronly::toString(compute_dtype(map)), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
+}
+
 // A map, (N, C, ...), and weights.
 inline Aggregation check_aggregation(const char* map_name, const Tensor& map, const char* weight_name,
                                      const Tensor& weight, const Footprint& footprint) {

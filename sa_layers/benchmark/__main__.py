@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from . import machine, operators, report
+from . import machine, networks, operators, report
 
-SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators}
+SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor as is_functorch_wrapped  # torch.func has no such question
+from typing_extensions import Self
 
 State = tuple[int, int, torch.dtype, torch.device, tuple[int, ...]]
 
@@ -60,6 +61,26 @@ class Folded:
     def __reduce__(self) -> tuple:
         """Pickles ``compute`` alone."""
         return type(self), (self.compute,)
+
+
+class FoldingModule(nn.Module):
+    """Base of modules that fold: ``self._folded`` keeps what :meth:`_fold` computes, and :meth:`train` forgets it.
+
+    Moving averages change ``parameter.data`` in place, which nothing tells, and call ``eval`` before they evaluate.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folded = Folded(self._fold)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module; what is folded is folded again."""
+        self._folded = Folded(self._fold)
+        return super().train(mode)
+
+    def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """The folded tensors."""
+        raise NotImplementedError
 
 
 def _tells_its_state(tensor: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..ops import (
     PAIRWISE_RELATIONS,
+    Epilogue,
     Mapping,
     PairPosition,
     pairwise_attention,
@@ -15,6 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
+from .evaluation import conclude
 from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
@@ -71,11 +73,11 @@ class PairwiseSelfAttention(SelfAttention):
             relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
         return self.mapping(relation)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
         if self.why_not_fused(query, key, value) is None:
-            return self._attend_fused(query, key, value)
-        return softmax_aggregation(value, self.map_relation(query, key), *self.footprint)
+            return self._attend_fused(query, key, value, epilogue)
+        return conclude(softmax_aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
         return super().weights(features).softmax(2)
@@ -101,7 +103,7 @@ class PairwiseSelfAttention(SelfAttention):
         refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
         return refusal or why_not_fused([query, key, value, *self._tensors_of_attention()])
 
-    def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None) -> Tensor:
         scale, shift, *layers = self._folded(self._tensors_of_attention())
         position = None
         if isinstance(self.position, PositionEncoding):
@@ -109,7 +111,9 @@ class PairwiseSelfAttention(SelfAttention):
             position = PairPosition(here, there, self.position.size)
         mapping = Mapping(scale, shift, layers[::2], layers[1::2])
         kernel_size, *geometry = self.footprint
-        return pairwise_attention(query, key, value, mapping, kernel_size, self.relation, *geometry, position=position)
+        return pairwise_attention(
+            query, key, value, mapping, kernel_size, self.relation, *geometry, position=position, epilogue=epilogue
+        )
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""

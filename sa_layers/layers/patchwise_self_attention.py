@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops import (
     PATCHWISE_RELATIONS,
+    Epilogue,
     PatchwiseMapping,
     aggregation,
     patchwise_attention,
@@ -15,6 +16,7 @@ from ..ops import (
 )
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import has_kernel
+from .evaluation import conclude
 from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
@@ -65,12 +67,15 @@ class PatchwiseSelfAttention(SelfAttention):
         weight = self.mapping(self.relate(query, key))
         return weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ and the aggregation."""
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
-            return patchwise_attention(query, key, value, mapping, *self.footprint)
-        return aggregation(value, self.map_relation(query, key), *self.footprint)
+            scale, shift = epilogue or (None, None)
+            return patchwise_attention(
+                query, key, value, mapping, *self.footprint, output_scale=scale, output_shift=shift
+            )
+        return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""

@@ -6,15 +6,16 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ..ops import Epilogue
 from ..ops.footprint import Footprint, IntOrPair, pair
-from .folding import Folded
+from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer, make_mapping
 
 SHARED_TRANSFORMS = (None, "query_key", "all")
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(FoldingModule):
     """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
 
     The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can stand wherever a convolution of
@@ -113,7 +114,6 @@ class SelfAttention(nn.Module):
         position = self.default_position if position == "default" else position
         self.position = self.make_position(position, position_size)
         self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
-        self._folded = Folded(self._fold)
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
         """The position encoding, if this kind of attention takes one; here none, which has no size either."""
@@ -133,17 +133,12 @@ class SelfAttention(nn.Module):
         """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo); of a pairwise layer the logits of its softmax."""
         raise NotImplementedError
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Weights from query and key, and the aggregation of value with them."""
-        raise NotImplementedError
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
+        """Weights from query and key, and the aggregation of value with them.
 
-    def train(self, mode: bool = True) -> SelfAttention:
-        """As of every module; what is folded is folded again.
-
-        Moving averages change ``parameter.data`` in place, which nothing tells, and call this before they evaluate.
+        In evaluation the norm and the ReLU that follow may come along, as ``epilogue``.
         """
-        self._folded = Folded(self._fold)
-        return super().train(mode)
+        raise NotImplementedError
 
     def overrides(self, layer: type[SelfAttention]) -> str | None:
         """The method in which a subclass computes something else than ``layer``, so that no operator stands for it."""
@@ -192,6 +187,18 @@ class SelfAttention(nn.Module):
         key = self.key(features) if self.shared_transforms is None else query
         value = self.value(features) if self.shared_transforms != "all" else query
         return query, key, value
+
+    def transforms(self) -> list[nn.Conv2d]:
+        """The linear layers of φ, ψ and β, those that are shared once."""
+        if self.shared_transforms is None:
+            return [self.query, self.key, self.value]
+        return [self.query] if self.shared_transforms == "all" else [self.query, self.value]
+
+    def split(self, transformed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value among the channels of all :meth:`transforms` at once: views."""
+        parts = transformed.split([layer.out_channels for layer in self.transforms()], dim=1)
+        query, value = parts[0], parts[-1]
+        return query, parts[1] if self.shared_transforms is None else query, value
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ..ops import Epilogue
+from ..ops.affine_relu import affine_relu
 from ..ops.footprint import IntOrPair
+from .evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
+from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
@@ -15,7 +20,7 @@ from .self_attention import SelfAttention, default_act_layer
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
 
 
-class SelfAttentionBlock(nn.Module):
+class SelfAttentionBlock(FoldingModule):
     r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
 
     Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
@@ -73,8 +78,51 @@ class SelfAttentionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The block's output, of the shape of its input."""
+        if self.may_evaluate(features):
+            pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+            pixels += self.add_residual(pixels, pixels.new_zeros(()))
+            return in_layout_of(features, map_of(pixels))
         normalised = self.norm1(features)
         if normalised is features:  # nn.Identity: an in-place activation would reach the identity branch
             normalised = features.clone()
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))
+
+    def may_evaluate(self, features: Tensor) -> bool:
+        """Whether :meth:`add_residual` may stand for a call of the block with ``features``."""
+        return type(self.attention) in ATTENTIONS.values() and may_pass_over(
+            features,
+            norms=[self.norm1, self.norm2],
+            activations=[self.act1, self.act2],
+            linear=[*self.attention.transforms(), self.expansion],
+            around=[self, self.attention],
+        )
+
+    def add_residual(self, pixels: Tensor, offset: Tensor) -> Tensor:
+        """The evaluation path: adds the residual to ``pixels`` in place, all but the bias of the expansion.
+
+        Biases are the same for every pixel: a stage collects them, and its norms take them into their shifts.
+
+        Args:
+            pixels: (N, H, W, C), channels last.
+            offset: What is missing in them, (C,): ``pixels + offset`` are the block's features.
+
+        Returns:
+            What is missing now.
+        """
+        transforms = self.attention.transforms()
+        scale, shift, weight, bias, *epilogue = self._folded(tensors_of([self.norm1, self.norm2, *transforms]))
+        normalised = affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
+        transformed = torch.addmm(bias, normalised.flatten(0, 2), weight).view(*pixels.shape[:3], -1)
+        query, key, value = self.attention.split(map_of(transformed))
+        attended = pixels_of(self.attention.attend(query, key, value, Epilogue(*epilogue)))
+        pixels.flatten(0, 2).addmm_(attended.flatten(0, 2), self.expansion.weight.flatten(1).t())
+        return offset if self.expansion.bias is None else offset + self.expansion.bias
+
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
+        """Scales and shifts of the norms; the attention's transforms as one (C, sum of their channels) matrix."""
+        transforms = self.attention.transforms()
+        weight = torch.cat([layer.weight.flatten(1) for layer in transforms]).t().contiguous()
+        zeros = weight.new_zeros(weight.shape[0])
+        bias = torch.cat([zeros[: layer.out_channels] if layer.bias is None else layer.bias for layer in transforms])
+        return *affine(self.norm1), weight, bias, *affine(self.norm2)

@@ -10,17 +10,21 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, tensors_of
+from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
 from ..ops.footprint import IntOrPair, pair
+from ..ops.pooled_projection import pooled_projection
 from .self_attention_stage import SelfAttentionStage
 
 STAGES = 5
 
 
-class SelfAttentionNetwork(nn.Module):
+class SelfAttentionNetwork(FoldingModule):
     """A SAN without a head: the features of its stages.
 
     Args:
@@ -127,13 +131,37 @@ class SelfAttentionNetwork(nn.Module):
                 f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
-        features = self.stem(image)
+        if self._may_evaluate(image):
+            pooled = pooled_projection(image, *self._folded(tensors_of(list(self.stem))))
+            features = map_of(self.stages[0].evaluate(pooled))
+        else:
+            features = self.stages[0](self.stem(image))
         outputs = []
         for index, stage in enumerate(self.stages):
-            features = stage(features)
+            features = stage(features) if index else features
             if index in self.out_indices:
-                outputs.append(features)
+                outputs.append(in_layout_of(image, features))
         return tuple(outputs)
+
+    def _may_evaluate(self, image: Tensor) -> bool:
+        """Whether the stem and the first stage's pooling may be one pass, in evaluation."""
+        stage = self.stages[0]
+        pool = stage.pool
+        if type(stage) is not SelfAttentionStage or len(self.stem) != 3 or type(pool) is not nn.MaxPool2d:
+            return False
+        if (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (2, 2, 0, 1, False):
+            return False
+        linear, norm, activation = self.stem
+        return may_pass_over(
+            image, norms=[norm], activations=[activation], linear=[linear], around=[self.stem, stage, pool]
+        ) and stage.may_evaluate(image)
+
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
+        """The stem's linear layer with its norm folded in: weight (in_channels, widths[0]) and shift."""
+        linear, norm, _ = self.stem
+        scale, shift = affine(norm)
+        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
+        return (linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import SelfAttentionBlock
+from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
+from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
+from ..ops.affine_relu import affine_relu
 
 
-class SelfAttentionStage(nn.Module):
+class SelfAttentionStage(FoldingModule):
     """Max-pooling, linear transition to the stage's width, residual blocks, norm and activation.
 
     Args:
@@ -54,6 +58,9 @@ class SelfAttentionStage(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
+        if self.may_evaluate(features):
+            pooled = self.pool(map_of(pixels_of(features)))
+            return in_layout_of(features, map_of(self.evaluate(pixels_of(pooled))))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             if self.with_cp and features.requires_grad:
@@ -61,3 +68,22 @@ class SelfAttentionStage(nn.Module):
             else:
                 features = block(features)
         return self.act(self.norm(features))
+
+    def may_evaluate(self, features: Tensor) -> bool:
+        """Whether :meth:`evaluate` may stand for all that comes after the pooling."""
+        return may_pass_over(features, norms=[self.norm], activations=[self.act], linear=[self.transition]) and all(
+            type(block) is SelfAttentionBlock and block.may_evaluate(features) for block in self.blocks
+        )
+
+    def evaluate(self, pooled: Tensor) -> Tensor:
+        """The evaluation path, channels last: (N, H, W, in_channels) -> (N, H, W, channels)."""
+        scale, shift = self._folded(tensors_of([self.norm]))
+        pixels = pooled.flatten(0, 2) @ self.transition.weight.flatten(1).t()
+        pixels = pixels.view(*pooled.shape[:3], -1)
+        offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
+        for block in self.blocks:
+            offset = block.add_residual(pixels, offset)
+        return affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
+
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
+        return affine(self.norm)

@@ -1,0 +1,229 @@
+"""SAN10, SAN15 and SAN19 against the ResNets they replace: latency, images per second, peak memory.
+
+torchvision's ResNet-26, 38 and 50 are timed in both memory layouts, and the faster one counts. Beside each SAN stand
+the same network without fused operators and in plain torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models import SelfAttentionNetwork
+from ..ops import backend, fused
+from ..ops.backend import why_not
+from . import machine
+from .measure import Run, peak_memory, time_in_turn
+from .operators import TOLERANCES
+from .plot import Bar, plot_bars
+from .report import Column, Report, Row, duration, ratio, size
+
+# Blocks of a ResNet with as many stages and the depth nearest to each SAN's, as in the paper.
+RESNETS = {10: (26, (1, 2, 4, 1)), 15: (38, (2, 3, 5, 2)), 19: (50, (3, 4, 6, 3))}
+ATTENTIONS = ("pairwise", "patchwise")
+TASKS = ("inference", "training step")
+CLASSES = 1000
+COLUMNS = [
+    Column("network", "network"),
+    Column("median_s", "median", duration),
+    Column("fastest_s", "fastest", duration),
+    Column("ratio", "ratio", ratio),
+    Column("images_per_s", "images/s", "{:.3g}".format),
+    Column("peak_bytes", "peak memory", size),
+]
+
+
+class Candidate(NamedTuple):
+    """A network as it is to be run."""
+
+    model: nn.Module
+    image: Tensor
+    how: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What its calls stand in: the switch of the fused operators, another backend."""
+
+
+class Classifier(nn.Module):
+    """A SAN with the head that torchvision's ResNets have.
+
+    Example:
+        >>> Classifier(10, "pairwise")(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 1000])
+    """
+
+    def __init__(self, depth: int, attention: str) -> None:
+        super().__init__()
+        self.backbone = SelfAttentionNetwork(depth, attention)
+        self.head = nn.Linear(self.backbone.out_channels[-1], CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 1000)."""
+        return self.head(self.backbone(image)[-1].mean((2, 3)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--depth", nargs="+", type=int, choices=RESNETS, default=list(RESNETS), help="default: all")
+    parser.add_argument("--attention", nargs="+", choices=ATTENTIONS, default=ATTENTIONS, help="default: both")
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS, help="default: both")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, metavar="N", help="images at once (default: 1 8, on a GPU 1 64)"
+    )
+    parser.add_argument("--size", type=int, default=224, help="height and width of an image (default: 224)")
+    parser.add_argument("--seconds", type=float, default=30, help="for all rounds of one table (default: 30)")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of all; takes minutes")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw bars to FILE (needs matplotlib)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures every depth at every batch size."""
+    device, dtype = machine.prepare(arguments), machine.DTYPES[arguments.dtype]
+    batches, depths = arguments.batch or ([1, 64] if device.type == "cuda" else [1, 8]), arguments.depth
+    if arguments.quick:
+        arguments.size, batches, depths = min(arguments.size, 64), batches[:1], depths[:1]
+    described = machine.describe(device) | {"dtype": arguments.dtype, "image": f"{arguments.size} x {arguments.size}"}
+    report = Report("Networks", described, COLUMNS, ["networks", "task", "batch"], tuple(notes(device)))
+    for depth in depths:
+        for batch in batches:
+            image = torch.randn(batch, 3, arguments.size, arguments.size).to(device, dtype)
+            candidates = make_candidates(depth, arguments.attention, image)
+            if arguments.compile:
+                add_compiled(candidates)
+            for task in arguments.task:
+                names = {
+                    "networks": f"SAN{depth} and ResNet-{RESNETS[depth][0]}",
+                    "task": task,
+                    "batch": f"batch {batch}",
+                }
+                report.rows += (names | row for row in measure(candidates, task, arguments))
+    report.print()
+    if arguments.json:
+        report.write_json(arguments.json)
+    if arguments.plot:
+        plot(arguments.plot, report)
+    return 0
+
+
+def notes(device: torch.device) -> Iterator[str]:
+    """What to read the tables by."""
+    yield "ratio: the median as a multiple of that of the ResNet in its faster layout."
+    yield "peak memory: what a call holds at once beyond weights, images and the optimizer's state."
+    yield "unfused: without the fused operators. plain torch: without native kernels, neighbours unfolded."
+    if obstacle := why_not("native", device):
+        yield f"all SANs compute with plain torch here: {obstacle}."
+
+
+def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
+    """The networks of one depth, by name; the first of each attention is the one that users get."""
+    from torchvision.models.resnet import Bottleneck, ResNet  # not needed by anything else
+
+    device, dtype = image.device, image.dtype
+    candidates = {}
+    for attention in attentions:
+        model, name = Classifier(depth, attention).to(device, dtype), f"SAN{depth} {attention}"
+        candidates[name] = Candidate(model, image)
+        candidates[f"{name}, unfused"] = Candidate(model, image, partial(fused, False))
+        candidates[f"{name}, plain torch"] = Candidate(model, image, partial(backend, "torch"))
+    resnet_depth, blocks = RESNETS[depth]
+    for name, layout in (("", torch.contiguous_format), (", channels last", torch.channels_last)):
+        model = ResNet(Bottleneck, list(blocks)).to(device, dtype).to(memory_format=layout)
+        candidates[f"ResNet-{resnet_depth}{name}"] = Candidate(model, image.to(memory_format=layout))
+    return candidates
+
+
+def add_compiled(candidates: dict[str, Candidate]) -> None:
+    """Adds torch.compile of all networks that users would compile: not the ones for comparison with themselves."""
+    torch.compiler.reset()  # or the shapes met so far count against the limit of recompilations
+    for name, candidate in list(candidates.items()):
+        if candidate.how is nullcontext:
+            candidates[f"compiled: {name}"] = candidate._replace(model=torch.compile(candidate.model, dynamic=False))
+
+
+def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
+    """A row for every network; refuses to time a SAN whose ways of computing it disagree."""
+    device = next(iter(candidates.values())).image.device
+    if task == "inference":
+        check_equal(candidates)
+        calls = {name: inference(candidate) for name, candidate in candidates.items()}
+    else:  # where the fused operators are never in use
+        calls = {name: training_step(candidate) for name, candidate in candidates.items() if "unfused" not in name}
+    for call in calls.values():  # folds, compiles, chooses algorithms: none of it belongs to the memory of a call
+        call()
+    memory = {name: peak_memory(call, device) for name, call in calls.items()}
+    timings = time_in_turn(
+        calls, device, seconds=0 if arguments.quick else arguments.seconds, least=2 if arguments.quick else 5
+    )
+    yardstick = min(timing.median for name, timing in timings.items() if name.startswith("ResNet"))
+    for name, timing in timings.items():
+        yield {
+            "network": name,
+            "median_s": timing.median,
+            "fastest_s": timing.fastest,
+            "calls": timing.calls,
+            "ratio": timing.median / yardstick,
+            "images_per_s": len(candidates[name].image) / timing.median,
+            "peak_bytes": memory[name],
+        }
+
+
+def inference(candidate: Candidate) -> Run:
+    """A call that classifies the images."""
+    model = candidate.model
+
+    def classify() -> Tensor:
+        model.eval()
+        with torch.no_grad(), candidate.how():
+            return model(candidate.image)
+
+    return classify
+
+
+def training_step(candidate: Candidate) -> Run:
+    """A call that makes one step of stochastic gradient descent."""
+    model, image = candidate.model, candidate.image
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    target = torch.zeros(len(image), dtype=torch.long, device=image.device)
+
+    def step() -> None:
+        model.train()
+        with candidate.how():
+            F.cross_entropy(model(image), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()  # last, so that the gradients count as memory of the step
+
+    return step
+
+
+def check_equal(candidates: dict[str, Candidate]) -> None:
+    """Compares every way of computing a SAN with the unfused one.
+
+    Raises:
+        SystemExit: Two of them do not compute the same.
+    """
+    results = {name: inference(candidate)() for name, candidate in candidates.items()}
+    for name, result in results.items():
+        _, _, plain = name.rpartition("compiled: ")
+        wanted = results.get(f"{plain.partition(',')[0]}, unfused")
+        if wanted is None:
+            continue
+        difference, scale = (result - wanted).abs().max().item(), wanted.abs().max().item()
+        if not difference <= TOLERANCES[wanted.dtype] * scale:
+            raise SystemExit(
+                f"{name} differs from unfused by {difference:.2g}, where the largest number is {scale:.2g}"
+            )
+
+
+def plot(path: Path, report: Report) -> None:
+    """Bars of all medians, a group for each table."""
+    bars = [
+        Bar(f"{row['networks']}, {row['task']}, {row['batch']}", row["network"], row["median_s"]) for row in report.rows
+    ]
+    title = f"{report.machine['device']}, {report.machine['threads']} threads, {report.machine['dtype']}"
+    plot_bars(path, title, bars)

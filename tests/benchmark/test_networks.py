@@ -1,0 +1,29 @@
+"""The benchmark of the networks, run as a program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunPython
+
+pytest.importorskip("torchvision")
+
+
+def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+    """It compares before it times, and writes a row for every network and task."""
+    result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
+    arguments = ["networks", "--quick", "--size", "64", "--json", result, "--plot", picture, "--threads", "1"]
+    process = run_python(None, "-m", "sa_layers.benchmark", *arguments)
+    assert "SAN10 patchwise" in process.stdout
+    rows = json.loads(result.read_text())["results"]
+    for task, names in {
+        "inference": {"SAN10 pairwise", "SAN10 pairwise, unfused", "SAN10 patchwise, plain torch", "ResNet-26"},
+        "training step": {"SAN10 pairwise", "SAN10 pairwise, plain torch", "ResNet-26, channels last"},
+    }.items():
+        assert names <= {row["network"] for row in rows if row["task"] == task}
+    assert all(row["median_s"] >= row["fastest_s"] > 0 and row["peak_bytes"] > 0 for row in rows)
+    assert min(row["ratio"] for row in rows if row["network"].startswith("ResNet")) == 1
+    assert picture.stat().st_size > 1000
