@@ -1,7 +1,9 @@
 # make demo   train a SAN10 segmenter with mmseg's tools, evaluate it, draw what it sees
 # make test   install everything, run the test suite
 # make lint   ruff, mypy, clang-format
-# Every target sets up what it needs in .venv; an interrupted one goes on where it stopped.
+# make docs   build the documentation into docs/_build, every warning an error
+# make gpu-check   with a GPU, and the torch of $(PYTHON): build, test, sanitize, measure; installs nothing
+# Every other target sets up what it needs in .venv; an interrupted one goes on where it stopped.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +16,7 @@ TORCH := torch==2.11.0 torchvision==0.26.0
 # Without a GPU there is nothing that CUDA kernels could run on.
 export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean
+.PHONY: demo test lint docs gpu-check format clean
 
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
@@ -28,13 +30,20 @@ lint: $(DONE)/lint
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
 
+docs: $(DONE)/test
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@echo "docs: open docs/_build/index.html"
+
+gpu-check:
+	@$(PYTHON) tools/gpu_check.py
+
 format: $(DONE)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info work_dirs sa_layers/.mim sa_layers/build_info.json sa_layers/*.so
+	rm -rf $(VENV) build dist docs/_build *.egg-info work_dirs sa_layers/.mim sa_layers/build_info.json sa_layers/*.so
 
 $(DONE)/torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

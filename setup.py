@@ -23,6 +23,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
+INDEX = "model-index.yml"
 MODE = os.environ.get("SA_LAYERS_KERNELS", "auto")
 CUDA_MODE = os.environ.get("SA_LAYERS_CUDA", "auto")
 # Nothing newer than this release's stable ABI is called, so one binary runs on it and on every later torch.
@@ -95,6 +96,13 @@ def nvcc_folders(flag: str) -> list[str]:
     return list(dict.fromkeys(re.findall(rf'"{flag}([^"]+)"', steps)))
 
 
+def cuda_architectures() -> list[str]:
+    """What torch's build_ext compiles for: 'sm_90' for GPUs, 'compute_90' for the driver to compile for later ones."""
+    from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+    return re.findall(r"code=(\w+)", " ".join(_get_cuda_arch_flags()))
+
+
 def cuda_extension() -> Extension:
     """CUDA kernels and their bindings: a library of its own, so that the other one needs no CUDA library."""
     import torch
@@ -125,6 +133,8 @@ def record(folder: Path, problem: str | None, cuda_problem: str | None) -> None:
         import torch
 
         info |= {"built_with_torch": torch.__version__, "needs_torch": TORCH_FLOOR}
+    if info["cuda"]:
+        info["cuda_architectures"] = cuda_architectures()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build_info.json").write_text(json.dumps(info, indent=2) + "\n")
     if problem:
@@ -143,6 +153,8 @@ def build_ext_command() -> type:
 
     class BuildKernels(BuildExtension):
         def run(self) -> None:
+            if self.inplace:
+                record(ROOT / "sa_layers", problem, cuda_problem)
             try:
                 super().run()
             except Exception as error:
@@ -173,19 +185,22 @@ def package_folder(command: Command) -> Path:
 
 
 class BuildPackage(build_py):
-    """Adds mm_configs/ as sa_layers/.mim/configs, where mim and mmengine look for a package's configs."""
+    """Adds mm_configs/ and the model index in sa_layers/.mim, where mim and mmengine look for a package's configs."""
 
     def run(self) -> None:
         super().run()
         record(package_folder(self), problem, cuda_problem)
-        configs, target = ROOT / "mm_configs", package_folder(self) / ".mim" / "configs"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_symlink():
-            target.unlink()
-        if self.editable_mode:
-            target.symlink_to(os.path.relpath(configs, target.parent), target_is_directory=True)
-        else:
-            shutil.copytree(configs, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        folder = package_folder(self) / ".mim"
+        folder.mkdir(parents=True, exist_ok=True)
+        for source, target in ((ROOT / "mm_configs", folder / "configs"), (ROOT / INDEX, folder / INDEX)):
+            if target.is_symlink():
+                target.unlink()
+            if self.editable_mode:
+                target.symlink_to(os.path.relpath(source, folder), target_is_directory=source.is_dir())
+            elif source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
 
 
 class PlatformWheel(bdist_wheel):

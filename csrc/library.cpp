@@ -44,6 +44,18 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, str relation, SymInt height, SymInt width, "
       "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
+  // Relation, position, mapping, softmax and aggregation in one, for inference; the output's channels lie side by side
+  // in memory. The relation's features, then those of the position, plus `shift`, go through a ReLU and the mapping's
+  // layers, `weights` (out, in) and `biases`, with a ReLU between. The position of a pair is query_position . (x, y, 1)
+  // of the pixel plus key_position . (x, y, 1) of its neighbour, both (P, 3) with P <= 4; beyond the border it is the
+  // first alone. A last ReLU follows output_scale and output_shift. Parameters are float32, float64 for float64 maps.
+  library.def(
+      "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor[] weights, "
+      "Tensor[] biases, "
+      "Tensor? query_position, Tensor? key_position, int[] position_size, Tensor? output_scale, Tensor? output_shift, "
+      "str relation, "
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+
   // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
   // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),
   // bias (taps, Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps)

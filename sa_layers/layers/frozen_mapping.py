@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 # Exactly these classes: a subclass may compute anything. In evaluation a synchronised norm is a plain one.
-LAYERS = (nn.BatchNorm2d, nn.ReLU, nn.Conv2d) * 2
-ALIKE: dict[type, tuple[type, ...]] = {nn.BatchNorm2d: (nn.BatchNorm2d, nn.SyncBatchNorm)}
+LAYERS = ((nn.BatchNorm2d, nn.SyncBatchNorm), (nn.ReLU,), (nn.Conv2d,))
+NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 
-def why_not_frozen(mapping: nn.Module) -> str | None:
+def why_not_frozen(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | None:
     """One sentence on why the mapping's modules must be called one by one, or None.
+
+    Args:
+        mapping: What :func:`sa_layers.layers.make_mapping` made, or what has taken its place.
+        layers: The numbers of linear layers that the operator has. Defaults to two.
 
     Example:
         >>> from sa_layers.layers import make_mapping
@@ -23,17 +28,17 @@ def why_not_frozen(mapping: nn.Module) -> str | None:
         'mapping.0 is in training mode'
         >>> why_not_frozen(mapping.eval())
     """
-    if type(mapping) is not nn.Sequential or len(mapping) != len(LAYERS):
-        return "the mapping has not two linear layers, each after a norm and an activation"
+    if type(mapping) is not nn.Sequential or len(mapping._modules) not in [3 * number for number in layers]:
+        numbers = " or ".join(NUMBERS[number] for number in layers)
+        return f"the mapping has not {numbers} linear layers, each after a norm and an activation"
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return "a hook watches every module"
-    if _is_watched(mapping):
+    if is_watched(mapping):
         return "a hook watches the mapping"
-    for name, module in mapping._modules.items():
-        expected = LAYERS[int(name)] if name.isdigit() and int(name) < len(LAYERS) else None
-        if expected is None or type(module) not in ALIKE.get(expected, (expected,)):
+    for index, (name, module) in enumerate(mapping._modules.items()):
+        if type(module) not in LAYERS[index % 3]:
             return f"mapping.{name} is a {type(module).__name__}"
-        if _is_watched(module):
+        if is_watched(module):
             return f"a hook watches mapping.{name}"
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.training:
@@ -63,28 +68,32 @@ def mapping_tensors(mapping: nn.Module) -> list[Tensor]:
 
 
 def fold_mapping(mapping: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The affine and the two linear layers that a frozen mapping comes down to.
+    """The affine and the linear layers that a frozen mapping comes down to.
 
     Args:
-        mapping: The mapping that :func:`why_not_frozen` has nothing against; D, M and P are its widths.
+        mapping: The mapping that :func:`why_not_frozen` has nothing against, from D to P channels.
         *tensors: Its :func:`mapping_tensors`.
 
     Returns:
-        Scale and shift of the first norm, (D,); weight (M, D) and bias (M,) of the first linear layer with the second
-        norm; weight (P, M) and bias (P,) of the last linear layer. In float32, or float64 for float64.
+        Scale and shift of the first norm, (D,), then of each linear layer the weight (out, in) and the bias (out,) with
+        the norm that follows, the last with P outputs. In float32, or float64 for float64.
     """
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
-    first, hidden_weight, second, weight, bias = tensors[:4], tensors[4], tensors[5:9], tensors[9], tensors[10]
-    scale, shift = _affine(mapping[0], *(tensor.to(dtype) for tensor in first))
-    hidden_scale, hidden_bias = _affine(mapping[3], *(tensor.to(dtype) for tensor in second))
-    hidden_weight = hidden_scale.unsqueeze(1) * hidden_weight.to(dtype).flatten(1)
-    return scale, shift, hidden_weight, hidden_bias, weight.to(dtype).flatten(1), bias.to(dtype)
+    given = (tensor.to(dtype) for tensor in tensors)
+    folded: list[Tensor] = []
+    for norm, linear in zip(mapping[::3], mapping[2::3], strict=True):
+        weight, bias, mean, variance = next(given), next(given), next(given), next(given)
+        scale = weight * torch.rsqrt(variance + norm.eps)
+        shift = bias - mean * scale
+        if folded:
+            folded[-2:] = [folded[-2] * scale.unsqueeze(1), folded[-1] * scale + shift]
+        else:
+            folded = [scale, shift]
+        folded.append(next(given).flatten(1))
+        folded.append(folded[-1].new_zeros(len(folded[-1])) if linear.bias is None else next(given))
+    return tuple(folded)
 
 
-def _affine(norm: Any, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    scale = weight * torch.rsqrt(variance + norm.eps)
-    return scale, bias - mean * scale
-
-
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody would notice that a module is not called: a hook, or a forward of the instance's own."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))

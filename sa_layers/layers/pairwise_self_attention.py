@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
+from ..ops import (
+    PAIRWISE_RELATIONS,
+    Mapping,
+    PairPosition,
+    pairwise_attention,
+    pairwise_relation,
+    softmax_aggregation,
+    why_not_fused,
+)
+from ..ops.footprint import IntOrPair
+from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
 
@@ -19,6 +29,9 @@ class PairwiseSelfAttention(SelfAttention):
     normalised mapping of the official network. The arguments are those of :class:`SelfAttention`; ``relation`` is
     'subtraction' (default), 'summation', 'hadamard', 'dot' or 'concatenation'.
 
+    In evaluation, where no gradient is needed, one operator computes all of this but φ, ψ and β, with the same result:
+    :func:`sa_layers.ops.pairwise_attention`. :meth:`why_not_fused` tells what keeps it away.
+
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
@@ -31,9 +44,12 @@ class PairwiseSelfAttention(SelfAttention):
     relations = PAIRWISE_RELATIONS
     default_position = "relative"
 
-    def make_position(self, position: str | None) -> PositionEncoding | None:
+    def make_position(self, position: str | None, size: IntOrPair | None) -> PositionEncoding | None:
         """The encoding that is concatenated to the relation."""
-        return None if position is None else PositionEncoding(position)
+        if position is not None:
+            return PositionEncoding(position, size)
+        super().make_position(position, size)
+        return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""
@@ -42,12 +58,72 @@ class PairwiseSelfAttention(SelfAttention):
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         return relation + position, channels, self.weight_channels
 
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""
+        kernel_size, *geometry = self.footprint
+        return pairwise_relation(query, key, kernel_size, self.relation, *geometry)
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ with its position encoding, and γ: the logits of the softmax."""
+        relation = self.relate(query, key)
+        if self.position is not None:
+            position = self.position(query, *self.footprint)
+            relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
+        return self.mapping(relation)
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (stride, dilation, padding_mode)
-        relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
+        if self.why_not_fused(query, key, value) is None:
+            return self._attend_fused(query, key, value)
+        return softmax_aggregation(value, self.map_relation(query, key), *self.footprint)
+
+    def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
+        return super().weights(features).softmax(2)
+
+    def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
+        """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None.
+
+        Example:
+            >>> features = torch.zeros(1, 8, 5, 5)
+            >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
+            'mapping.0 is in training mode'
+        """
+        if overridden := self.overrides(PairwiseSelfAttention):
+            return f"{type(self).__name__} has {overridden} of its own"
+        if query.device.type != "cpu":
+            return f"the fused operator of pairwise attention was not built for {query.device.type}"
         if self.position is not None:
-            position = self.position(query, kernel_size, *geometry)
-            relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
-        return softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry)
+            transform = getattr(self.position, "transform", None)
+            if type(self.position) is not PositionEncoding or type(transform) is not nn.Conv2d:
+                return "the position encoding is not the usual one"
+            if is_watched(self.position) or is_watched(transform):
+                return "a hook watches the position encoding"
+        refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
+        return refusal or why_not_fused([query, key, value, *self._tensors_of_attention()])
+
+    def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scale, shift, *layers = self._folded(self._tensors_of_attention())
+        position = None
+        if isinstance(self.position, PositionEncoding):
+            *layers, here, there = layers
+            position = PairPosition(here, there, self.position.size)
+        mapping = Mapping(scale, shift, layers[::2], layers[1::2])
+        kernel_size, *geometry = self.footprint
+        return pairwise_attention(query, key, value, mapping, kernel_size, self.relation, *geometry, position=position)
+
+    def _tensors_of_attention(self) -> list[Tensor]:
+        """The parameters and statistics that :meth:`attend` computes with."""
+        position = [] if self.position is None else [*self.position.transform._parameters.values()]
+        return [*mapping_tensors(self.mapping), *position]
+
+    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
+        if self.position is None:
+            return fold_mapping(self.mapping, *tensors)
+        *tensors, weight, bias = tensors
+        folded = fold_mapping(self.mapping, *tensors)
+        here = torch.cat([weight.flatten(1), bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
+        if self.position.position == "relative":
+            return *folded, here, -here
+        nothing = torch.zeros_like(here)
+        return *folded, torch.cat([here, nothing]), torch.cat([nothing, here])

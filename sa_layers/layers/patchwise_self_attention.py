@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,8 +13,8 @@ from ..ops import (
     patchwise_relation,
     why_not_fused,
 )
+from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import has_kernel
-from .folding import Folded
 from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
 
@@ -45,14 +43,11 @@ class PatchwiseSelfAttention(SelfAttention):
 
     relations = PATCHWISE_RELATIONS
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._folded = Folded(self._fold)
-
-    def make_position(self, position: str | None) -> None:
+    def make_position(self, position: str | None, size: IntOrPair | None) -> None:
         """Refuses an encoding."""
         if position is not None:
             raise ValueError(f"position must be None for patchwise self-attention, got {position!r}")
+        super().make_position(position, size)
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A footprint is mapped at once: the weights of all its taps."""
@@ -60,19 +55,28 @@ class PatchwiseSelfAttention(SelfAttention):
         widths = {"concatenation": (taps + 1) * self.relation_channels, "star": taps, "clique": taps * taps}
         return widths[self.relation], self.weight_channels, taps * self.weight_channels
 
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ: (N, D, 1, Ho * Wo), the features of every footprint. A new relation overrides it."""
+        kernel_size, *geometry = self.footprint
+        return patchwise_relation(query, key, kernel_size, self.relation, *geometry)
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ and γ: the weights of all taps."""
+        weight = self.mapping(self.relate(query, key))
+        return weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ and the aggregation."""
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (stride, dilation, padding_mode)
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
+            kernel_size, *geometry = self.footprint
             return patchwise_attention(query, key, value, mapping, kernel_size, self.relation, *geometry)
-        relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
-        weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
-        return aggregation(value, weight, kernel_size, *geometry)
+        return aggregation(value, self.map_relation(query, key), *self.footprint)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
+        if overridden := self.overrides(PatchwiseSelfAttention):
+            return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
         if not has_kernel(query.device):

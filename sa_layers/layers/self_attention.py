@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..ops.footprint import Footprint, IntOrPair, pair
+from .folding import Folded
 from .mapping import ActLayer, NormLayer, make_mapping
 
 SHARED_TRANSFORMS = (None, "query_key", "all")
@@ -31,6 +32,9 @@ class SelfAttention(nn.Module):
         relation: How features are compared, δ; see the subclasses. Defaults to the subclass's first.
         position: The position encoding concatenated to δ: 'relative', 'absolute' or None. Defaults to 'relative' for
             pairwise attention, the only kind that takes one.
+        position_size: The map whose scale positions have, in pixels, an integer or (height, width): that of training,
+            so that an offset is encoded alike on maps of every size. Defaults to None, the map at hand, as in the
+            official network.
         relation_channels: Channels of φ and ψ. Defaults to ``out_channels // 4`` (r1 = 16 where out_channels is C / 4).
         mapping_layers: Linear layers of the mapping γ: 1, 2 or 3. Defaults to 2.
         share: How many channels share a weight. Defaults to 8.
@@ -61,6 +65,7 @@ class SelfAttention(nn.Module):
         *,
         relation: str | None = None,
         position: str | None = "default",
+        position_size: IntOrPair | None = None,
         relation_channels: int | None = None,
         mapping_layers: int = 2,
         share: int = 8,
@@ -105,24 +110,81 @@ class SelfAttention(nn.Module):
             self.key = nn.Conv2d(in_channels, relation_channels, 1, bias=bias)
         if shared_transforms != "all":
             self.value = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
-        self.position = self.make_position(self.default_position if position == "default" else position)
+        position = self.default_position if position == "default" else position
+        self.position = self.make_position(position, position_size)
         self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
+        self._folded = Folded(self._fold)
 
-    def make_position(self, position: str | None) -> nn.Module | None:
-        """The position encoding, if this kind of attention takes one."""
-        raise NotImplementedError
+    def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
+        """The position encoding, if this kind of attention takes one; here none, which has no size either."""
+        if size is not None:
+            raise ValueError(f"position_size must be None without a position encoding, got {size!r}")
+        return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """Input, hidden and output channels of the mapping γ."""
+        raise NotImplementedError
+
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ(query, key), what the mapping takes."""
+        raise NotImplementedError
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo); of a pairwise layer the logits of its softmax."""
         raise NotImplementedError
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Weights from query and key, and the aggregation of value with them."""
         raise NotImplementedError
 
+    def train(self, mode: bool = True) -> SelfAttention:
+        """As of every module; what is folded is folded again.
+
+        Moving averages change ``parameter.data`` in place, which nothing tells, and call this before they evaluate.
+        """
+        self._folded = Folded(self._fold)
+        return super().train(mode)
+
+    def overrides(self, layer: type[SelfAttention]) -> str | None:
+        """The method in which a subclass computes something else than ``layer``, so that no operator stands for it."""
+        for name in ("relate", "map_relation", "weights"):
+            if getattr(type(self), name) is not getattr(layer, name):
+                return name
+        return None
+
+    def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of :meth:`attend` as the fused operator takes them."""
+        raise NotImplementedError
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         return self.attend(*self.transform(features))
+
+    def weights(self, features: Tensor) -> Tensor:
+        """The attention weights: what every footprint multiplies its pixels by.
+
+        Of a pairwise layer, after the softmax: positive, summing to 1 over the footprint. Of a patchwise layer of
+        either sign. Output channel c uses weight channel ``c % Cw``; taps are numbered row by row.
+
+        Args:
+            features: (N, in_channels, H, W), what the layer itself is called with.
+
+        Returns:
+            (N, Cw, Kh * Kw, Ho, Wo) with ``Cw = out_channels / share`` and ``Ho = ceil(H / stride)``, differentiable.
+            In training mode the norms of the mapping use, and count, the batch's statistics, as in :meth:`forward`.
+
+        Example:
+            >>> import torch
+            >>> from sa_layers.layers import PairwiseSelfAttention
+            >>> weights = PairwiseSelfAttention(64, 64, kernel_size=7).weights(torch.randn(1, 64, 14, 14))
+            >>> weights.shape
+            torch.Size([1, 8, 49, 14, 14])
+            >>> bool((weights.sum(2) - 1).abs().max() < 1e-5)
+            True
+        """
+        query, key, _ = self.transform(features)
+        size = self.footprint.output_size(features.shape[-2], features.shape[-1])
+        return self.map_relation(query, key).unflatten(-1, size)
 
     def transform(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """φ(x), ψ(x), β(x): query, key and value."""

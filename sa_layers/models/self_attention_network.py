@@ -6,6 +6,7 @@ network in parameters and function. Plain torch: backbones/ adds what OpenMMLab'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
+from ..ops.footprint import IntOrPair, pair
 from .self_attention_stage import SelfAttentionStage
 
 STAGES = 5
@@ -30,6 +32,10 @@ class SelfAttentionNetwork(nn.Module):
         strides: 2 halves the map at the entry of a stage by max-pooling, 1 keeps it. Defaults to 2 for all.
         dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
         out_indices: The stages whose features are returned, from 0 or, negative, from the end. Defaults to (4,).
+        position_image_size: The size of the images of pre-training in pixels, an integer or (height, width): positions
+            keep the scale that they had in each stage's map there, however large the image. Defaults to None: the
+            encoding stretches with the image, as the official network's does, so that six pixels apart in an image of
+            1333 is what one pixel apart was in one of 224.
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
         act_layer: Makes an activation. Defaults to ReLU.
@@ -62,6 +68,7 @@ class SelfAttentionNetwork(nn.Module):
         strides: Sequence[int] = (2, 2, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1, 1),
         out_indices: int | Sequence[int] = (4,),
+        position_image_size: IntOrPair | None = None,
         with_cp: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
         act_layer: ActLayer = default_act_layer,
@@ -78,14 +85,18 @@ class SelfAttentionNetwork(nn.Module):
             if not isinstance(values, Sequence) or len(values) != STAGES:
                 raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {values!r}")
         self.attention = attention
+        self.stage_blocks = blocks
         self.out_indices = self._stage_indices(out_indices)
         self.out_channels = tuple(widths[index] for index in self.out_indices)
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
         self.stages = nn.ModuleList()
         self.out_strides: tuple[int, ...] = ()
+        image_size = self._position_image_size(position_image_size, math.prod(strides))
         total_stride, channels = 1, widths[0]
         for index in range(STAGES):
             total_stride *= strides[index]
+            if image_size is not None:
+                attention_options["position_size"] = tuple(side // total_stride for side in image_size)
             self.out_strides += (total_stride,) * (index in self.out_indices)
             self.stages.append(
                 SelfAttentionStage(
@@ -133,6 +144,13 @@ class SelfAttentionNetwork(nn.Module):
         raise ValueError(
             f"depth must be one of {known}, or the positive numbers of blocks of {STAGES} stages, got {depth!r}"
         )
+
+    @staticmethod
+    def _position_image_size(size: IntOrPair | None, stride: int) -> tuple[int, int] | None:
+        sides = None if size is None else pair(size, "position_image_size")
+        if sides is not None and min(sides) < 2 * stride:
+            raise ValueError(f"position_image_size must be at least {2 * stride}, twice the stride, got {size!r}")
+        return sides
 
     @staticmethod
     def _stage_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:

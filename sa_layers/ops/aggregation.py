@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .backend import choose
-from .checks import autocast, check_alike, check_map, check_shape
+from .by_reference import by_reference
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -49,10 +50,14 @@ def aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, weight=weight)
     value, weight = autocast(value, weight)
     check_aggregation(value, weight, "weight", footprint)
-    if choose(value.device) == "native":
+    chosen = choose(value.device)
+    if chosen == "native":
         return native_aggregation(value, weight, *footprint)
+    if chosen == "reference":
+        return by_reference("aggregation", value, weight, footprint)
     return aggregation_in_torch(value, weight, footprint)
 
 

@@ -2,10 +2,13 @@
 
 - 'native': the extension's C++ kernels, the fast way, for the devices that it was built for.
 - 'torch': plain torch operators; any device, exportable, differentiable any number of times, slower.
+- 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. They
+  stand beside the operators, not below them: ``by_reference`` imports them when they are first asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ import torch
 
 from . import extension
 
-BACKENDS = ("native", "torch")
+BACKENDS = ("native", "torch", "reference")
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def backend(name: str | None) -> Iterator[None]:
     The environment variable ``SA_LAYERS_BACKEND`` does the same for a whole process.
 
     Args:
-        name: 'native', 'torch' or None.
+        name: 'native', 'torch', 'reference' or None.
 
     Raises:
         ValueError: The name is unknown.
@@ -47,17 +50,43 @@ def choose(device: torch.device) -> str:
     """The backend for tensors on ``device``.
 
     Raises:
-        RuntimeError: 'native' was forced and cannot serve this device.
+        RuntimeError: A backend was forced that cannot serve this device.
+    """
+    chosen = decide(device)
+    if chosen == "torch" and _forced is None and device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
+        _warn_once(device)
+    return chosen
+
+
+def decide(device: torch.device) -> str:
+    """As :func:`choose`, without a warning where plain torch is the makeshift.
+
+    Example:
+        >>> with backend("torch"):
+        ...     decide(torch.device("cpu"))
+        'torch'
     """
     if _forced == "torch" or (_forced is None and is_exporting()):
         return "torch"  # an exported program must run where the extension is not
+    if _forced == "reference":
+        if obstacle := why_not_reference(device):
+            raise RuntimeError(f"backend 'reference' cannot be used: {obstacle}")
+        return "reference"
     if device.type in _native_devices:
         return "native"
     if _forced == "native":
         raise RuntimeError(f"backend 'native' cannot be used: {why_not_native(device)}")
-    if device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
-        _warn_once(device)
     return "torch"
+
+
+def why_not(name: str, device: torch.device) -> str | None:
+    """One sentence on what keeps a backend from serving ``device``, or None.
+
+    Args:
+        name: 'native', 'torch' or 'reference'.
+        device: Where the tensors are.
+    """
+    return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
 
 
 def is_exporting() -> bool:
@@ -71,6 +100,24 @@ def why_not_native(device: torch.device) -> str | None:
         return None
     obstacle = extension.why_not_cuda() if device.type == "cuda" else extension.why_not()
     return obstacle or f"the native kernels were not built for {device.type}"
+
+
+def why_not_reference(device: torch.device) -> str | None:
+    """One sentence on what keeps the Numba reference from serving ``device``, or None."""
+    if device.type != "cpu":
+        return f"it computes on NumPy arrays, and the tensors are on {device.type}; move them with .cpu()"
+    if torch.compiler.is_compiling():
+        return "it computes on NumPy arrays, which torch cannot compile or export"
+    return _why_not_numba()
+
+
+@functools.cache
+def _why_not_numba() -> str | None:
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        return f"numba could not be imported ({error}); install it with pip install 'sa-layers[reference]'"
+    return None
 
 
 def _warn_once(device: torch.device) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .backend import choose
-from .checks import autocast, check_alike, check_map, check_shape
+from .by_reference import by_reference
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -58,12 +60,16 @@ def pairwise_relation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     if relation not in PAIRWISE_RELATIONS:
         raise ValueError(f"relation must be one of {', '.join(PAIRWISE_RELATIONS)}, got {relation!r}")
+    check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
-    if choose(query.device) == "native":
+    chosen = choose(query.device)
+    if chosen == "native":
         return native_relation(query, key, relation, *footprint)
+    if chosen == "reference":
+        return by_reference("pairwise_relation", query, key, footprint, relation=relation)
     return pairwise_relation_in_torch(query, key, footprint, relation)
 
 
@@ -119,36 +125,25 @@ def _setup_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(grad, other)
 
 
-def _backward_query_gradient(ctx: Any, grad_query: Tensor) -> tuple:
-    grad, key = ctx.saved_tensors
+def _backward_gradient(ctx: Any, grad_gradient: Tensor, *, of_query: bool) -> tuple:
+    grad, other = ctx.saved_tensors
     product = ctx.relation in _PRODUCTS
-    grad_needs, key_needs = ctx.needs_input_grad[:2]
-    other = key if product else torch.zeros_like(key)
-    geometry = (ctx.relation, ctx.height, ctx.width, *ctx.footprint)
-    return (
-        native_relation(grad_query, other, ctx.relation, *ctx.footprint) if grad_needs else None,
-        native_key_gradient(grad, grad_query, *geometry) if key_needs and product else None,
-        *(None,) * 7,
-    )
-
-
-def _backward_key_gradient(ctx: Any, grad_key: Tensor) -> tuple:
-    grad, query = ctx.saved_tensors
-    product = ctx.relation in _PRODUCTS
-    grad_needs, query_needs = ctx.needs_input_grad[:2]
-    other = query if product else torch.zeros_like(query)
-    geometry = (ctx.relation, ctx.height, ctx.width, *ctx.footprint)
-    return (
-        native_relation(other, grad_key, ctx.relation, *ctx.footprint) if grad_needs else None,
-        native_query_gradient(grad, grad_key, *geometry) if query_needs and product else None,
-        *(None,) * 7,
-    )
+    grad_needs, other_needs = ctx.needs_input_grad[:2]
+    grad_of_grad = grad_of_other = None
+    if grad_needs:
+        constant = other if product else torch.zeros_like(other)
+        pair = (grad_gradient, constant) if of_query else (constant, grad_gradient)
+        grad_of_grad = native_relation(*pair, ctx.relation, *ctx.footprint)
+    if other_needs and product:
+        gradient = native_key_gradient if of_query else native_query_gradient
+        grad_of_other = gradient(grad, grad_gradient, ctx.relation, ctx.height, ctx.width, *ctx.footprint)
+    return grad_of_grad, grad_of_other, *(None,) * 7
 
 
 native_relation = native_operator("pairwise_relation", _fake_relation, _setup_relation, _backward_relation)
 native_query_gradient = native_operator(
-    "pairwise_relation_query_gradient", _fake_gradient, _setup_gradient, _backward_query_gradient
+    "pairwise_relation_query_gradient", _fake_gradient, _setup_gradient, partial(_backward_gradient, of_query=True)
 )
 native_key_gradient = native_operator(
-    "pairwise_relation_key_gradient", _fake_gradient, _setup_gradient, _backward_key_gradient
+    "pairwise_relation_key_gradient", _fake_gradient, _setup_gradient, partial(_backward_gradient, of_query=False)
 )

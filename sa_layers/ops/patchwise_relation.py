@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import autocast, check_alike, check_map, check_shape
+from .backend import decide
+from .by_reference import by_reference
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .pairwise_relation import pairwise_relation
 
@@ -56,10 +58,13 @@ def patchwise_relation(
         raise ValueError(f"relation must be one of {', '.join(PATCHWISE_RELATIONS)}, got {relation!r}")
     if relation == "star":
         return pairwise_relation(query, key, kernel_size, "dot", stride, dilation, padding_mode).transpose(1, 2)
+    check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
+    if decide(query.device) == "reference":  # without a native form there is nothing to choose or to warn of
+        return by_reference("patchwise_relation", query, key, footprint, relation=relation)
     keys = footprint.unfold(key)
     if relation == "concatenation":
         return torch.cat([footprint.centre(query).flatten(2), keys.flatten(1, 2)], dim=1).unsqueeze(2)

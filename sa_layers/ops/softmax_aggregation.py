@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .aggregation import aggregation_in_torch, check_aggregation, native_value_gradient, native_weight_gradient
 from .backend import choose
-from .checks import autocast
+from .by_reference import by_reference
+from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_gradient, native_operator
 
@@ -47,10 +48,14 @@ def softmax_aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, logits=logits)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
-    if choose(value.device) == "native":
+    chosen = choose(value.device)
+    if chosen == "native":
         return native_softmax_aggregation(value, logits, *footprint)[0]
+    if chosen == "reference":
+        return by_reference("softmax_aggregation", value, logits, footprint)
     return aggregation_in_torch(value, _softmax(logits), footprint)
 
 

@@ -37,7 +37,7 @@ def test_wheel_has_one_top_level_module(wheel: Path, plain_wheel: Path) -> None:
 
 
 def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
-    """Every module, the configs where mim looks for them, the kernels, the mark of typed packages."""
+    """Every module, configs and model index where mim looks for them, the kernels, the mark of typed packages."""
     names = names_in(wheel)
     modules = {path.relative_to(source).as_posix() for path in (source / "sa_layers").rglob("*.py")}
     backbones = {f"sa_layers/backbones/{path.name}" for path in (source / "backbones").glob("*.py")}
@@ -47,8 +47,9 @@ def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
         if path.is_file()
     }
     assert len(configs) >= 3
-    built = {"sa_layers/kernels.so", "sa_layers/build_info.json", "sa_layers/py.typed"}
-    assert names == modules | backbones | configs | built
+    others = {"sa_layers/.mim/model-index.yml", "sa_layers/py.typed"}
+    built = {"sa_layers/kernels.so", "sa_layers/build_info.json"}
+    assert names == modules | backbones | configs | others | built
 
 
 def test_sdist_and_source_tree_give_the_same_wheel(wheel: Path, plain_wheel: Path) -> None:

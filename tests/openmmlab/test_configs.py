@@ -1,4 +1,4 @@
-"""Every config builds its model, and its data set says the same as the data set itself."""
+"""Every config builds its model and runs it, and says the same of the data set as the data set itself."""
 
 from __future__ import annotations
 
@@ -8,39 +8,65 @@ import pytest
 
 pytest.importorskip("mmengine")
 
+import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
-from sa_layers.backbones import SAN
 from sa_layers.datasets import CLASSES, LABELS, PALETTE
+
+from .models import batch, build, need, train_once
 
 pytestmark = pytest.mark.openmmlab
 
 CONFIGS = Path(__file__).resolve().parents[2] / "mm_configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+ONE_PER_FAMILY = [
+    "classification/san10-pairwise_8xb32-coslr-100e_in1k.py",
+    "classification/san10-patchwise_8xb16_cifar10.py",
+    "detection/atss_san10-patchwise_fpn_1x_coco.py",
+    "detection/dino-4scale_san19-patchwise_8xb2-12e_coco.py",
+    "detection/faster-rcnn_r50-patchwise-blocks-c3-c5_fpn_1x_coco.py",
+    "detection/mask-rcnn_r50_fpn_patchwise-mask-head_1x_coco.py",
+    "detection/retinanet_r50_fpn-patchwise_1x_coco.py",
+    "segmentation/r50-d8_fcn-patchwise-7x7_4xb4-160k_ade20k-512x512.py",
+    "segmentation/san10-pairwise-d8_deeplabv3plus_4xb4-160k_ade20k-512x512.py",
+    "segmentation/san10-pairwise-d8_pspnet_4xb2-80k_cityscapes-512x1024.py",
+    "segmentation/san10-pairwise_fpn_4xb4-160k_ade20k-512x512.py",
+    "segmentation/san10-pairwise_upernet_4xb2-80k_cityscapes-512x1024.py",
+]
 
 
 def test_every_task_has_a_config() -> None:
     """Else the tests below would pass with nothing to test."""
     assert {name.split("/")[0] for name in FILES} == {"classification", "detection", "segmentation"}
+    assert set(ONE_PER_FAMILY) <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_builds(name: str) -> None:
-    """In its own scope, without an import of ours, with our backbone."""
+def test_builds_and_predicts(name: str) -> None:
+    """In its own scope, without an import of ours, with something of ours inside."""
     config = Config.fromfile(CONFIGS / name)
     assert "custom_imports" not in config
-    assert config.model.backbone.type == "sa_layers.SAN"
-    scope = config.default_scope
-    if scope == "mmdet":
-        pytest.importorskip("mmcv._ext", exc_type=ImportError)
-    pytest.importorskip(scope)
-    preprocessor = config.get("data_preprocessor")
-    if preprocessor is not None and "data_preprocessor" not in config.model:
-        config.model.data_preprocessor = preprocessor
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(config.model)
-    assert isinstance(model.backbone, SAN)
+    need(config.default_scope)
+    model = build(config).eval()
+    assert any(type(module).__module__.startswith("sa_layers.") for module in model.modules())
+    images, samples = batch(config.default_scope, number=1)
+    with torch.no_grad():
+        assert len(model.predict(images, samples)) == 1
+
+
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+def test_trains(name: str) -> None:
+    """A finite loss, whose gradients reach the layers of ours."""
+    config = Config.fromfile(CONFIGS / name)
+    need(config.default_scope)
+    config.model.backbone.pop("frozen_stages", None)
+    model = build(config)
+    assert train_once(model, config.default_scope).isfinite()
+    ours = [module for module in model.modules() if type(module).__module__.startswith("sa_layers.layers")]
+    gradients = [parameter.grad for module in ours for parameter in module.parameters()]
+    assert gradients
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "shapes" in name])
@@ -48,9 +74,7 @@ def test_shapes_configs_name_the_classes(name: str, workspace: Path, monkeypatch
     """Names and colours, in the order in which the toolbox numbers what it reads."""
     monkeypatch.chdir(workspace)
     config = Config.fromfile(CONFIGS / name)
-    if config.default_scope == "mmdet":
-        pytest.importorskip("mmcv._ext", exc_type=ImportError)
-    pytest.importorskip(config.default_scope)
+    need(config.default_scope)
     for split in ("train", "val"):
         with DefaultScope.overwrite_default_scope(config.default_scope):
             dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
@@ -66,7 +90,7 @@ def test_shapes_configs_name_the_classes(name: str, workspace: Path, monkeypatch
             assert tuple(classes) == CLASSES
             assert [tuple(colour) for colour in dataset.metainfo["palette"]] == list(PALETTE[1:])
             assert {item["bbox_label"] for i in range(len(dataset)) for item in dataset.get_data_info(i)["instances"]}
-            assert config.model.roi_head.bbox_head.num_classes == len(CLASSES)
+            assert config.model.bbox_head.num_classes == len(CLASSES)
         else:
             assert tuple(classes) == LABELS
             assert [tuple(colour) for colour in dataset.metainfo["palette"]] == list(PALETTE)

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The README's backbone swaps build, its links and extras exist; its programs run in test_pages.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 CONFIGS = [block for block in PYTHON if "_base_" in block]
@@ -45,15 +45,8 @@ def test_swapped_backbone(toolbox: str, tmp_path: Path, run_python: Callable[...
     assert run_python(BUILD, toolbox, cwd=folder).stdout.splitlines()[-1].startswith("SAN ")
 
 
-def test_plain_torch(run_python: Callable[..., CompletedProcess[str]]) -> None:
-    (block,) = (block for block in PYTHON if block not in CONFIGS)
-    run_python(block + "\nassert output.shape == (1, 64, 56, 56) and features[0].shape == (1, 2048, 7, 7), features")
-
-
-def test_commands_exist() -> None:
-    makefile, project = (REPOSITORY / "Makefile").read_text(), (REPOSITORY / "pyproject.toml").read_text()
-    for target in re.findall(r"^make (\w[\w-]*)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+def test_extras_exist() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text()
     for extras in re.findall(r"pip install '\.\[([\w,]+)\]'", README):
         for extra in extras.split(","):
             assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra

@@ -1,0 +1,200 @@
+// Binding of pairwise_attention: checks, tables of pixels and positions, the mapping in the kernels' order.
+
+#include "cpu/pairwise_attention.h"
+
+#include <optional>
+
+#include "cpu/binding.h"
+
+#define SA_LAYERS_KERNELS "cpu/pairwise_attention_kernels.inc"
+#include "cpu/for_each_capability.inc"
+
+namespace sa_layers::cpu {
+namespace {
+
+int64_t relation_width(Relation relation, int64_t channels) {
+  if (relation == Relation::kDot) return 1;
+  return relation == Relation::kConcatenation ? 2 * channels : channels;
+}
+
+// The map itself where its channels lie side by side, or a copy in which they do.
+Tensor channels_last(const Tensor& map) {
+  if (map.stride(1) == 1 || map.size(1) == 1) return map;
+  const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
+  return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
+}
+
+MapSteps steps_of(const Tensor& map) { return {map.stride(0), map.stride(2), map.stride(3)}; }
+
+// Which pixel each tap of each output row (or column) reads: [output][tap].
+std::vector<int32_t> pixels_read(const Axis& axis, Padding mode) {
+  std::vector<int32_t> pixels;
+  pixels.reserve(axis.output_size() * axis.kernel);
+  for (int64_t output = 0; output < axis.output_size(); ++output) {
+    for (int64_t tap = 0; tap < axis.kernel; ++tap) {
+      pixels.push_back(static_cast<int32_t>(axis.pixel(axis.padded(output, tap), mode)));
+    }
+  }
+  return pixels;
+}
+
+// Places of pixels along an axis: from -1 to 1, or the centre of a map of `size` pixels at 0 and its ends at -1 and 1.
+std::vector<double> places(int64_t length, int64_t size) {
+  std::vector<double> result(length, -1.0);
+  for (int64_t i = 0; i < length; ++i) {
+    const double from_centre = static_cast<double>(i) - 0.5 * static_cast<double>(length - 1);
+    if (size > 0) result[i] = from_centre * 2.0 / static_cast<double>(size - 1);
+    if (size == 0 && length > 1) result[i] = from_centre * 2.0 / static_cast<double>(length - 1);
+  }
+  return result;
+}
+
+// The scaled share of the rows (or columns) in the features of a position: `scale` times the column `coordinate` of
+// `position`, (P, 3), times the place, and the constant `offset` per feature.
+template <typename C>
+std::vector<C> position_table(const Tensor& position, int64_t coordinate, const std::vector<double>& at, const C* scale,
+                              const std::vector<C>& offset) {
+  std::vector<C> table(at.size() * kPositionWidth, C{0});
+  for (size_t i = 0; i < at.size(); ++i) {
+    for (int64_t p = 0; p < position.size(0); ++p) {
+      const C factor = data<C>(position)[p * 3 + coordinate];
+      table[i * kPositionWidth + p] = scale[p] * static_cast<C>(factor * at[i]) + offset[p];
+    }
+  }
+  return table;
+}
+
+void check_parameter(const char* name, const Tensor& tensor, const Tensor& query, const std::vector<int64_t>& shape) {
+  check_shape(name, tensor, shape);
+  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(query), name, " must have the dtype ",
+                  torch::headeronly::toString(compute_dtype(query)), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
+}
+
+Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
+                          const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                          const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
+                          const Pair& position_size, const std::optional<Tensor>& output_scale,
+                          const std::optional<Tensor>& output_shift, const std::string& relation_name,
+                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                          const std::string& padding_mode) {
+  check_dims("query", query, 4);
+  check_shape("key", key, shape_of(query));
+  check_like("key", key, "query", query);
+  check_dims("value", value, 4);
+  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
+  check_like("value", value, "query", query);
+  STD_TORCH_CHECK(query.size(1) > 0 && value.size(1) > 0, "query and value must have at least one channel");
+  STD_TORCH_CHECK(!weights.empty() && weights.size() <= kMappingLayers && weights.size() == biases.size(),
+                  "weights and biases must be lists of one to ", kMappingLayers, " tensors, got ", weights.size(),
+                  " and ", biases.size());
+  STD_TORCH_CHECK(query_position.has_value() == key_position.has_value(),
+                  "query_position and key_position must be given together");
+  STD_TORCH_CHECK(output_scale.has_value() == output_shift.has_value(),
+                  "output_scale and output_shift must be given together");
+
+  PairwiseAttention problem{};
+  problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  problem.relation = parse_relation(relation_name);
+  problem.batch = query.size(0), problem.channels = query.size(1), problem.value_channels = value.size(1);
+  if (query_position) {
+    check_dims("query_position", *query_position, 2);
+    problem.positions = query_position->size(0);
+    STD_TORCH_CHECK(problem.positions <= kPositionWidth, "query_position must have at most ", kPositionWidth,
+                    " rows, got ", problem.positions);
+    check_parameter("query_position", *query_position, query, {problem.positions, 3});
+    check_parameter("key_position", *key_position, query, {problem.positions, 3});
+    STD_TORCH_CHECK(
+        position_size.empty() || (position_size.size() == 2 && position_size[0] > 1 && position_size[1] > 1),
+        "position_size must be empty or two numbers above 1, got ", shape_text(position_size));
+  }
+  problem.layers = static_cast<int64_t>(weights.size());
+  problem.widths[0] = relation_width(problem.relation, problem.channels) + problem.positions;
+  check_parameter("scale", scale, query, {problem.widths[0]});
+  check_parameter("shift", shift, query, {problem.widths[0]});
+  for (int64_t layer = 0; layer < problem.layers; ++layer) {
+    check_dims("weights", weights[layer], 2);
+    problem.widths[layer + 1] = weights[layer].size(0);
+    STD_TORCH_CHECK(problem.widths[layer + 1] > 0, "weights must have at least one output, got 0");
+    check_parameter("weights", weights[layer], query, {problem.widths[layer + 1], problem.widths[layer]});
+    check_parameter("biases", biases[layer], query, {problem.widths[layer + 1]});
+  }
+  STD_TORCH_CHECK(problem.value_channels % problem.weight_channels() == 0, "value must have a multiple of the ",
+                  problem.weight_channels(), " channels of the weights, got ", problem.value_channels);
+  if (output_scale) {
+    check_parameter("output_scale", *output_scale, query, {problem.value_channels});
+    check_parameter("output_shift", *output_shift, query, {problem.value_channels});
+  }
+
+  const Tensor queries = channels_last(query), keys = channels_last(key), values = channels_last(value);
+  problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
+  const Footprint& footprint = problem.footprint;
+  const auto row_pixels = pixels_read(footprint.rows, footprint.mode);
+  const auto column_pixels = pixels_read(footprint.columns, footprint.mode);
+  problem.row_pixels = row_pixels.data(), problem.column_pixels = column_pixels.data();
+  const Tensor output = torch::stable::new_empty(
+      query, {problem.batch, footprint.rows.output_size(), footprint.columns.output_size(), problem.value_channels});
+
+  dispatch("query", query, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    using C = Compute<T>;
+    const auto contiguous = [](const std::optional<Tensor>& tensor) {
+      return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+    };
+    const Tensor scales = torch::stable::contiguous(scale), shifts = torch::stable::contiguous(shift);
+    const auto output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
+    PackedMapping<C> mapping{};
+    mapping.scale = data<C>(scales), mapping.shift = data<C>(shifts);
+    mapping.output_scale = output_scales ? data<C>(*output_scales) : nullptr;
+    mapping.output_shift = output_shifts ? data<C>(*output_shifts) : nullptr;
+
+    std::vector<C> query_rows, query_columns, key_rows, key_columns;
+    if (query_position) {
+      const Tensor here = torch::stable::contiguous(*query_position), there = torch::stable::contiguous(*key_position);
+      const auto down = places(footprint.rows.size, position_size.empty() ? 0 : position_size[0]);
+      const auto right = places(footprint.columns.size, position_size.empty() ? 0 : position_size[1]);
+      const C* const scale_of = mapping.scale + problem.relation_channels();
+      const C* const shift_of = mapping.shift + problem.relation_channels();
+      const std::vector<C> nothing(problem.positions, C{0});
+      std::vector<C> here_offset(problem.positions), there_offset(problem.positions);
+      for (int64_t p = 0; p < problem.positions; ++p) {
+        here_offset[p] = scale_of[p] * data<C>(here)[p * 3 + 2] + shift_of[p];
+        there_offset[p] = scale_of[p] * data<C>(there)[p * 3 + 2];
+      }
+      query_rows = position_table<C>(here, 1, down, scale_of, nothing);
+      query_columns = position_table<C>(here, 0, right, scale_of, here_offset);
+      key_rows = position_table<C>(there, 1, down, scale_of, nothing);
+      key_columns = position_table<C>(there, 0, right, scale_of, there_offset);
+    }
+    mapping.query_rows = query_rows.data(), mapping.query_columns = query_columns.data();
+    mapping.key_rows = key_rows.data(), mapping.key_columns = key_columns.data();
+
+    std::vector<std::vector<C>> packed;
+    for (int64_t layer = 0; layer < problem.layers; ++layer) {
+      const Tensor layer_bias = torch::stable::contiguous(biases[layer]);
+      const Tensor& weight = weights[layer];
+      const int64_t largest = problem.widths[layer + 1] * kWidestVector;  // repeated until vectors are full
+      packed.emplace_back(largest);
+      C* const packed_bias = packed.back().data();
+      SA_LAYERS_BEST(T, pad_bias, problem, layer, data<C>(layer_bias), packed_bias, &mapping.padded_widths[layer + 1]);
+      mapping.biases[layer] = packed_bias;
+      packed.emplace_back(mapping.padded_widths[layer + 1] * problem.widths[layer]);
+      C* const packed_weight = packed.back().data();
+      SA_LAYERS_BEST(T, pad_weight, problem, layer, data<C>(weight), weight.stride(0), weight.stride(1), packed_weight);
+      mapping.weights[layer] = packed_weight;
+    }
+    torch::stable::parallel_for(0, problem.output_pixels(), problem.grain(), [&](int64_t begin, int64_t end) {
+      SA_LAYERS_BEST(T, pairwise_attention, problem, mapping, data<T>(queries), data<T>(keys), data<T>(values),
+                     mutable_data<T>(output), begin, end);
+    });
+  });
+  return torch::stable::transpose(torch::stable::transpose(output, 2, 3), 1, 2);
+}
+
+}  // namespace
+}  // namespace sa_layers::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CPU, library) {
+  library.impl("pairwise_attention", TORCH_BOX(&sa_layers::cpu::pairwise_attention));
+}

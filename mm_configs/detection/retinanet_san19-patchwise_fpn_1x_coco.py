@@ -1,0 +1,5 @@
+_base_ = './retinanet_san10-pairwise_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(
+        depth=19, attention='patchwise',
+        init_cfg=dict(checkpoint='work_dirs/san19-patchwise_8xb32-coslr-100e_in1k/epoch_100.pth')))

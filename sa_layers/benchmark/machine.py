@@ -1,0 +1,78 @@
+"""The machine that a benchmark runs on: which device and how many threads, what they are, how much memory is left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from ..version import __version__
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every benchmark has."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, help=f"cpu or cuda, maybe cuda:1 (default here: {default})")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="default: float32")
+    parser.add_argument("--threads", type=int, help="threads of the CPU (default: torch's own choice)")
+    parser.add_argument("--quick", action="store_true", help="small and few: whether it runs, not how fast")
+
+
+def prepare(arguments: argparse.Namespace) -> torch.device:
+    """Sets the threads and returns the device.
+
+    Raises:
+        SystemExit: The device is not here.
+    """
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    if device.type not in ("cpu", "cuda"):
+        raise SystemExit(f"--device must be cpu or cuda, got {arguments.device}")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise SystemExit("--device cuda: torch finds no GPU here")
+        torch.cuda.set_device(device)
+    return device
+
+
+def describe(device: torch.device) -> dict[str, object]:
+    """What figures cannot be compared without: processor, threads, releases."""
+    described: dict[str, object] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "sa_layers": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described |= {"cuda": torch.version.cuda, "capability": f"{properties.major}.{properties.minor}"}
+    return described
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that could be allocated now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,5 @@
+"""Parameters and multiply-adds of networks, beside the paper's: ``python -m sa_layers.complexity``."""
+
+from .count import Complexity, Layer, count
+
+__all__ = ["Complexity", "Layer", "count"]

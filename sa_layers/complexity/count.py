@@ -1,0 +1,98 @@
+"""Parameters, multiply-adds and torch's floating-point operations of a network, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..ops import backend
+from .official import multiply_adds
+
+
+class Layer(NamedTuple):
+    """What one module of a network costs, without its children."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    flops: int
+
+
+class Complexity(NamedTuple):
+    """What a network costs for one image."""
+
+    layers: tuple[Layer, ...]
+    flops: int
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """By the official counting; see :mod:`sa_layers.complexity.official`."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+
+def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int = 3) -> Complexity:
+    """Counts what one image costs in evaluation; nothing is computed, whatever the network's size.
+
+    Torch's counter knows matrix products, convolutions and attention by scalar products, at two operations for a
+    multiply-add. It does not see the relations and aggregations of vector attention, which are element by element; the
+    official counting does.
+
+    Args:
+        network: Any module that takes one image; best made under ``torch.device('meta')``, where it takes no memory.
+        size: Height and width of the image in pixels. Defaults to 224 x 224.
+        in_channels: Channels of the image. Defaults to 3.
+
+    Example:
+        >>> count(nn.Conv2d(3, 8, 1), size=(4, 4))[:2]
+        ((Layer(name='', kind='Conv2d', output=(1, 8, 4, 4), parameters=32, multiply_adds=512, flops=768),), 768)
+    """
+    network = copy.deepcopy(network).to("meta").eval()
+    outputs: dict[nn.Module, tuple[int, ...]] = {}
+    costs: dict[nn.Module, int] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[module] = tuple(output.shape)
+            costs[module] = costs.get(module, 0) + multiply_adds(module, inputs[0], output)
+
+    hooks = [module.register_forward_hook(record) for module in network.modules()]
+    try:
+        # tensors without contents; not simply on the meta device, which autocast does not know
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            backend("torch"),
+            torch.no_grad(),
+            FlopCounterMode(display=False) as counter,
+        ):
+            network.to_empty(device="cpu")
+            network(torch.empty(1, in_channels, *size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    flops = {name: sum(operators.values()) for name, operators in counter.get_flop_counts().items()}
+    layers = tuple(
+        Layer(
+            name,
+            type(module).__name__,
+            outputs[module],
+            sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.requires_grad),
+            costs[module],
+            flops.get(".".join(filter(None, (type(network).__name__, name))), 0) if not list(module.children()) else 0,
+        )
+        for name, module in network.named_modules()
+        if module in outputs
+    )
+    return Complexity(layers, counter.get_total_flops())

@@ -1,0 +1,7 @@
+"""Checkpoints of the official code into ours and back: ``python -m sa_layers.convert SRC DST``."""
+
+from .architecture import Architecture
+from .conversion import convert_checkpoint
+from .errors import CheckpointError
+
+__all__ = ["Architecture", "CheckpointError", "convert_checkpoint"]

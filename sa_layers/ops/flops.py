@@ -1,0 +1,68 @@
+"""The arithmetic of every native operator, for :class:`torch.utils.flop_counter.FlopCounterMode`.
+
+A multiply-add is two FLOPs, as everywhere in torch. Exponentials of a softmax do not count, as in torch's attention.
+Torch counts matrix products and convolutions only, so that the plain torch backend of an operator counts as nothing
+(but 'clique', which is a matrix product).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from . import extension
+
+Shape = Sequence[int]
+
+# Per pair of a pixel and a neighbour in its footprint, and channel.
+_RELATION_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 1, "dot": 2, "concatenation": 0}
+_RELATION_GRADIENT_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 2, "dot": 2, "concatenation": 1}
+
+
+def aggregation_flops(value: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    """Of (N, C, H, W) with (N, Cw, K*K, Ho*Wo): a multiply-add for every channel, tap and footprint.
+
+    Also of either gradient, and of the gradients of ``softmax_aggregation``.
+
+    >>> aggregation_flops((1, 64, 56, 56), (1, 8, 49, 3136))
+    19668992
+    """
+    return 2 * value[0] * value[1] * weight[2] * weight[3]
+
+
+def relation_flops(query: Shape, key: Shape, relation: str, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Of a pairwise relation: one operation or a multiply-add for every channel, tap and footprint."""
+    return _RELATION_FLOPS[relation] * query[0] * query[1] * out_shape[2] * out_shape[3]
+
+
+def _weight_gradient_flops(grad: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any) -> int:
+    return aggregation_flops(grad, out_shape)
+
+
+def _logits_gradient_flops(grad: Shape, value: Shape, logits: Shape, *_: Any, **__: Any) -> int:
+    return aggregation_flops(grad, logits)
+
+
+def _relation_gradient_flops(grad: Shape, other: Shape, relation: str, *_: Any, **__: Any) -> int:
+    return _RELATION_GRADIENT_FLOPS[relation] * prod(other[:2]) * grad[2] * grad[3]
+
+
+FORMULAS: dict[str, Callable[..., int]] = {
+    "aggregation": aggregation_flops,
+    "aggregation_value_gradient": aggregation_flops,
+    "aggregation_weight_gradient": _weight_gradient_flops,
+    "softmax_aggregation": aggregation_flops,
+    "softmax_aggregation_value_gradient": aggregation_flops,
+    "softmax_aggregation_logits_gradient": _logits_gradient_flops,
+    "pairwise_relation": relation_flops,
+    "pairwise_relation_query_gradient": _relation_gradient_flops,
+    "pairwise_relation_key_gradient": _relation_gradient_flops,
+}
+
+if extension.is_available():
+    for _name, _formula in FORMULAS.items():
+        register_flop_formula(getattr(torch.ops.sa_layers, _name))(_formula)

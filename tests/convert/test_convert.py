@@ -1,0 +1,204 @@
+"""``python -m sa_layers.convert``: what it writes, and that it writes nothing where it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+
+from sa_layers.convert.__main__ import main
+from sa_layers.models import SelfAttentionNetwork
+
+RunPython = Callable[..., CompletedProcess[str]]
+Save = Callable[..., dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def san10(tmp_path_factory: pytest.TempPathFactory, save_official: Save) -> Path:
+    """A checkpoint of SAN10 pairwise, to be copied."""
+    path = tmp_path_factory.mktemp("san10") / "official.pth"
+    save_official(path, 10, "pairwise")
+    return path
+
+
+@pytest.fixture
+def source(san10: Path, tmp_path: Path) -> Path:
+    """A checkpoint of SAN10 pairwise, to be damaged."""
+    return Path(shutil.copy(san10, tmp_path))
+
+
+@pytest.mark.parametrize(("depth", "attention"), [(10, "pairwise"), (15, "patchwise")])
+def test_there_and_back(depth: int, attention: str, tmp_path: Path, save_official: Save, run_python: RunPython) -> None:
+    """In processes of their own: the same tensors, in the same order, bit by bit."""
+    state = save_official(tmp_path / "official.pth", depth, attention)
+    output = run_python(None, "-m", "sa_layers.convert", "official.pth", "ours.pth").stdout
+    assert output.splitlines()[-2:] == [
+        f"ours.pth is written: SAN{depth} {attention}, 10 classes.",
+        f"backbone=dict(type='sa_layers.SAN', depth={depth}, attention='{attention}')",
+    ]
+    ours = torch.load(tmp_path / "ours.pth", weights_only=True)
+    assert ours["meta"]["backbone"] == {"type": "sa_layers.SAN", "depth": depth, "attention": attention}
+    assert ours["meta"]["num_classes"] == 10
+    backbone = {
+        name.removeprefix("backbone."): values
+        for name, values in ours["state_dict"].items()
+        if name.startswith("backbone.")
+    }
+    SelfAttentionNetwork(depth, attention).load_state_dict(backbone)
+    assert sorted(set(ours["state_dict"]) - {f"backbone.{name}" for name in backbone}) == [
+        "head.fc.bias",
+        "head.fc.weight",
+    ]
+
+    run_python(None, "-m", "sa_layers.convert", "ours.pth", "back.pth", "--to-official")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    assert list(back) == list(state)
+    for name, values in state.items():
+        assert back[name].dtype == values.dtype
+        assert torch.equal(back[name], values), name
+
+
+@pytest.mark.parametrize("wrapper", ["module.", ""])
+@pytest.mark.parametrize("bare", [False, True])
+def test_layouts(wrapper: str, bare: bool, tmp_path: Path, official_state: Save) -> None:
+    """With and without 'module.', in a checkpoint or as a bare state dict, also without the norms' counters."""
+    state = official_state(10, "patchwise", wrapper=wrapper)
+    if bare:
+        state = {name: values for name, values in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(state if bare else {"state_dict": state}, tmp_path / "official.pth")
+    assert main([str(tmp_path / "official.pth"), str(tmp_path / "ours.pth")]) == 0
+    converted = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(converted.values(), state.values(), strict=True))
+
+
+def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Writes a checkpoint whose state dict was changed."""
+
+    def write(path: Path) -> None:
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint["state_dict"])
+        torch.save(checkpoint, path)
+
+    return write
+
+
+def replaced(checkpoint: Any) -> Callable[[Path], None]:
+    """Writes another object."""
+    return lambda path: torch.save(checkpoint, path)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "is not a whole checkpoint"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a whole checkpoint"),
+    "text": (lambda path: path.write_text("<html>quota exceeded</html>"), "is not a whole checkpoint"),
+    "absent": (lambda path: path.unlink(), "cannot read"),
+    "code": (replaced({"state_dict": {}, "model": torch.nn.ReLU()}), "is not a whole checkpoint"),
+    "number": (replaced(3), "holds no state dict"),
+    "no tensors": (replaced({"state_dict": {"conv_in.weight": "1"}}), "holds no state dict"),
+    "a ResNet": (
+        replaced({"conv1.weight": torch.ones(64, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(64, 64, 1, 1)}),
+        "'layer1.0.conv1.weight' is no tensor of an official network",
+    ),
+    "stage missing": (
+        edited(lambda state: [state.pop(name) for name in list(state) if ".layer3." in name]),
+        "stages without: 3",
+    ),
+    "head missing": (edited(lambda state: state.pop("module.fc.weight")), "fc.weight, the matrix of the classifier"),
+    "tensors missing": (
+        edited(lambda state: [state.pop(f"module.layer3.{block}.sam.conv1.bias") for block in range(4)]),
+        "4 of its tensors are missing: layer3.0.sam.conv1.bias, layer3.1.sam.conv1.bias, layer3.2.sam.conv1.bias, ...",
+    ),
+    "unexpected": (
+        edited(lambda state: state.update({"module.layer3.0.conv.running_mean": torch.ones(1)})),
+        "1 of its tensors do not belong there: layer3.0.conv.running_mean",
+    ),
+    "partly wrapped": (
+        edited(lambda state: state.update({"fc.bias": state.pop("module.fc.bias")})),
+        "'module.conv_in.weight' is no tensor of an official network",
+    ),
+    "wrong shape": (
+        edited(lambda state: state.update({"module.conv2.weight": torch.ones(512, 128, 1, 1)})),
+        "1 of its tensors have another shape: conv2.weight is (512, 128, 1, 1), not (512, 256, 1, 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_sources(kind: str, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the file and says what is wrong, exit code 1, and what was at the destination stays."""
+    damage, message = BROKEN[kind]
+    damage(source)
+    destination = source.with_name("ours.pth")
+    destination.write_text("precious")
+    before = sorted(source.parent.iterdir())
+    assert main([str(source), str(destination)]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert str(source) in output.err
+    assert destination.read_text() == "precious"
+    assert sorted(source.parent.iterdir()) == before
+
+
+def test_broken_in_a_process(source: Path, run_python: RunPython) -> None:
+    """The exit code that a shell sees."""
+    os.truncate(source, 100_000)
+    process = run_python(None, "-m", "sa_layers.convert", source, "ours.pth", check=False)
+    assert process.returncode == 1
+    assert "error: " in process.stdout
+    assert "Traceback" not in process.stdout
+    assert [path.name for path in source.parent.iterdir()] == ["official.pth"]
+
+
+def test_wrong_direction(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Either direction refuses what is at its end already."""
+    ours = source.with_name("ours.pth")
+    assert main(["--to-official", str(source), str(ours)]) == 1
+    assert "'module.conv_in.weight' is no tensor of a classifier of ours" in capsys.readouterr().err
+    assert main([str(source), str(ours)]) == 0
+    assert main([str(ours), str(source.with_name("again.pth"))]) == 1
+    assert "'backbone.stem.0.weight' is no tensor of an official network" in capsys.readouterr().err
+
+
+def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source itself under any name, a folder, a folder that is not there, a file for a folder."""
+    content = source.read_bytes()
+    (source.parent / "link.pth").symlink_to(source)
+    (source.parent / "hard.pth").hardlink_to(source)
+    for name, message in {
+        "official.pth": "itself",
+        "link.pth": "itself",
+        "hard.pth": "itself",
+        ".": "it is a folder",
+        "nowhere/ours.pth": "nowhere is not a folder",
+        "official.pth/ours.pth": "official.pth is not a folder",
+    }.items():
+        before = sorted(source.parent.iterdir())
+        assert main([str(source), str(source.parent / name)]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert sorted(source.parent.iterdir()) == before
+    assert source.read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by resource")
+def test_full_disk(source: Path, run_python: RunPython) -> None:
+    """A destination that takes only a part of the file: nothing is left of it."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
+        "from sa_layers.convert.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    process = run_python(code, source, "ours.pth", check=False)
+    assert process.returncode == 1
+    assert "error: cannot write ours.pth: " in process.stdout
+    assert [path.name for path in source.parent.iterdir()] == ["official.pth"]

@@ -1,0 +1,61 @@
+"""The model index: figures that we counted, names that mmpretrain's hub knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmpretrain")
+
+import mmpretrain
+from mmengine.config import Config
+from modelindex.load_model_index import load
+
+import sa_layers
+from sa_layers.backbones import SAN, register_models
+from sa_layers.complexity import count
+
+from .models import build
+
+pytestmark = pytest.mark.openmmlab
+
+FOLDER = Path(sa_layers.__file__).parent / ".mim"
+INDEX = load(str(FOLDER / "model-index.yml"))
+MODELS = {model.name: model for model in INDEX.models}
+
+
+def test_index() -> None:
+    """Every classifier of the paper is in it, in the one collection; nothing promises weights that there are not."""
+    assert set(MODELS) == {
+        f"san{depth}-{attention}_8xb32-coslr-100e_in1k"
+        for depth in (10, 15, 19)
+        for attention in ("pairwise", "patchwise")
+    }
+    assert [collection.name for collection in INDEX.collections] == ["SelfAttentionNetwork"]
+    for name, model in MODELS.items():
+        assert (FOLDER / model.config).is_file()
+        assert Path(model.config).stem == name
+        assert model.weights is None
+        assert all(metric.endswith("(the paper's)") for result in model.results for metric in result.metrics)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_figures(name: str) -> None:
+    """Parameters and multiply-adds are what the network has and does."""
+    complexity = count(build(Config.fromfile(FOLDER / MODELS[name].config)))
+    assert MODELS[name].metadata.parameters == complexity.parameters
+    assert MODELS[name].metadata.flops == complexity.multiply_adds
+
+
+def test_hub() -> None:
+    """mmpretrain lists and builds them, and a second registration is none."""
+    names = register_models()
+    known = len(mmpretrain.list_models())
+    assert register_models() == names
+    assert len(mmpretrain.list_models()) == known
+    assert mmpretrain.list_models("san") == sorted(MODELS) == sorted(names)
+    assert set(names) <= set(mmpretrain.list_models("san", task="Image Classification"))
+    model = mmpretrain.get_model("san10-patchwise_8xb32-coslr-100e_in1k", backbone={"out_indices": (3, 4)})
+    assert isinstance(model.backbone, SAN)
+    assert model.backbone.out_indices == (3, 4)
