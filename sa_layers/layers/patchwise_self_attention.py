@@ -71,9 +71,9 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
-            scale, shift = epilogue or (None, None)
+            kernel_size, *geometry = self.footprint
             return patchwise_attention(
-                query, key, value, mapping, *self.footprint, output_scale=scale, output_shift=shift
+                query, key, value, mapping, kernel_size, self.relation, *geometry, epilogue=epilogue
             )
         return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
@@ -81,8 +81,6 @@ class PatchwiseSelfAttention(SelfAttention):
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
         if overridden := self.overrides(PatchwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if self.relation != "concatenation":
-            return f"there is no fused operator for the relation {self.relation!r}"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
         if not has_kernel(query.device):
@@ -90,12 +88,14 @@ class PatchwiseSelfAttention(SelfAttention):
         return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
 
     def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
+        """The mapping as :func:`patchwise_attention` takes it."""
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
         scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping, *tensors)
 
         def by_tap(tensor: Tensor) -> Tensor:
-            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R)."""
+            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R); (M, D) -> (M, D, 1)."""
+            if self.relation != "concatenation":
+                return tensor.unsqueeze(2)
             query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
             return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
 
