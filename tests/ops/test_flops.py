@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sa_layers.ops import aggregation, backend, extension, pairwise_relation, patchwise_relation, softmax_aggregation
+from sa_layers.ops import (
+    PAIRWISE_RELATIONS,
+    Mapping,
+    aggregation,
+    backend,
+    extension,
+    fused,
+    pairwise_attention,
+    pairwise_relation,
+    patchwise_relation,
+    softmax_aggregation,
+)
 from sa_layers.ops.flops import FORMULAS
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
@@ -46,6 +57,21 @@ def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
     with backend("native"):
         counted = count(lambda *operands: pairwise_relation(*operands, 3, relation, (2, 1)), query, key)
     assert counted == (forward * PAIRS, backward * PAIRS)
+
+
+@needs_kernels
+@pytest.mark.parametrize("relation", PAIRWISE_RELATIONS)
+def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
+    query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    width = {"dot": 1, "concatenation": 8}.get(relation, 4)
+    layers = [torch.randn(3, width), torch.randn(2, 3)]
+    mapping = Mapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
+    counted = []
+    for enabled in (True, False):
+        with backend("native"), fused(enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] > 0
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
