@@ -100,7 +100,7 @@ def cuda_architectures() -> list[str]:
     """What torch's build_ext compiles for: 'sm_90' for GPUs, 'compute_90' for the driver to compile for later ones."""
     from torch.utils.cpp_extension import _get_cuda_arch_flags
 
-    return re.findall(r"code=(\w+)", " ".join(_get_cuda_arch_flags()))
+    return re.findall(r",code=(\w+)", " ".join(_get_cuda_arch_flags()))
 
 
 def cuda_extension() -> Extension:

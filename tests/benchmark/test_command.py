@@ -40,10 +40,7 @@ def test_half_precision_one_operator_and_batches(run_python: Callable, tmp_path:
     options = ("--operator", "aggregation", "--dtype", "bfloat16", "--batch", 1, 2, "--json", tmp_path / "results.json")
     run_python(None, *MODULE, *options)
     rows = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert {row["shape"].partition(",")[0] for row in rows} == {f"{n} x {rest}" for n in (1, 2) for rest in REST}
-
-
-REST = ("256 x 14 x 14", "512 x 7 x 7")
+    assert {row["shape"].partition(",")[0] for row in rows} == {"1 x 512 x 7 x 7", "2 x 512 x 7 x 7"}
 
 
 def test_without_rich_the_tables_are_markdown(run_python: Callable) -> None:

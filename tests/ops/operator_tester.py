@@ -215,6 +215,21 @@ class OperatorTester:
             torch.testing.assert_close(per_sample, torch.stack(wanted))
 
     @pytest.mark.backends("native", "torch")
+    def test_forward_mode(self, place: torch.device, options: Options) -> None:
+        """Directional derivatives, and second derivatives by forward over reverse."""
+        problem = Problem(1, 1, 2, (2, 3), arguments(3, (2, 1)))
+        function, operands = self.function(problem, options), self.place_operands(problem, place)
+        assert torch.autograd.gradcheck(function, operands, check_forward_ad=True, check_backward_ad=False)
+
+        def loss(*operands: Tensor) -> Tensor:
+            return function(*operands).sin().sum()
+
+        for argnums in (0, 1):
+            gradient = torch.func.grad(loss, argnums)
+            twice = [mode(gradient, 1 - argnums)(*operands) for mode in (torch.func.jacfwd, torch.func.jacrev)]
+            torch.testing.assert_close(*twice)
+
+    @pytest.mark.backends("native", "torch")
     def test_is_deterministic(self, place: torch.device, options: Options) -> None:
         """To the bit, also where torch is told to allow nothing else."""
         problem = Problem(2, 8, 4, (20, 17), arguments(5))

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sa_layers.ops import aggregation, backend, extension, pairwise_relation, patchwise_relation, softmax_aggregation
+from sa_layers.ops import (
+    Mapping,
+    aggregation,
+    backend,
+    extension,
+    fused,
+    pairwise_attention,
+    pairwise_relation,
+    patchwise_relation,
+    softmax_aggregation,
+)
 from sa_layers.ops.flops import FORMULAS
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
@@ -46,6 +56,23 @@ def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
     with backend("native"):
         counted = count(lambda *operands: pairwise_relation(*operands, 3, relation, (2, 1)), query, key)
     assert counted == (forward * PAIRS, backward * PAIRS)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "relation", ["subtraction", "hadamard", "concatenation"]
+)  # of one channel einsum is no product
+def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
+    query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    width = 8 if relation == "concatenation" else 4
+    layers = [torch.randn(3, width), torch.randn(2, 3)]
+    mapping = Mapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
+    counted = []
+    for enabled in (True, False):
+        with backend("native"), fused(enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] > 0
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
