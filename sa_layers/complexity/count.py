@@ -108,7 +108,9 @@ def _torch_counts(network: nn.Module, image: Tensor) -> dict[nn.Module, int]:
     with backend("native" if native_extension.is_available() else "torch"), FlopCounterMode(display=False) as counter:
         network(image)
     root, counts = type(network).__name__, counter.get_flop_counts()
-    return {
-        module: sum(counts.get(f"{root}.{name}" if name else root, {}).values())
-        for name, module in network.named_modules()
-    }
+    totals: dict[nn.Module, int] = {}
+    for name, module in reversed(list(network.named_modules())):  # children before parents
+        counted = counts.get(f"{root}.{name}" if name else root)
+        # a list of modules is never called itself
+        totals[module] = sum(counted.values()) if counted else sum(totals[child] for child in module.children())
+    return totals
