@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..ops import backend
+from ..ops import backend, fused
 from ..ops import extension as native_extension
 from .official import multiply_adds
 
@@ -60,8 +60,9 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
         ((Layer(name='', kind='Conv2d', output=(1, 8, 4, 4), parameters=32, multiply_adds=512, flops=768),), 768)
     """
     network = copy.deepcopy(network).to("meta").eval()
-    # tensors without contents; not simply on the meta device, which autocast does not know
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    # Tensors without contents (the meta device would do, but autocast does not know it), and every step of attention a
+    # module or operator of its own.
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), fused(False):
         network.to_empty(device="cpu")
         image = torch.empty(1, in_channels, *size)
         outputs, costs = _official_counts(network, image)
@@ -95,7 +96,7 @@ def _official_counts(
 
     hooks = [module.register_forward_hook(record) for module in network.modules()]
     try:
-        with backend("torch"):  # every step a module of its own, whatever the native kernels do in one
+        with backend("torch"):
             network(image)
     finally:
         for hook in hooks:
