@@ -61,8 +61,8 @@ _OPTIONS = (
 _NOTES = """
 multiply-adds: by the official code's counting (a multiply-add of a convolution counts one; relations and aggregations
 count, softmax and residual additions do not). torch: floating-point operations by torch.utils.flop_counter, two for a
-multiply-add, matrix products and convolutions only. The paper's accuracies: ImageNet validation, one crop, in percent;
-no network here has been trained by us."""
+multiply-add; convolutions, matrix products and, where the native kernels are installed, relations and aggregations.
+The paper's accuracies: ImageNet validation, one crop, in percent; no network here has been trained by us."""
 
 
 def _all(classes: int) -> Networks:
