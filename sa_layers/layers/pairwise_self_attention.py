@@ -49,5 +49,5 @@ class PairwiseSelfAttention(SelfAttention):
         relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
         if self.position is not None:
             position = self.position(query, kernel_size, *geometry)
-            relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
+            relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
         return softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry)

@@ -65,7 +65,13 @@ def coordinates(features: Tensor) -> Tensor:
         tensor([[-1.,  0.,  1.]])
     """
     height, width = features.shape[-2:]
-    dtype, device = features.dtype, features.device
-    horizontal = torch.linspace(-1, 1, width, dtype=dtype, device=device).view(1, width).expand(height, width)
-    vertical = torch.linspace(-1, 1, height, dtype=dtype, device=device).view(height, 1).expand(height, width)
+    horizontal = _axis(width, features).unsqueeze(0).expand(height, width)
+    vertical = _axis(height, features).unsqueeze(1).expand(height, width)
     return torch.stack([horizontal, vertical]).unsqueeze(0)
+
+
+def _axis(size: int, features: Tensor) -> Tensor:
+    """torch.linspace(-1, 1, size), which torch.export would fix to the size of its example."""
+    dtype = torch.promote_types(features.dtype, torch.float32)  # bfloat16 cannot count beyond 256
+    index = torch.arange(size, dtype=dtype, device=features.device)
+    return (index * 2 / max(size - 1, 1) - 1).to(features.dtype)

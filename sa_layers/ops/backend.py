@@ -49,7 +49,7 @@ def choose(device: torch.device) -> str:
     Raises:
         RuntimeError: 'native' was forced and cannot serve this device.
     """
-    if _forced == "torch" or (_forced is None and torch.compiler.is_exporting()):
+    if _forced == "torch" or (_forced is None and is_exporting()):
         return "torch"  # an exported program must run where the extension is not
     if device.type in _native_devices:
         return "native"
@@ -58,6 +58,11 @@ def choose(device: torch.device) -> str:
     if device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
         _warn_once(device)
     return "torch"
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
+    return torch.compiler._is_exporting_flag
 
 
 def why_not_native(device: torch.device) -> str | None:
