@@ -20,5 +20,7 @@ NAMES += ["sa_layers.backbones.san", "sa_layers.backbones.layers"]
 def test_examples(name: str) -> None:
     if name.startswith(("sa_layers.backbones", "sa_layers.registry")):
         pytest.importorskip("mmengine")
+    if name == "sa_layers.models.timm_registry":
+        pytest.importorskip("timm")
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
