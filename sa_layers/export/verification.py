@@ -46,7 +46,8 @@ def verify(
         computed = program(image)
         if [(t.shape, t.dtype) for t in computed] != [(t.shape, t.dtype) for t in expected]:
             raise ExportError(
-                f"{str(path)!r} computes {_describe(computed)} from {tuple(image.shape)}, the model {_describe(expected)}"
+                f"{str(path)!r} computes {_describe(computed)} from {tuple(image.shape)}, "
+                f"the model {_describe(expected)}"
             )
         for ours, theirs in zip(expected, computed, strict=True):
             difference = (ours - theirs.to(ours)).abs().max().item()
