@@ -40,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         find(given.format)
-        if given.config is None:
-            model = make_network(given.depth, given.attention, given.checkpoint)
-        else:
-            model = load_openmmlab(given.config, given.trained)
+        model = (
+            make_network(given.depth, given.attention, given.checkpoint)
+            if given.config is None
+            else load_openmmlab(given.config, given.trained)
+        )
         export(model, given.out, given.format)
         largest = verify(model, given.out, given.format, given.sizes)
     except ExportError as error:

@@ -20,12 +20,13 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "timm":
         raise
     raise ModuleNotFoundError(
-        f"{__name__} needs timm, which is not installed: pip install timm", name="timm"
+        f"{__name__} needs timm, which is not installed: pip install 'sa-layers[timm]'", name="timm"
     ) from error
 from torch import Tensor, nn
 
 from .self_attention_classifier import SelfAttentionClassifier
 from .self_attention_network import STAGES
+from .self_attention_stage import SelfAttentionStage
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -126,6 +127,7 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether blocks recompute their activations in the backward pass, to save memory."""
         for stage in self.network.stages:
+            assert isinstance(stage, SelfAttentionStage)
             stage.with_cp = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:

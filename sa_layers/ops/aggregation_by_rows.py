@@ -1,4 +1,4 @@
-"""Aggregation for exported programs: a few nodes for each row of taps where the tap after tap form has as many per tap."""
+"""Aggregation for exported programs: a row of taps at a time, for a graph of few nodes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ from subprocess import CompletedProcess
 import pytest
 import torch
 
-timm = pytest.importorskip("timm")
+pytest.importorskip("timm")
+
+import timm
 
 from sa_layers.models import SelfAttentionClassifier, SelfAttentionNetwork
 from sa_layers.models.timm_registry import NAMES
@@ -99,5 +101,5 @@ except ModuleNotFoundError as error:
 """
     assert run_python(code).stdout.splitlines()[-2:] == [
         "False",
-        "sa_layers.models.timm_registry needs timm, which is not installed: pip install timm",
+        "sa_layers.models.timm_registry needs timm, which is not installed: pip install 'sa-layers[timm]'",
     ]
