@@ -22,5 +22,7 @@ def test_examples(name: str) -> None:
         pytest.importorskip("mmengine")
     if name == "sa_layers.backbones.resnet":
         pytest.importorskip("mmpretrain")
+    if name == "sa_layers.models.timm_registry":
+        pytest.importorskip("timm")
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

@@ -70,7 +70,7 @@ class PairwiseSelfAttention(SelfAttention):
         relation = self.relate(query, key)
         if self.position is not None:
             position = self.position(query, *self.footprint)
-            relation = torch.cat([relation, position.expand(len(relation), -1, -1, -1)], dim=1)
+            relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
         return self.mapping(relation)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
