@@ -14,6 +14,9 @@ from sa_layers.visualize.weights import LayerWeights, attention_weights, last_of
 LARGEST = 512
 """The longer side to which larger photographs are shrunk: the weights of all layers are held in memory."""
 
+EXTRAS = {"cv2": "visualize", "matplotlib": "visualize", "mmengine": "backbones", "mmcv": "backbones"}
+"""What to install for a missing module."""
+
 
 def visualize(
     image: str | Path,
@@ -96,7 +99,7 @@ def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[in
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 wrong arguments."""
+    """Runs the command line; returns the exit code: 0 done, 1 failed, 2 wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.visualize",
         description="Draw what the attention of a model attends to in an image: the weights of footprints, and "
@@ -122,6 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VisualizationError as error:
         print(f"error: {error}.", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: the pictures cannot be written to {given.out}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        print(f"error: {error.name} is not installed: pip install 'sa-layers[{extra}]'.", file=sys.stderr)
+        return 1
     return 0
 
 
