@@ -14,6 +14,9 @@ from sa_layers.visualize.weights import LayerWeights, attention_weights, last_of
 LARGEST = 512
 """The longer side to which larger photographs are shrunk: the weights of all layers are held in memory."""
 
+EXTRAS = {"cv2": "visualize", "matplotlib": "visualize", "mmengine": "backbones", "mmcv": "backbones"}
+"""What to install for a missing module."""
+
 
 def visualize(
     image: str | Path,
@@ -70,7 +73,8 @@ def visualize(
         "receptive_field.png": draw_receptive_fields(rgb, fields, pixels),
     }
     for name, picture in pictures.items():
-        if not cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
             raise VisualizationError(f"{folder / name} cannot be written")
     print_measures(layers, pixels)
     print(f"pictures: {', '.join(str(folder / name) for name in pictures)}")
@@ -78,16 +82,16 @@ def visualize(
 
 
 def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[int, int]]) -> None:
-    """A line for each layer: the entropy of |w| at every pixel, and how the first two pixels' weights differ."""
+    """A line for each layer: size and entropy of the weights at every pixel, how those of the first two differ."""
     print(", ".join(f"{name} at x {x} y {y}" for name, (x, y) in pixels.items()))
-    heads = [f"entropy, {name}" for name in pixels]
+    heads = [f"{measure}, {name}" for measure in ("mean |w|", "entropy") for name in pixels]
     if len(pixels) > 1:
         heads.append("difference, {} - {}".format(*pixels))
     longest = max(len(layer.name) for layer in layers)
     print(f"{'layer':{longest}}", *heads, sep="  ")
     for layer in layers:
         kernels = [layer.kernels(pixel) for pixel in pixels.values()]
-        values = [entropy(kernel) for kernel in kernels]
+        values = [float(abs(kernel).mean()) for kernel in kernels] + [entropy(kernel) for kernel in kernels]
         if len(kernels) > 1:
             values.append(difference(*kernels[:2]))
         cells = [f"{value:{len(head)}.3f}" for value, head in zip(values, heads, strict=True)]
@@ -95,11 +99,12 @@ def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[in
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 wrong arguments."""
+    """Runs the command line; returns the exit code: 0 done, 1 failed, 2 wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.visualize",
         description="Draw what the attention of a model attends to in an image: the weights of footprints, and "
-        "effective receptive fields. Entropy is 1 where the weights of a footprint are of equal size.",
+        "effective receptive fields. Entropy is 1 where the weights of a footprint are of equal size, "
+        "difference 0 where those of two footprints are equal, about 1 or more where they have little in common.",
     )
     parser.add_argument("image", metavar="IMAGE", help=f"a photograph; shrunk where a side exceeds {LARGEST} pixels")
     parser.add_argument("config", metavar="CONFIG", help="a config of mmseg, mmdet or mmpretrain")
@@ -120,6 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VisualizationError as error:
         print(f"error: {error}.", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: the pictures cannot be written to {given.out}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        print(f"error: {error.name} is not installed: pip install 'sa-layers[{extra}]'.", file=sys.stderr)
+        return 1
     return 0
 
 

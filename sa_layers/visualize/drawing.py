@@ -49,7 +49,7 @@ def draw_weights(image: Image, layers: Sequence[LayerWeights], pixels: Mapping[s
         _draw_legend(axes[2 * index + 1, 0], name, all(layer.softmax for layer in layers))
     for column, layer in enumerate(layers, start=1):
         kernels = {name: layer.kernels(pixel) for name, pixel in pixels.items()}
-        scale = max(float(np.abs(kernel).max()) for kernel in kernels.values())
+        low, high = _limits(list(kernels.values()), layer.softmax)
         footprints = {
             name: layer.on_image(np.abs(kernels[name]).mean(0), pixel, image.shape[:2])
             for name, pixel in pixels.items()
@@ -60,10 +60,8 @@ def draw_weights(image: Image, layers: Sequence[LayerWeights], pixels: Mapping[s
             _draw_footprint(over, image, layer, pixel, footprints[name], brightest)
             taps = "x".join(map(str, layer.footprint.kernel_size))
             over.set_title(f"{layer.stage}\n{taps}, stride {layer.image_stride}", fontsize=8)
-            low = 0 if layer.softmax else -scale
-            grid.imshow(_mosaic(kernels[name]), cmap=_colour_map(layer.softmax), vmin=low, vmax=scale)
-            range_of = "0 to" if layer.softmax else "±"
-            grid.set_title(f"{range_of} {scale:.2g}, entropy {entropy(kernels[name]):.3f}", fontsize=8)
+            grid.imshow(_mosaic(kernels[name]), cmap=_colour_map(layer.softmax), vmin=low, vmax=high)
+            grid.set_title(_summary(kernels[name], layer.softmax, low, high), fontsize=8)
     return _render(figure)
 
 
@@ -119,7 +117,9 @@ def _draw_legend(axis: Axes, name: str, softmax: bool) -> None:
     bar = axis.inset_axes((0.12, 0.4, 0.76, 0.07))
     bar.imshow(np.linspace(0, 1, 64)[None], cmap=_colour_map(softmax), aspect="auto")
     bar.set_yticks([])
-    bar.set_xticks([0, 63] if softmax else [0, 31.5, 63], ["0", "max"] if softmax else ["-max", "0", "max"], fontsize=7)
+    bar.set_xticks(
+        [0, 63] if softmax else [0, 31.5, 63], ["min", "max"] if softmax else ["-max", "0", "max"], fontsize=7
+    )
 
 
 def _draw_footprint(
@@ -137,8 +137,21 @@ def _draw_footprint(
     axis.set_ylim(min(bottom + margin, height) - 0.5, max(top - margin, 0) - 0.5)
 
 
+def _limits(kernels: Sequence[Array], softmax: bool) -> tuple[float, float]:
+    """What the colours range over: after a softmax what occurs, which may differ little, else both signs alike."""
+    low, high = min(float(kernel.min()) for kernel in kernels), max(float(kernel.max()) for kernel in kernels)
+    return (low, high) if softmax else (-max(-low, high), max(-low, high))
+
+
+def _summary(kernels: Array, softmax: bool, low: float, high: float) -> str:
+    """The range of the colours, and a number that tells footprints apart: after a softmax all sum to 1."""
+    if softmax:
+        return f"{low:.2g} to {high:.2g}, entropy {entropy(kernels):.3f}"
+    return f"±{high:.2g}, mean |w| {np.abs(kernels).mean():.2g}"
+
+
 def _colour_map(softmax: bool) -> str:
-    """From 0 up where weights are positive; diverging from 0 where they have either sign."""
+    """Sequential where weights are positive; diverging from 0 where they have either sign."""
     return "inferno" if softmax else "RdBu_r"
 
 

@@ -27,7 +27,10 @@ def attention_layers(model: nn.Module) -> dict[str, SelfAttention]:
 
 def compute_features(model: nn.Module, images: Tensor) -> Any:
     """Backbone and neck of an OpenMMLab model, without its head, whose call asks for annotations; all of any other."""
-    return getattr(model, "extract_feat", model)(images)
+    try:
+        return getattr(model, "extract_feat", model)(images)
+    except ValueError as error:  # such as an image smaller than the network's stride
+        raise VisualizationError(str(error)) from error
 
 
 @contextmanager

@@ -128,6 +128,7 @@ def test_large_photograph_is_shrunk(folder: Path, tmp_path: Path, capsys: pytest
     [
         (["cat.jpg", "mmseg.py"], "image cat.jpg is missing or no image"),
         (["mmseg.py", "mmseg.py"], "image mmseg.py is missing or no image"),
+        (["tiny.png", "mmseg.py"], "the image must be at least 32 x 32 pixels"),
         (["photograph.png", "none.py"], "config none.py is no file"),
         (["photograph.png", "empty.py"], "config empty.py has no model"),
         (["photograph.png", "convolutions.py"], "EncoderDecoder has no attention layers of sa_layers to look at"),
@@ -152,6 +153,7 @@ def test_bad_input(
 ) -> None:
     """One sentence each."""
     monkeypatch.chdir(folder)
+    cv2.imwrite("tiny.png", np.zeros((16, 40, 3), np.uint8))
     (folder / "empty.py").write_text("default_scope = 'mmseg'\n")
     resnet = {"type": "ResNetV1c", "depth": 18, "out_indices": (0, 1, 2, 3)}
     head = SEGMENTOR["decode_head"] | {"in_channels": 512}
@@ -162,6 +164,12 @@ def test_bad_input(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"error: {message}")
     assert error.endswith(".")
+
+
+def test_pictures_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [folder / "photograph.png", folder / "mmseg.py", "--out", folder / "mmseg.py"]
+    assert main([str(argument) for argument in arguments]) == 1
+    assert f"error: the pictures cannot be written to {folder / 'mmseg.py'}: File exists." in capsys.readouterr().err
 
 
 class Classifier(BaseModel):
