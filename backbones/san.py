@@ -105,6 +105,28 @@ class SAN(SelfAttentionNetwork, BaseModule):
                     module.eval()
         return self
 
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """The layer of a parameter, for mmpretrain's layer-wise decay of the learning rate.
+
+        Args:
+            param_name: The parameter's name.
+            prefix: What the name of each parameter of this backbone begins with. Defaults to "".
+
+        Returns:
+            The number of the layer (0 is the stem, then block by block, the last one is what follows the backbone) and
+            how many layers there are.
+        """
+        blocks = _blocks(self.state_dict())
+        layers = sum(blocks) + 2
+        if not param_name.startswith(prefix):
+            return layers - 1, layers
+        kind, *path = param_name.removeprefix(prefix).split(".")
+        if kind == "stem":
+            return 0, layers
+        stage, part = int(path[0]), path[1]
+        block = int(path[2]) if part == "blocks" else 0 if part == "transition" else blocks[stage] - 1
+        return 1 + sum(blocks[:stage]) + block, layers
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
         """Refuses the weights of another network, of which mmengine would load what fits, with a warning."""
         there = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
