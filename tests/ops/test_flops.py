@@ -11,12 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sa_layers.ops import (
     Mapping,
+    PatchwiseMapping,
     aggregation,
     backend,
     extension,
     fused,
     pairwise_attention,
     pairwise_relation,
+    patchwise_attention,
     patchwise_relation,
     softmax_aggregation,
 )
@@ -62,7 +64,7 @@ def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
 @pytest.mark.parametrize(
     "relation", ["subtraction", "hadamard", "concatenation"]
 )  # of one channel einsum is no product
-def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
+def test_pairwise_attention_counts_as_what_it_is_made_of(relation: str) -> None:
     query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
     width = 8 if relation == "concatenation" else 4
     layers = [torch.randn(3, width), torch.randn(2, 3)]
@@ -73,6 +75,19 @@ def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
             pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1] > 0
+
+
+@needs_kernels
+def test_patchwise_attention_counts_as_what_it_is_made_of() -> None:
+    """Plain torch counts the linear layers, and not the aggregation."""
+    query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    linear = torch.randn(10, 4, 2), torch.zeros(2), torch.randn(2, 9, 2), torch.zeros(9, 2)
+    mapping, counted = PatchwiseMapping(torch.ones(10, 4), torch.zeros(10, 4), *linear), []
+    for name in ("native", "torch"):
+        with backend(name), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            patchwise_attention(query, key, value, mapping, 3, (2, 1))
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] + 2 * PAIRS
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
@@ -92,7 +107,5 @@ def test_plain_torch_counts_products_of_matrices_only() -> None:
 
 @needs_kernels
 def test_every_operator_has_a_formula() -> None:
-    for prefix in ("aggregation", "softmax_aggregation", "pairwise_relation"):
-        names = [schema.name.removeprefix("sa_layers::") for schema in torch._C._jit_get_all_schemas()]
-        wanted = {name for name in names if name == prefix or name.startswith(f"{prefix}_")}
-        assert wanted <= set(FORMULAS)
+    names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("sa_layers::")}
+    assert {name.removeprefix("sa_layers::") for name in names} == {*FORMULAS, "cpu_capability"}
