@@ -60,11 +60,18 @@ def _pairwise_attention_flops(
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
 
 
-def _patchwise_attention_flops(*operands: Any, out_shape: Any = None, **__: Any) -> int:
-    """Both linear layers of the mapping, aggregation."""
-    hidden_weight, weight = operands[5], operands[7]
-    pixels = out_shape[0] * out_shape[2] * out_shape[3]
-    return pixels * 2 * (prod(hidden_weight) + prod(weight) + out_shape[1] * weight[1])
+def _patchwise_attention_flops(*arguments: Any, out_shape: Any = None, **__: Any) -> int:
+    """Relation, both linear layers of the mapping, aggregation; not the epilogue."""
+    query, hidden_weight, weight, relation = arguments[0], arguments[5], arguments[7], arguments[12]
+    taps = weight[1]
+    products = {"concatenation": 0, "star": taps, "clique": taps * taps}[relation]
+    multiply_adds = products * query[1] + prod(hidden_weight) + prod(weight) + taps * out_shape[1]
+    return 2 * multiply_adds * out_shape[0] * out_shape[2] * out_shape[3]
+
+
+def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """The projection, of the four pixels that each of the output is the maximum of."""
+    return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
 FORMULAS: dict[str, Callable[..., int]] = {
@@ -79,6 +86,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation_key_gradient": _relation_gradient_flops,
     "pairwise_attention": _pairwise_attention_flops,
     "patchwise_attention": _patchwise_attention_flops,
+    "pooled_projection": _pooled_projection_flops,
 }
 
 if extension.is_available():
