@@ -2,7 +2,8 @@
 # make test   install everything, run the test suite
 # make lint   ruff, mypy, clang-format
 # make docs   build the documentation into docs/_build, every warning an error
-# Every target sets up what it needs in .venv; an interrupted one goes on where it stopped.
+# make gpu-check   with a GPU, and the torch of $(PYTHON): build, test, sanitize, measure; installs nothing
+# Every other target sets up what it needs in .venv; an interrupted one goes on where it stopped.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ TORCH := torch==2.11.0 torchvision==0.26.0
 # Without a GPU there is nothing that CUDA kernels could run on.
 export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 .DELETE_ON_ERROR:
-.PHONY: demo test lint docs format clean
+.PHONY: demo test lint docs gpu-check format clean
 
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
@@ -32,6 +33,9 @@ lint: $(DONE)/lint
 docs: $(DONE)/test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
 	@echo "docs: open docs/_build/index.html"
+
+gpu-check:
+	@$(PYTHON) tools/gpu_check.py
 
 format: $(DONE)/lint
 	$(BIN)/ruff check --fix .

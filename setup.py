@@ -96,6 +96,13 @@ def nvcc_folders(flag: str) -> list[str]:
     return list(dict.fromkeys(re.findall(rf'"{flag}([^"]+)"', steps)))
 
 
+def cuda_architectures() -> list[str]:
+    """What torch's build_ext compiles for: 'sm_90' for GPUs, 'compute_90' for the driver to compile for later ones."""
+    from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+    return re.findall(r",code=(\w+)", " ".join(_get_cuda_arch_flags()))
+
+
 def cuda_extension() -> Extension:
     """CUDA kernels and their bindings: a library of its own, so that the other one needs no CUDA library."""
     import torch
@@ -126,6 +133,8 @@ def record(folder: Path, problem: str | None, cuda_problem: str | None) -> None:
         import torch
 
         info |= {"built_with_torch": torch.__version__, "needs_torch": TORCH_FLOOR}
+    if info["cuda"]:
+        info["cuda_architectures"] = cuda_architectures()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build_info.json").write_text(json.dumps(info, indent=2) + "\n")
     if problem:
@@ -144,6 +153,8 @@ def build_ext_command() -> type:
 
     class BuildKernels(BuildExtension):
         def run(self) -> None:
+            if self.inplace:
+                record(ROOT / "sa_layers", problem, cuda_problem)
             try:
                 super().run()
             except Exception as error:

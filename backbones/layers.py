@@ -6,11 +6,51 @@ Example:
     8
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
-from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from sa_layers import layers
 from sa_layers.registry import MODELS
 
-for layer in (PairwiseSelfAttention, PatchwiseSelfAttention):
-    MMENGINE_MODELS.register_module(module=layer)
-    MODELS.register_module(module=layer)
+from .factories import act_factory, norm_factory
+
+
+@MMENGINE_MODELS.register_module()
+@MODELS.register_module()
+class PairwiseSelfAttention(layers.PairwiseSelfAttention):
+    """:class:`sa_layers.layers.PairwiseSelfAttention`, whose mapping takes its layers by config.
+
+    Args:
+        *args: The arguments of the layer, of which the first eight are nn.Conv2d's.
+        norm_cfg: The normalisation of the mapping. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: The activation of the mapping. Defaults to ``dict(type='ReLU', inplace=True)``.
+        **options: Further arguments of the layer: relation, position, share, ...
+
+    Example:
+        >>> from mmcv.cnn import build_conv_layer
+        >>> config = {'type': 'sa_layers.PairwiseSelfAttention', 'norm_cfg': {'type': 'GN', 'num_groups': 1}}
+        >>> build_conv_layer(config, 64, 64, 7, stride=2).mapping[0]
+        GroupNorm(1, 18, eps=1e-05, affine=True)
+    """
+
+    def __init__(self, *args: Any, norm_cfg: dict | None = None, act_cfg: dict | None = None, **options: Any) -> None:
+        super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)
+
+
+@MMENGINE_MODELS.register_module()
+@MODELS.register_module()
+class PatchwiseSelfAttention(layers.PatchwiseSelfAttention):
+    """:class:`sa_layers.layers.PatchwiseSelfAttention`, whose mapping takes its layers by config.
+
+    Args:
+        *args: The arguments of the layer, of which the first eight are nn.Conv2d's.
+        norm_cfg: The normalisation of the mapping. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: The activation of the mapping. Defaults to ``dict(type='ReLU', inplace=True)``.
+        **options: Further arguments of the layer: relation, share, ...
+    """
+
+    def __init__(self, *args: Any, norm_cfg: dict | None = None, act_cfg: dict | None = None, **options: Any) -> None:
+        super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)

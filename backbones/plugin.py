@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from sa_layers.layers import SelfAttentionBlock
 from sa_layers.registry import MODELS
+
+from .factories import act_factory, norm_factory
 
 
 @MMENGINE_MODELS.register_module()
@@ -20,7 +21,7 @@ class SelfAttentionPlugin(SelfAttentionBlock):
         in_channels: C, of the input and the output; a multiple of 16 and of ``4 * share``.
         kernel_size: Taps of the footprint, odd. Defaults to 7.
         attention: 'pairwise' (default) or 'patchwise'.
-        norm_cfg: The normalisation. Defaults to ``dict(type='BN')``.
+        norm_cfg: The normalisation. Defaults to ``dict(type='BN', requires_grad=True)``.
         act_cfg: The activation. Defaults to ``dict(type='ReLU', inplace=True)``.
         **options: Further arguments of :class:`sa_layers.layers.SelfAttentionBlock` and its attention layer.
 
@@ -47,13 +48,11 @@ class SelfAttentionPlugin(SelfAttentionBlock):
         act_cfg: dict | None = None,
         **options: Any,
     ) -> None:
-        norm_cfg = norm_cfg or {"type": "BN"}
-        act_cfg = act_cfg or {"type": "ReLU", "inplace": True}
         super().__init__(
             in_channels,
             kernel_size,
             attention,
-            norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
-            act_layer=lambda: build_activation_layer(act_cfg),
+            norm_layer=norm_factory(norm_cfg),
+            act_layer=act_factory(act_cfg),
             **options,
         )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as MMENGINE_MODELS
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
 from sa_layers.models import SelfAttentionNetwork
 from sa_layers.models.self_attention_network import STAGES
 from sa_layers.registry import MODELS
+
+from .factories import act_factory, norm_factory
 
 NAMES = ["SAN", "SelfAttentionNetwork"]
 
@@ -41,7 +43,8 @@ class SAN(SelfAttentionNetwork, BaseModule):
         act_cfg: The activation. Defaults to ``dict(type='ReLU', inplace=True)``.
         norm_eval: Whether batch norms keep their running statistics while training. Defaults to False.
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
-        init_cfg: mmengine's initialisation, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+        init_cfg: mmengine's initialisation. Defaults to None, torch's own initialisation of every layer, as in the
+            official network. A checkpoint's backbone: ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
         **attention_options: Further arguments of the network and its attention layers: widths, relation, position,
             position_image_size, mapping_layers, share, shared_transforms, padding_mode.
 
@@ -72,8 +75,6 @@ class SAN(SelfAttentionNetwork, BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **attention_options: Any,
     ) -> None:
-        norm_cfg = norm_cfg or {"type": "BN", "requires_grad": True}
-        act_cfg = act_cfg or {"type": "ReLU", "inplace": True}
         if frozen_stages not in range(-1, STAGES):
             raise ValueError(f"frozen_stages must be from -1 (none) to {STAGES - 1}, got {frozen_stages!r}")
         super().__init__(
@@ -85,8 +86,8 @@ class SAN(SelfAttentionNetwork, BaseModule):
             dilations=dilations,
             out_indices=out_indices,
             with_cp=with_cp,
-            norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
-            act_layer=lambda: build_activation_layer(act_cfg),
+            norm_layer=norm_factory(norm_cfg),
+            act_layer=act_factory(act_cfg),
             **attention_options,
         )
         self.init_cfg = init_cfg
@@ -104,6 +105,44 @@ class SAN(SelfAttentionNetwork, BaseModule):
                     module.eval()
         return self
 
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """The depth of a parameter, for mmpretrain's layer-wise decay of learning rates.
+
+        The stem is 0; residual block after residual block follows, a transition with the block that it leads to, the
+        norm that ends a stage with the block before it; what comes after the backbone is last.
+
+        Args:
+            param_name: The name of the parameter in the model.
+            prefix: What the names of the backbone's parameters start with there. Defaults to nothing.
+
+        Returns:
+            The depth and the number of depths, which is the number of blocks and two.
+
+        Example:
+            >>> SAN(depth=10).get_layer_depth('backbone.stages.3.blocks.1.norm1.weight', 'backbone.')
+            (7, 12)
+        """
+        depths = sum(self.stage_blocks) + 2
+        if not param_name.startswith(prefix):
+            return depths - 1, depths
+        match = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)|(norm))?", param_name[len(prefix) :])
+        if match is None:
+            return 0, depths
+        stage = int(match[1])
+        block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
+        return 1 + sum(self.stage_blocks[:stage]) + block, depths
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Refuses the weights of another network, of which mmengine would load what fits, with a warning."""
+        there = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
+        here = list(self.state_dict())
+        if there and (found := _blocks(there)) != (wanted := _blocks(here)):
+            raise ValueError(f"the checkpoint is of another depth: {found} blocks in its stages, here {wanted}")
+        if there and (found := _has_position(there)) != _has_position(here):
+            kinds = "pairwise attention", "patchwise attention, or pairwise without position"
+            raise ValueError(f"the checkpoint is of {kinds[not found]}, and this backbone is of {kinds[found]}")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
@@ -112,3 +151,13 @@ class SAN(SelfAttentionNetwork, BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+
+def _blocks(names: Iterable[str]) -> tuple[int, ...]:
+    """How many blocks each stage has, from the names of the tensors."""
+    blocks = {match[0]: int(match[1]) for name in names if (match := re.match(r"stages\.(\d+)\.blocks\.\d+", name))}
+    return tuple(list(blocks.values()).count(stage) for stage in range(STAGES))
+
+
+def _has_position(names: Iterable[str]) -> bool:
+    return any(".attention.position." in name for name in names)

@@ -56,14 +56,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "str relation, "
       "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
-  // The whole of patchwise attention from the concatenation relation, with frozen norms, without derivatives. Maps are
-  // channels last, as the output is; parameters are float32, and count the query as a tap before the others: scale and
-  // shift (1 + taps, R), hidden_weight (1 + taps, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw), bias (taps, Cw). An
-  // output_scale and output_shift (C) are followed by a ReLU.
+  // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
+  // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),
+  // bias (taps, Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps)
+  // and 'clique' (D = taps * taps) R is 1. An output_scale and output_shift (C) are followed by a ReLU.
   library.def(
       "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor hidden_weight, "
       "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
-      "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
   // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
   // (N, C, H, W). Coefficients are float32, float64 for float64.

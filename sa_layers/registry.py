@@ -1,9 +1,11 @@
-"""Our scope in OpenMMLab's registries, the one module of the library that knows OpenMMLab.
+"""Our scope in OpenMMLab's registries; besides, only `visualize` knows OpenMMLab.
 
 mmengine imports this file by itself when a config says ``type='sa_layers.SAN'``, so configs need no ``custom_imports``.
 """
 
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="sa_layers", locations=["sa_layers.backbones"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="sa_layers", locations=["sa_layers.visualize.hook"])

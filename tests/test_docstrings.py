@@ -13,12 +13,16 @@ import sa_layers
 NAMES = [
     module.name for module in pkgutil.walk_packages(sa_layers.__path__, "sa_layers.") if "kernels" not in module.name
 ]
-NAMES += ["sa_layers.backbones.san", "sa_layers.backbones.layers"]
+NAMES += [f"sa_layers.backbones.{name}" for name in ("counterparts", "factories", "layers", "resnet", "san")]
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES)))
 def test_examples(name: str) -> None:
-    if name.startswith(("sa_layers.backbones", "sa_layers.registry")):
+    if name.startswith(("sa_layers.backbones", "sa_layers.registry")) or name.endswith((".hook", ".openmmlab")):
         pytest.importorskip("mmengine")
+    if name == "sa_layers.backbones.resnet":
+        pytest.importorskip("mmpretrain")
+    if name == "sa_layers.models.timm_registry":
+        pytest.importorskip("timm")
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

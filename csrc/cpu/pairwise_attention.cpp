@@ -2,6 +2,7 @@
 
 #include "cpu/pairwise_attention.h"
 
+#include <cstdlib>
 #include <optional>
 
 #include "cpu/binding.h"
@@ -184,10 +185,23 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
       SA_LAYERS_BEST(T, pad_weight, problem, layer, data<C>(weight), weight.stride(0), weight.stride(1), packed_weight);
       mapping.weights[layer] = packed_weight;
     }
-    torch::stable::parallel_for(0, problem.output_pixels(), problem.grain(), [&](int64_t begin, int64_t end) {
-      SA_LAYERS_BEST(T, pairwise_attention, problem, mapping, data<T>(queries), data<T>(keys), data<T>(values),
-                     mutable_data<T>(output), begin, end);
-    });
+    bool by_rows = false;
+    SA_LAYERS_BEST(T, choose_rows, problem, &by_rows);
+    const auto run = [&](int64_t tasks, int64_t grain, const auto& kernel) {
+      torch::stable::parallel_for(0, tasks, grain, kernel);
+    };
+    if (by_rows) {
+      const int64_t width = footprint.columns.output_size();
+      run(problem.output_pixels() / width, larger(4, problem.grain() / width), [&](int64_t begin, int64_t end) {
+        SA_LAYERS_BEST(T, pairwise_attention_by_rows, problem, mapping, data<T>(queries), data<T>(keys),
+                       data<T>(values), mutable_data<T>(output), begin, end);
+      });
+    } else {
+      run(problem.output_pixels(), problem.grain(), [&](int64_t begin, int64_t end) {
+        SA_LAYERS_BEST(T, pairwise_attention, problem, mapping, data<T>(queries), data<T>(keys), data<T>(values),
+                       mutable_data<T>(output), begin, end);
+      });
+    }
   });
   return torch::stable::transpose(torch::stable::transpose(output, 2, 3), 1, 2);
 }

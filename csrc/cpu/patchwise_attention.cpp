@@ -54,7 +54,7 @@ class PackedMapping {
                 const float* weight, const float* bias)
       : packed_(size(problem)) {
     const int64_t weights = problem.weight_channels, taps = problem.footprint.taps(), period = problem.hidden_period();
-    const int64_t depth = problem.relation_taps() * problem.relation_channels, tap_step = problem.tap_step();
+    const int64_t depth = problem.feature_taps() * problem.feature_channels(), tap_step = problem.tap_step();
     mapping.hidden_weight = hidden_weight, mapping.hidden_bias = hidden_bias, mapping.hidden_step = weights;
     mapping.weight = weight, mapping.bias = bias, mapping.weight_step = taps * weights;
     float* to = packed_.data();
@@ -90,13 +90,20 @@ class PackedMapping {
   // Zeros, for the columns that pad a group.
   static int64_t size(const PatchwiseAttention& problem) {
     if (problem.weight_channels % kGroupColumns == 0) return 0;
-    const int64_t depth = problem.relation_taps() * problem.relation_channels;
+    const int64_t depth = problem.feature_taps() * problem.feature_channels();
     return (depth + 1) * pad_columns(problem.weight_channels) +
            (problem.weight_channels + 1) * pad_columns(problem.footprint.taps() * problem.tap_step());
   }
 
   std::vector<float> packed_;
 };
+
+PatchwiseRelation parse_relation(const std::string& name) {
+  if (name == "concatenation") return PatchwiseRelation::kConcatenation;
+  if (name == "star") return PatchwiseRelation::kStar;
+  STD_TORCH_CHECK(name == "clique", "relation must be 'concatenation', 'star' or 'clique', got '", name, "'");
+  return PatchwiseRelation::kClique;
+}
 
 // Tiles of about 56 pixels, four blocks of the widest kernel, which keep their sums in the cache; smaller where there
 // would be none for some threads. Where pixels fill the vectors, bands of rows.
@@ -115,8 +122,8 @@ int64_t tile_pixels(const PatchwiseAttention& problem) {
 Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
                            const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
                            const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
-                           const OptionalTensor& output_shift, const Pair& kernel_size, const Pair& stride,
-                           const Pair& dilation, const std::string& padding_mode) {
+                           const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
+                           const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
   check_dims("query", query, 4);
   check_dims("value", value, 4);
   check_dims("hidden_bias", hidden_bias, 1);
@@ -125,7 +132,8 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
   check_shape("key", key, shape_of(query));
   check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
   const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
-  PatchwiseAttention problem{footprint, query.size(0), query.size(1), value.size(1), hidden_bias.size(0), 1};
+  PatchwiseAttention problem{
+      footprint, parse_relation(relation), query.size(0), query.size(1), value.size(1), hidden_bias.size(0), 1};
   STD_TORCH_CHECK(footprint.pixels() < (int64_t{1} << 30), "a map must have less than 2**30 pixels, got ",
                   footprint.pixels());
   STD_TORCH_CHECK(problem.relation_channels > 0 && problem.weight_channels > 0 && problem.channels > 0 &&
@@ -135,10 +143,9 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
   problem.tile_pixels = tile_pixels(problem);
 
   const int64_t taps = footprint.taps(), weights = problem.weight_channels;
-  const std::vector<int64_t> affine{taps + 1, problem.relation_channels};
+  const std::vector<int64_t> affine{problem.feature_taps(), problem.feature_channels()};
   const Tensor scales = parameter("scale", scale, affine, query), shifts = parameter("shift", shift, affine, query);
-  const Tensor hidden_weights =
-      parameter("hidden_weight", hidden_weight, {taps + 1, problem.relation_channels, weights}, query);
+  const Tensor hidden_weights = parameter("hidden_weight", hidden_weight, {affine[0], affine[1], weights}, query);
   const Tensor hidden_biases = parameter("hidden_bias", hidden_bias, {weights}, query);
   const Tensor all_weights = parameter("weight", weight, {weights, taps, weights}, query);
   const Tensor biases = parameter("bias", bias, {taps, weights}, query);
@@ -162,8 +169,8 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                              torch::headeronly::MemoryFormat::ChannelsLast);
   const TapSources sources(footprint);
   // A thread is worth about 50 microseconds at ten products a nanosecond.
-  const int64_t products_of_pixel =
-      weights * ((taps + 1) * problem.relation_channels + taps * weights) + taps * problem.channels;
+  const int64_t products_of_pixel = weights * (affine[0] * affine[1] + taps * weights) + taps * problem.channels +
+                                    (problem.is_product() ? affine[0] * problem.relation_channels : 0);
   const int64_t grain = larger(1, 500'000 / (products_of_pixel * problem.tile_pixels));
   dispatch("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;

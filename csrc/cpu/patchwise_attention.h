@@ -36,14 +36,26 @@ struct ChannelsLast {
   int64_t pixel_step;
 };
 
+// [query, keys]; query * key of every tap; query of every tap * key of every tap.
+enum class PatchwiseRelation { kConcatenation, kStar, kClique };
+
 struct PatchwiseAttention {
   Footprint footprint;
+  PatchwiseRelation relation;
   int64_t batch, relation_channels, channels, weight_channels, tile_pixels;
 
-  int64_t relation_taps() const { return footprint.taps() + 1; }
+  // The pixel itself and what the footprint reads.
+  int64_t sources() const { return footprint.taps() + 1; }
+  bool is_product() const { return relation != PatchwiseRelation::kConcatenation; }
+  // Of the relation: (taps + 1) * channels, taps or taps * taps.
+  int64_t feature_taps() const {
+    if (!is_product()) return footprint.taps() + 1;
+    return relation == PatchwiseRelation::kStar ? footprint.taps() : footprint.taps() * footprint.taps();
+  }
+  int64_t feature_channels() const { return is_product() ? 1 : relation_channels; }
   int64_t tiles() const { return divide_up(footprint.output_pixels(), tile_pixels); }
   // With few weights there is too little in a row of the matrices to fill a vector: pixels fill it.
-  bool has_few_weights() const { return weight_channels <= 4; }
+  bool has_few_weights() const { return weight_channels <= 4 && !is_product(); }
   // Weights of a tap, in the order of the value's channels: periodic where they divide a vector, otherwise padded.
   int64_t tap_step() const {
     return kGroupColumns % weight_channels == 0 ? weight_channels : pad_columns(weight_channels);
@@ -52,13 +64,13 @@ struct PatchwiseAttention {
   int64_t weight_panel_taps() const { return smaller(footprint.taps(), larger(1, 448 / tap_step())); }
   // Two rows of the hidden matrix share a group of columns where each would fill half of it.
   int64_t hidden_period() const {
-    return weight_channels > 4 && weight_channels <= 8 && relation_channels % 2 == 0 ? 2 : 1;
+    return weight_channels > 4 && weight_channels <= 8 && feature_channels() % 2 == 0 ? 2 : 1;
   }
 };
 
 // The mapping's affine and matrices, in float32.
 struct PatchwiseMapping {
-  const float *scale, *shift;  // (taps + 1, relation channels)
+  const float *scale, *shift;  // (feature taps, feature channels)
   const float* hidden_weight;  // rows of hidden_step, a row for every `hidden_period` channels of a tap
   const float* hidden_bias;    // one row
   int64_t hidden_step;

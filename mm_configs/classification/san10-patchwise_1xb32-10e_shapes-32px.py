@@ -29,5 +29,5 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1, save_best='accuracy/top1'))
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2, save_best='accuracy/top1'))
 randomness = dict(seed=0)

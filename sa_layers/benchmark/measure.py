@@ -58,7 +58,7 @@ def peak_memory(run: Run, device: torch.device) -> int:
     memory that a kernel takes from the C++ library (kilobytes, in ours).
 
     Example:
-        >>> peak_memory(lambda: torch.zeros(1000) + 1, torch.device("cpu"))
+        >>> peak_memory(lambda: torch.zeros(1000).neg(), torch.device("cpu"))  # two tensors of 4 bytes a number
         8000
     """
     if device.type == "cuda":
@@ -67,7 +67,8 @@ def peak_memory(run: Run, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         result = run()
     del result
     assert profile.profiler is not None

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {name: value for name, value in vars(given).items() if name in _OPTIONS and value is not None}
     try:
         networks = _one(options, given.classes) if options else _all(given.classes)
-        counted = {name: network and count(network, size) for name, network in networks.items()}
+        counted = {name: None if network is None else count(network, size) for name, network in networks.items()}
     except ValueError as error:
         parser.error(str(error))
     if given.layers:
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if complexity is not None:
                 print(name, _layer_table(complexity), sep="\n", end="\n\n")
     print(f"One image of {size[0]} x {size[1]} pixels, {given.classes} classes, evaluation.")
-    print(_network_table(counted, beside_paper=(tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)))
+    as_in_the_paper = (tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)
+    print(_network_table(counted, beside_paper=as_in_the_paper and not PAPER.keys().isdisjoint(counted)))
     print(_NOTES)
     if None in counted.values():
         print("The ResNets are torchvision's, which is not installed.")
@@ -60,8 +61,8 @@ _OPTIONS = (
 _NOTES = """
 multiply-adds: by the official code's counting (a multiply-add of a convolution counts one; relations and aggregations
 count, softmax and residual additions do not). torch: floating-point operations by torch.utils.flop_counter, two for a
-multiply-add, matrix products and convolutions only. The paper's accuracies: ImageNet validation, one crop, in percent;
-no network here has been trained by us."""
+multiply-add; convolutions, matrix products and, where the native kernels are installed, relations and aggregations.
+The paper's accuracies: ImageNet validation, one crop, in percent; no network here has been trained by us."""
 
 
 def _all(classes: int) -> Networks:

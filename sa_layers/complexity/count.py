@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..ops import backend
+from ..ops import backend, fused
+from ..ops import extension as native_extension
 from .official import multiply_adds
 
 
@@ -47,8 +48,7 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
     """Counts what one image costs in evaluation; nothing is computed, whatever the network's size.
 
     Torch's counter knows matrix products, convolutions and attention by scalar products, at two operations for a
-    multiply-add. It does not see the relations and aggregations of vector attention, which are element by element; the
-    official counting does.
+    multiply-add, and the operators of vector attention where their native kernels are installed.
 
     Args:
         network: Any module that takes one image; best made under ``torch.device('meta')``, where it takes no memory.
@@ -60,6 +60,32 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
         ((Layer(name='', kind='Conv2d', output=(1, 8, 4, 4), parameters=32, multiply_adds=512, flops=768),), 768)
     """
     network = copy.deepcopy(network).to("meta").eval()
+    # Tensors without contents (the meta device would do, but autocast does not know it), and every step of attention a
+    # module or operator of its own.
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), fused(False):
+        network.to_empty(device="cpu")
+        image = torch.empty(1, in_channels, *size)
+        outputs, costs = _official_counts(network, image)
+        flops = _torch_counts(network, image)
+    layers = tuple(
+        Layer(
+            name,
+            type(module).__name__,
+            outputs[module],
+            sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.requires_grad),
+            costs[module],
+            flops[module] - sum(flops[child] for child in module.children()),
+        )
+        for name, module in network.named_modules()
+        if module in outputs
+    )
+    return Complexity(layers, flops[network])
+
+
+def _official_counts(
+    network: nn.Module, image: Tensor
+) -> tuple[dict[nn.Module, tuple[int, ...]], dict[nn.Module, int]]:
+    """The shape of each module's output, and its cost."""
     outputs: dict[nn.Module, tuple[int, ...]] = {}
     costs: dict[nn.Module, int] = {}
 
@@ -70,29 +96,22 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
 
     hooks = [module.register_forward_hook(record) for module in network.modules()]
     try:
-        # tensors without contents; not simply on the meta device, which autocast does not know
-        with (
-            FakeTensorMode(allow_non_fake_inputs=True),
-            backend("torch"),
-            torch.no_grad(),
-            FlopCounterMode(display=False) as counter,
-        ):
-            network.to_empty(device="cpu")
-            network(torch.empty(1, in_channels, *size))
+        with backend("torch"):
+            network(image)
     finally:
         for hook in hooks:
             hook.remove()
-    flops = {name: sum(operators.values()) for name, operators in counter.get_flop_counts().items()}
-    layers = tuple(
-        Layer(
-            name,
-            type(module).__name__,
-            outputs[module],
-            sum(parameter.numel() for parameter in module.parameters(recurse=False) if parameter.requires_grad),
-            costs[module],
-            flops.get(".".join(filter(None, (type(network).__name__, name))), 0) if not list(module.children()) else 0,
-        )
-        for name, module in network.named_modules()
-        if module in outputs
-    )
-    return Complexity(layers, counter.get_total_flops())
+    return outputs, costs
+
+
+def _torch_counts(network: nn.Module, image: Tensor) -> dict[nn.Module, int]:
+    """The operations in each module, with those of its children."""
+    with backend("native" if native_extension.is_available() else "torch"), FlopCounterMode(display=False) as counter:
+        network(image)
+    root, counts = type(network).__name__, counter.get_flop_counts()
+    totals: dict[nn.Module, int] = {}
+    for name, module in reversed(list(network.named_modules())):  # children before parents
+        counted = counts.get(f"{root}.{name}" if name else root)
+        # a list of modules is never called itself
+        totals[module] = sum(counted.values()) if counted else sum(totals[child] for child in module.children())
+    return totals

@@ -48,9 +48,10 @@ class PairwiseSelfAttention(SelfAttention):
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> PositionEncoding | None:
         """The encoding that is concatenated to the relation."""
-        if position is None:
-            return super().make_position(position, size)
-        return PositionEncoding(position, size)
+        if position is not None:
+            return PositionEncoding(position, size)
+        super().make_position(position, size)
+        return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""
@@ -59,25 +60,27 @@ class PairwiseSelfAttention(SelfAttention):
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         return relation + position, channels, self.weight_channels
 
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""
+        kernel_size, *geometry = self.footprint
+        return pairwise_relation(query, key, kernel_size, self.relation, *geometry)
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ with its position encoding, and γ: the logits of the softmax."""
+        relation = self.relate(query, key)
+        if self.position is not None:
+            position = self.position(query, *self.footprint)
+            relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
+        return self.mapping(relation)
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (stride, dilation, padding_mode)
         if self.why_not_fused(query, key, value) is None:
-            scale, shift, *layers = self._folded(self._tensors_of_attention())
-            position = None
-            if isinstance(self.position, PositionEncoding):
-                *layers, here, there = layers
-                position = PairPosition(here, there, self.position.size)
-            mapping = Mapping(scale, shift, layers[::2], layers[1::2])
-            return pairwise_attention(
-                query, key, value, mapping, kernel_size, self.relation, *geometry, position=position, epilogue=epilogue
-            )
-        relation = pairwise_relation(query, key, kernel_size, self.relation, *geometry)
-        if self.position is not None:
-            encoded = self.position(query, kernel_size, *geometry)
-            relation = torch.cat([relation, encoded.expand(len(relation), -1, -1, -1)], dim=1)
-        return conclude(softmax_aggregation(value, self.mapping(relation), kernel_size, *geometry), epilogue)
+            return self._attend_fused(query, key, value, epilogue)
+        return conclude(softmax_aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
+
+    def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
+        return super().weights(features).softmax(2)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None.
@@ -87,6 +90,8 @@ class PairwiseSelfAttention(SelfAttention):
             >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
             'mapping.0 is in training mode'
         """
+        if overridden := self.overrides(PairwiseSelfAttention):
+            return f"{type(self).__name__} has {overridden} of its own"
         if query.device.type != "cpu":
             return f"the fused operator of pairwise attention was not built for {query.device.type}"
         if self.position is not None:
@@ -97,6 +102,18 @@ class PairwiseSelfAttention(SelfAttention):
                 return "a hook watches the position encoding"
         refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
         return refusal or why_not_fused([query, key, value, *self._tensors_of_attention()])
+
+    def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None) -> Tensor:
+        scale, shift, *layers = self._folded(self._tensors_of_attention())
+        position = None
+        if isinstance(self.position, PositionEncoding):
+            *layers, here, there = layers
+            position = PairPosition(here, there, self.position.size)
+        mapping = Mapping(scale, shift, layers[::2], layers[1::2])
+        kernel_size, *geometry = self.footprint
+        return pairwise_attention(
+            query, key, value, mapping, kernel_size, self.relation, *geometry, position=position, epilogue=epilogue
+        )
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""

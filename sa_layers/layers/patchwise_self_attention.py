@@ -57,24 +57,30 @@ class PatchwiseSelfAttention(SelfAttention):
         widths = {"concatenation": (taps + 1) * self.relation_channels, "star": taps, "clique": taps * taps}
         return widths[self.relation], self.weight_channels, taps * self.weight_channels
 
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ: (N, D, 1, Ho * Wo), the features of every footprint. A new relation overrides it."""
+        kernel_size, *geometry = self.footprint
+        return patchwise_relation(query, key, kernel_size, self.relation, *geometry)
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ and γ: the weights of all taps."""
+        weight = self.mapping(self.relate(query, key))
+        return weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ and the aggregation."""
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (stride, dilation, padding_mode)
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
-            scale, shift = epilogue or (None, None)
+            kernel_size, *geometry = self.footprint
             return patchwise_attention(
-                query, key, value, mapping, kernel_size, *geometry, output_scale=scale, output_shift=shift
+                query, key, value, mapping, kernel_size, self.relation, *geometry, epilogue=epilogue
             )
-        relation = patchwise_relation(query, key, kernel_size, self.relation, *geometry)
-        weight = self.mapping(relation).flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
-        return conclude(aggregation(value, weight, kernel_size, *geometry), epilogue)
+        return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
-        if self.relation != "concatenation":
-            return f"there is no fused operator for the relation {self.relation!r}"
+        if overridden := self.overrides(PatchwiseSelfAttention):
+            return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
         if not has_kernel(query.device):
@@ -82,12 +88,14 @@ class PatchwiseSelfAttention(SelfAttention):
         return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
 
     def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The mapping as :func:`patchwise_attention` takes it, the query before the taps."""
+        """The mapping as :func:`patchwise_attention` takes it."""
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
         scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping, *tensors)
 
         def by_tap(tensor: Tensor) -> Tensor:
-            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R)."""
+            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R); (M, D) -> (M, D, 1)."""
+            if self.relation != "concatenation":
+                return tensor.unsqueeze(2)
             query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
             return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
 

@@ -38,10 +38,10 @@ class PositionEncoding(nn.Module):
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)} or None, got {position!r}")
-        if size is not None and min(size := pair(size, "position_size")) < 2:
-            raise ValueError(f"position_size must be at least 2, got {size}")
         self.position = position
-        self.size = size
+        self.size = None if size is None else pair(size, "position_size")
+        if self.size is not None and min(self.size) < 2:
+            raise ValueError(f"position_size must be at least 2, got {size!r}")
         self.channels = 2 if position == "relative" else 4
         # (horizontal, vertical) -> p; the bias cancels in p_i - p_j but belongs to the official checkpoints
         self.transform = nn.Conv2d(2, 2, 1)

@@ -125,12 +125,27 @@ class SelfAttention(FoldingModule):
         """Input, hidden and output channels of the mapping γ."""
         raise NotImplementedError
 
+    def relate(self, query: Tensor, key: Tensor) -> Tensor:
+        """δ(query, key), what the mapping takes."""
+        raise NotImplementedError
+
+    def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
+        """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo); of a pairwise layer the logits of its softmax."""
+        raise NotImplementedError
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """Weights from query and key, and the aggregation of value with them.
 
         In evaluation the norm and the ReLU that follow may come along, as ``epilogue``.
         """
         raise NotImplementedError
+
+    def overrides(self, layer: type[SelfAttention]) -> str | None:
+        """The method in which a subclass computes something else than ``layer``, so that no operator stands for it."""
+        for name in ("relate", "map_relation", "weights"):
+            if getattr(type(self), name) is not getattr(layer, name):
+                return name
+        return None
 
     def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
         """The parameters of :meth:`attend` as the fused operator takes them."""
@@ -139,6 +154,32 @@ class SelfAttention(FoldingModule):
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         return self.attend(*self.transform(features))
+
+    def weights(self, features: Tensor) -> Tensor:
+        """The attention weights: what every footprint multiplies its pixels by.
+
+        Of a pairwise layer, after the softmax: positive, summing to 1 over the footprint. Of a patchwise layer of
+        either sign. Output channel c uses weight channel ``c % Cw``; taps are numbered row by row.
+
+        Args:
+            features: (N, in_channels, H, W), what the layer itself is called with.
+
+        Returns:
+            (N, Cw, Kh * Kw, Ho, Wo) with ``Cw = out_channels / share`` and ``Ho = ceil(H / stride)``, differentiable.
+            In training mode the norms of the mapping use, and count, the batch's statistics, as in :meth:`forward`.
+
+        Example:
+            >>> import torch
+            >>> from sa_layers.layers import PairwiseSelfAttention
+            >>> weights = PairwiseSelfAttention(64, 64, kernel_size=7).weights(torch.randn(1, 64, 14, 14))
+            >>> weights.shape
+            torch.Size([1, 8, 49, 14, 14])
+            >>> bool((weights.sum(2) - 1).abs().max() < 1e-5)
+            True
+        """
+        query, key, _ = self.transform(features)
+        size = self.footprint.output_size(features.shape[-2], features.shape[-1])
+        return self.map_relation(query, key).unflatten(-1, size)
 
     def transform(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """φ(x), ψ(x), β(x): query, key and value."""

@@ -1,5 +1,6 @@
 """Whole networks in plain torch, for use without OpenMMLab."""
 
+from .self_attention_classifier import SelfAttentionClassifier
 from .self_attention_network import SelfAttentionNetwork
 
-__all__ = ["SelfAttentionNetwork"]
+__all__ = ["SelfAttentionClassifier", "SelfAttentionNetwork"]

@@ -89,6 +89,7 @@ class SelfAttentionNetwork(FoldingModule):
             if not isinstance(values, Sequence) or len(values) != STAGES:
                 raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {values!r}")
         self.attention = attention
+        self.stage_blocks = blocks
         self.out_indices = self._stage_indices(out_indices)
         self.out_channels = tuple(widths[index] for index in self.out_indices)
         self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())

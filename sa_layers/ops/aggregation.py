@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backend import choose
+from .aggregation_by_rows import aggregation_by_rows
+from .backend import choose, is_exporting
 from .by_reference import by_reference
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -50,6 +51,7 @@ def aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, weight=weight)
     value, weight = autocast(value, weight)
     check_aggregation(value, weight, "weight", footprint)
     chosen = choose(value.device)
@@ -76,6 +78,8 @@ def check_aggregation(value: Tensor, weight: Tensor, name: str, footprint: Footp
 
 def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
     """The same sum, tap after tap, in plain torch."""
+    if is_exporting():
+        return aggregation_by_rows(value, weight, footprint)
     output_size = footprint.output_size(value.shape[2], value.shape[3])
     accumulate = torch.promote_types(value.dtype, torch.float32)
     # (N, C / Cw, Cw, H, W) against (N, 1, Cw, K*K, Ho, Wo): the interleaved sharing is a broadcast

@@ -79,11 +79,6 @@ def decide(device: torch.device) -> str:
     return "torch"
 
 
-def is_exporting() -> bool:
-    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
-    return torch.compiler._is_exporting_flag
-
-
 def why_not(name: str, device: torch.device) -> str | None:
     """One sentence on what keeps a backend from serving ``device``, or None.
 
@@ -92,6 +87,11 @@ def why_not(name: str, device: torch.device) -> str | None:
         device: Where the tensors are.
     """
     return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
+    return torch.compiler._is_exporting_flag
 
 
 def why_not_native(device: torch.device) -> str | None:

@@ -8,10 +8,16 @@ from torch import Tensor
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def check_tensors(**operands: Tensor) -> None:
+    """Operands, by their arguments' names, must be tensors: asked before anything is asked of them."""
+    for name, operand in operands.items():
+        if not isinstance(operand, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(operand).__name__}")
+
+
 def check_map(tensor: Tensor, name: str) -> None:
     """A map of features: (N, C, H, W), floating point, at least one pixel."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    check_tensors(**{name: tensor})
     if tensor.ndim != 4:
         raise ValueError(f"{name} must have the shape (N, C, H, W), got {tuple(tensor.shape)}")
     if tensor.dtype not in DTYPES:
@@ -54,7 +60,7 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     The kernels accumulate in float32 whatever the dtype. float64 is left alone, as torch's own operators leave it.
     """
     device_type = tensors[0].device.type
-    if not torch.is_autocast_enabled(device_type):
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # of meta, torch refuses to say
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

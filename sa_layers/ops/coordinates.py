@@ -21,15 +21,16 @@ def coordinates(features: Tensor, size: tuple[int, int] | None = None) -> Tensor
     """
     height, width = features.shape[-2:]
     rows, columns = (None, None) if size is None else size
-    horizontal = _axis(width, columns, features).view(1, width).expand(height, width)
-    vertical = _axis(height, rows, features).view(height, 1).expand(height, width)
+    horizontal = _axis(width, columns, features).unsqueeze(0).expand(height, width)
+    vertical = _axis(height, rows, features).unsqueeze(1).expand(height, width)
     return torch.stack([horizontal, vertical]).unsqueeze(0)
 
 
 def _axis(length: int, size: int | None, features: Tensor) -> Tensor:
-    dtype, device = features.dtype, features.device
+    # Counted, since torch.export would fix linspace to the size of its example; in float32, since half precision has no
+    # exact numbers for the pixels of a large map.
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    steps = torch.arange(length, dtype=dtype, device=features.device)
     if size is None:
-        return torch.linspace(-1, 1, length, dtype=dtype, device=device)
-    # half precision has no exact numbers for the pixels of a large map
-    steps = torch.arange(length, dtype=torch.promote_types(dtype, torch.float32), device=device) - (length - 1) / 2
-    return (steps * (2 / (size - 1))).to(dtype)
+        return (steps * 2 / max(length - 1, 1) - 1).to(features.dtype)
+    return ((steps - (length - 1) / 2) * (2 / (size - 1))).to(features.dtype)

@@ -47,7 +47,7 @@ def why_not_cuda() -> str | None:
 def _load() -> str | None:
     if os.environ.get("SA_LAYERS_KERNELS", "").lower() == "off":
         return "the native kernels are switched off by SA_LAYERS_KERNELS=off"
-    library, info = _PACKAGE / "kernels.so", _build_info()
+    library, info = _PACKAGE / "kernels.so", build_info()
     if not library.is_file():
         if reason := info.get("reason"):
             return f"the native kernels were not compiled, since {reason}; {_HOW}"
@@ -68,7 +68,7 @@ def _load() -> str | None:
 def _load_cuda() -> str | None:
     library = _PACKAGE / "kernels_cuda.so"
     if not library.is_file():
-        reason = _build_info().get("cuda_reason") or f"{library} does not exist"
+        reason = build_info().get("cuda_reason") or f"{library} does not exist"
         return f"the CUDA kernels were not compiled, since {reason}; {_HOW}"
     try:
         torch.ops.load_library(str(library))
@@ -77,7 +77,7 @@ def _load_cuda() -> str | None:
     return None
 
 
-def _build_info() -> dict[str, object]:
+def build_info() -> dict[str, object]:
     """What setup.py recorded about the build; empty for a source tree in which it never ran."""
     try:
         info = json.loads((_PACKAGE / "build_info.json").read_text())

@@ -51,6 +51,13 @@ def _relation_gradient_flops(grad: Shape, other: Shape, relation: str, *_: Any, 
     return _RELATION_GRADIENT_FLOPS[relation] * prod(other[:2]) * grad[2] * grad[3]
 
 
+def _attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any) -> int:
+    """Relation, the linear layers of the mapping, aggregation; neither positions nor the epilogue."""
+    _, _, weights, _, _, _, _, _, _, relation, kernel_size, *_ = rest
+    pairs = out_shape[0] * out_shape[2] * out_shape[3] * prod(kernel_size)
+    return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
+
+
 FORMULAS: dict[str, Callable[..., int]] = {
     "aggregation": aggregation_flops,
     "aggregation_value_gradient": aggregation_flops,
@@ -61,6 +68,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation": relation_flops,
     "pairwise_relation_query_gradient": _relation_gradient_flops,
     "pairwise_relation_key_gradient": _relation_gradient_flops,
+    "pairwise_attention": _attention_flops,
 }
 
 if extension.is_available():

@@ -111,8 +111,9 @@ def bounce(size: int, padding: int, device: torch.device) -> Tensor:
         >>> bounce(3, 4, torch.device("cpu")).tolist()
         [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
-    period = max(2 * (size - 1), 1)
-    index = torch.arange(-padding, size + padding, device=device).remainder(period)
+    index = torch.arange(-padding, size + padding, device=device)
+    period = index.new_full((), max(2 * (size - 1), 1))  # a tensor: ONNX has no remainder by a number known at run time
+    index = index.remainder(period)
     return torch.minimum(index, period - index)
 
 

@@ -21,6 +21,7 @@ def native_operator(
     fake: Callable[..., Any],
     setup_context: Callable[[Any, tuple, Any], None],
     backward: Callable[..., tuple],
+    tangent: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Makes ``torch.ops.sa_layers.<name>`` differentiable and returns the function that calls it.
 
@@ -29,6 +30,8 @@ def native_operator(
         fake: Allocates the outputs for given inputs, with the shapes and strides of the kernel's.
         setup_context: Saves from (inputs, output) what ``backward`` needs.
         backward: Gradients of the inputs from gradients of the outputs, itself made of differentiable operators.
+        tangent: For forward-mode differentiation, what the outputs change by: a function of the two tensors, what
+            these change by, and the other inputs. Defaults to None, for an operator that is a product of its tensors.
 
     Returns:
         A function of the schema's positional arguments.
@@ -48,13 +51,25 @@ def native_operator(
             return outputs.unflatten(0, (info.batch_size, -1)), 0
         return tuple(item.unflatten(0, (info.batch_size, -1)) for item in outputs), (0,) * len(outputs)
 
+    def setup(ctx: Any, inputs: tuple, output: Any) -> None:
+        setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:2])
+        ctx.rest = inputs[2:]
+
+    def jvp(ctx: Any, *changes: Any) -> Any:
+        return (tangent or product_tangent)(*ctx.saved_tensors, *changes[:2], *ctx.rest)
+
+    def product_tangent(first: Tensor, second: Tensor, first_change: Tensor, second_change: Tensor, *rest: Any) -> Any:
+        return call(first_change, second, *rest) + call(first, second_change, *rest)
+
     function: Any = type(
         name,
         (torch.autograd.Function,),
         {
             "forward": staticmethod(lambda *inputs: overload(*inputs)),
-            "setup_context": staticmethod(setup_context),
+            "setup_context": staticmethod(setup),
             "backward": staticmethod(backward),
+            "jvp": staticmethod(jvp),
             "vmap": staticmethod(vmap),
         },
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backend import choose
 from .by_reference import by_reference
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_operator
 
@@ -60,6 +60,7 @@ def pairwise_relation(
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     if relation not in PAIRWISE_RELATIONS:
         raise ValueError(f"relation must be one of {', '.join(PAIRWISE_RELATIONS)}, got {relation!r}")
+    check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
@@ -139,10 +140,33 @@ def _backward_gradient(ctx: Any, grad_gradient: Tensor, *, of_query: bool) -> tu
     return grad_of_grad, grad_of_other, *(None,) * 7
 
 
-native_relation = native_operator("pairwise_relation", _fake_relation, _setup_relation, _backward_relation)
-native_query_gradient = native_operator(
-    "pairwise_relation_query_gradient", _fake_gradient, _setup_gradient, partial(_backward_gradient, of_query=True)
+def _tangent_relation(
+    query: Tensor, key: Tensor, query_change: Tensor, key_change: Tensor, relation: str, *footprint: Any
+) -> Tensor:
+    if relation not in _PRODUCTS:
+        return native_relation(query_change, key_change, relation, *footprint)
+    by_query = native_relation(query_change, key, relation, *footprint)
+    return by_query + native_relation(query, key_change, relation, *footprint)
+
+
+def _tangent_gradient(
+    grad: Tensor, other: Tensor, grad_change: Tensor, other_change: Tensor, relation: str, *rest: Any, of_query: bool
+) -> Tensor:
+    gradient = native_query_gradient if of_query else native_key_gradient
+    change = gradient(grad_change, other, relation, *rest)
+    return change + gradient(grad, other_change, relation, *rest) if relation in _PRODUCTS else change
+
+
+native_relation = native_operator(
+    "pairwise_relation", _fake_relation, _setup_relation, _backward_relation, _tangent_relation
 )
-native_key_gradient = native_operator(
-    "pairwise_relation_key_gradient", _fake_gradient, _setup_gradient, partial(_backward_gradient, of_query=False)
+native_query_gradient, native_key_gradient = (
+    native_operator(
+        f"pairwise_relation_{operand}_gradient",
+        _fake_gradient,
+        _setup_gradient,
+        partial(_backward_gradient, of_query=operand == "query"),
+        partial(_tangent_gradient, of_query=operand == "query"),
+    )
+    for operand in ("query", "key")
 )

@@ -12,17 +12,20 @@ from .aggregation import aggregation_in_torch
 from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape
 from .footprint import Footprint, IntOrPair
+from .pairwise_attention import Epilogue
+from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
 
 class PatchwiseMapping(NamedTuple):
     """A mapping γ of two linear layers whose norms are frozen, hence affine: all float32.
 
-    The query counts as a tap before those of the footprint: index 0 of ``1 + taps``.
+    (D, E) are (1 + taps, R) for the relation 'concatenation', the query before the taps of the footprint. They are
+    (taps, 1) for 'star' and (taps * taps, 1) for 'clique', pair by pair as in :func:`patchwise_relation`.
 
     Attributes:
-        scale: s of the first norm, (1 + taps, R).
-        shift: t of the first norm, (1 + taps, R).
-        hidden_weight: W_1, the first linear layer with the second norm's scale, (1 + taps, R, Cw).
+        scale: s of the first norm, (D, E).
+        shift: t of the first norm, (D, E).
+        hidden_weight: W_1, the first linear layer with the second norm's scale, (D, E, Cw).
         hidden_bias: b_1, the second norm's shift, (Cw,).
         weight: W_2, from hidden channels to the weights of each tap, (Cw, taps, Cw).
         bias: b_2, (taps, Cw).
@@ -42,21 +45,22 @@ def patchwise_attention(
     value: Tensor,
     mapping: PatchwiseMapping,
     kernel_size: IntOrPair,
+    relation: str = "concatenation",
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
     *,
-    output_scale: Tensor | None = None,
-    output_shift: Tensor | None = None,
+    epilogue: Epilogue | None = None,
 ) -> Tensor:
-    r"""Attends to every footprint as a whole, from the concatenation of what it holds.
+    r"""Attends to every footprint as a whole.
 
     .. math::
-        h_i &= \operatorname{relu}(b_1 + W_1 \operatorname{relu}(s \odot [\varphi_i, [\psi_j]_{j \in R(i)}] + t)) \\
+        h_i &= \operatorname{relu}(b_1 + W_1 \operatorname{relu}(s \odot \delta_{R(i)} + t)) \\
         y_i &= \sum_{j \in R(i)} (b_2 + W_2 h_i)_j \odot \beta_j
 
-    Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`s, t` are the first norm, the
-    second is part of :math:`W_1, b_1`. Neither the relation nor the weights are ever written to memory as a whole.
+    Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`\delta` is the relation,
+    :math:`s, t` the first norm, and the second is part of :math:`W_1, b_1`. Neither the relation nor the weights are
+    ever written to memory as a whole.
 
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels.
@@ -64,12 +68,11 @@ def patchwise_attention(
         value: β, (N, C, H, W), dtype and device of ``query``.
         mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
+        relation: δ, 'concatenation' (default), 'star' or 'clique'; see :func:`patchwise_relation`.
         stride: Pixels between footprints. Defaults to 1.
         dilation: Pixels between taps. Defaults to 1.
         padding_mode: 'reflect' (default) or 'zeros' beyond the border.
-        output_scale: With ``output_shift``, (C,), float32: the output is ``relu(output_scale * y + output_shift)``, a
-            norm and its activation behind the attention. Defaults to None, for y itself.
-        output_shift: See ``output_scale``.
+        epilogue: A scale, a shift and a ReLU for the output, or None (default).
 
     Returns:
         (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``, in channels-last memory. Channel c uses weight ``c % Cw``; half
@@ -89,15 +92,15 @@ def patchwise_attention(
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     query, key, value = autocast(query, key, value)
-    check_patchwise_attention(query, key, value, mapping, output_scale, output_shift, footprint)
-    arguments = (query, key, value, *mapping, output_scale, output_shift)
+    check_patchwise_attention(query, key, value, mapping, epilogue, footprint, relation)
+    arguments = (query, key, value, *mapping, *(epilogue or (None, None)))
     needs_gradient = torch.is_grad_enabled() and any(
         argument is not None and argument.requires_grad for argument in arguments
     )
-    device = query.device
+    device, (kernel, *geometry) = query.device, footprint
     if not needs_gradient and query.dtype != torch.float64 and choose(device) == "native" and has_kernel(device):
-        return torch.ops.sa_layers.patchwise_attention(*arguments, *footprint)
-    return patchwise_attention_in_torch(query, key, value, mapping, output_scale, output_shift, footprint)
+        return torch.ops.sa_layers.patchwise_attention(*arguments, kernel, relation, *geometry)
+    return patchwise_attention_in_torch(query, key, value, mapping, epilogue, footprint, relation)
 
 
 def has_kernel(device: torch.device) -> bool:
@@ -110,11 +113,13 @@ def check_patchwise_attention(
     key: Tensor,
     value: Tensor,
     mapping: PatchwiseMapping,
-    output_scale: Tensor | None,
-    output_shift: Tensor | None,
+    epilogue: Epilogue | None,
     footprint: Footprint,
+    relation: str,
 ) -> None:
     """Refuses operands that do not fit."""
+    if relation not in PATCHWISE_RELATIONS:
+        raise ValueError(f"relation must be one of {', '.join(PATCHWISE_RELATIONS)}, got {relation!r}")
     check_map(query, "query")
     check_map(value, "value")
     batch, channels, height, width = query.shape
@@ -128,14 +133,19 @@ def check_patchwise_attention(
         raise ValueError(
             f"hidden_bias must have a size that divides the channels of value ({value.shape[1]}), got {weights}"
         )
-    if (output_scale is None) != (output_shift is None):
-        raise ValueError("output_scale and output_shift must be given together")
-    affine, hidden = (1 + taps, channels), (1 + taps, channels, weights)
-    shapes: list[tuple[int, ...]] = [affine, affine, hidden, (weights,), (weights, taps, weights), (taps, weights)]
+    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
+    shapes: list[tuple[int, ...]] = [
+        affine,
+        affine,
+        (*affine, weights),
+        (weights,),
+        (weights, taps, weights),
+        (taps, weights),
+    ]
     named = list(zip(mapping._fields, mapping, shapes, strict=True))
-    if output_scale is not None and output_shift is not None:
+    if epilogue is not None:
         size = (value.shape[1],)
-        named += [("output_scale", output_scale, size), ("output_shift", output_shift, size)]
+        named += [("epilogue.scale", epilogue.scale, size), ("epilogue.shift", epilogue.shift, size)]
     dtype = torch.promote_types(query.dtype, torch.float32)
     for name, parameter, shape in named:
         if parameter.shape != shape:
@@ -151,26 +161,33 @@ def patchwise_attention_in_torch(
     key: Tensor,
     value: Tensor,
     mapping: PatchwiseMapping,
-    output_scale: Tensor | None,
-    output_shift: Tensor | None,
+    epilogue: Epilogue | None,
     footprint: Footprint,
+    relation: str,
 ) -> Tensor:
     """The same attention in plain torch, one operation after the other."""
     accumulate = torch.promote_types(query.dtype, torch.float32)
-    centres = footprint.centre(query.to(accumulate)).flatten(2).unsqueeze(2)
     scale, shift, hidden_weight, hidden_bias, weight, bias = mapping
-    relation = torch.cat([centres, footprint.unfold(key.to(accumulate))], dim=2)  # (N, R, 1 + taps, Ho * Wo)
-    activated = torch.relu(relation * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
-    hidden = torch.relu(torch.einsum("nrtp,trh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
+    kernel_size, stride, dilation, padding_mode = footprint
+    features = patchwise_relation(
+        query.to(accumulate), key.to(accumulate), kernel_size, relation, stride, dilation, padding_mode
+    ).squeeze(2)
+    if relation == "concatenation":  # (N, R + R * taps, Ho * Wo), channel by channel -> (N, R, 1 + taps, Ho * Wo)
+        centres, keys = features[:, : query.shape[1]], features[:, query.shape[1] :]
+        features = torch.cat([centres.unsqueeze(2), keys.unflatten(1, (-1, footprint.taps))], dim=2)
+    else:
+        features = features.unsqueeze(1)
+    activated = torch.relu(features * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
+    hidden = torch.relu(torch.einsum("nedp,deh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
     weights = torch.einsum("nhp,htw->nwtp", hidden, weight) + bias.t().unsqueeze(-1)
     output = aggregation_in_torch(value.to(accumulate), weights, footprint)
-    if output_scale is not None and output_shift is not None:
-        output = torch.relu(output * output_scale.view(-1, 1, 1) + output_shift.view(-1, 1, 1))
+    if epilogue is not None:
+        output = torch.relu(output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1))
     return output.to(value.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
-    stride = arguments[9]
+    stride = arguments[10]
     height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
     size = (value.shape[0], value.shape[1], height, width)
     return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)

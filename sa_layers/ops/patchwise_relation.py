@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .backend import decide
 from .by_reference import by_reference
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .pairwise_relation import pairwise_relation
 
@@ -58,6 +58,7 @@ def patchwise_relation(
         raise ValueError(f"relation must be one of {', '.join(PATCHWISE_RELATIONS)}, got {relation!r}")
     if relation == "star":
         return pairwise_relation(query, key, kernel_size, "dot", stride, dilation, padding_mode).transpose(1, 2)
+    check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")

@@ -7,10 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .aggregation import aggregation_in_torch, check_aggregation, native_value_gradient, native_weight_gradient
+from .aggregation import (
+    aggregation_in_torch,
+    check_aggregation,
+    native_aggregation,
+    native_value_gradient,
+    native_weight_gradient,
+)
 from .backend import choose
 from .by_reference import by_reference
-from .checks import autocast
+from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair
 from .native import native_gradient, native_operator
 
@@ -48,6 +54,7 @@ def softmax_aggregation(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(value=value, logits=logits)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
     chosen = choose(value.device)
@@ -100,6 +107,15 @@ def _backward_softmax_aggregation(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
     return grad_value, grad_logits, *(None,) * 4
 
 
+def _tangent_softmax_aggregation(
+    value: Tensor, logits: Tensor, value_change: Tensor, logits_change: Tensor, *footprint: Any
+) -> tuple[Tensor, None]:
+    weight = _softmax(logits)
+    weight_change = weight * (logits_change - (weight * logits_change).sum(2, keepdim=True))
+    by_value = native_aggregation(value_change, weight, *footprint)
+    return by_value + native_aggregation(value, weight_change, *footprint), None
+
+
 def _fake_value_gradient(grad: Tensor, logits: Tensor, logsumexp: Tensor, height: int, width: int, *_: Any) -> Tensor:
     return grad.new_empty(grad.shape[0], grad.shape[1], height, width)
 
@@ -111,5 +127,9 @@ def _fake_logits_gradient(grad: Tensor, value: Tensor, logits: Tensor, *_: Any) 
 _value_gradient = native_gradient("softmax_aggregation_value_gradient", _fake_value_gradient)
 _logits_gradient = native_gradient("softmax_aggregation_logits_gradient", _fake_logits_gradient)
 native_softmax_aggregation = native_operator(
-    "softmax_aggregation", _fake_softmax_aggregation, _setup_softmax_aggregation, _backward_softmax_aggregation
+    "softmax_aggregation",
+    _fake_softmax_aggregation,
+    _setup_softmax_aggregation,
+    _backward_softmax_aggregation,
+    _tangent_softmax_aggregation,
 )

@@ -214,3 +214,54 @@ def test_copies(image: torch.Tensor) -> None:
     for other in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
         assert torch.equal(other(image)[0], backbone(image)[0])
         assert not other.train().stem.training
+
+
+def test_layer_depths() -> None:
+    """Stem, blocks with the transitions before and the norms after them, and what is not the backbone's."""
+    backbone = small()
+    expected = {
+        "stem.0.weight": 0,
+        "stem.1.bias": 0,
+        "stages.0.transition.weight": 1,
+        "stages.0.blocks.0.attention.mapping.2.weight": 1,
+        "stages.0.norm.weight": 1,
+        "stages.2.transition.weight": 3,
+        "stages.2.blocks.1.norm1.weight": 4,
+        "stages.2.norm.bias": 4,
+        "stages.4.norm.bias": 6,
+    }
+    assert {name: backbone.get_layer_depth(name) for name in expected} == {
+        name: (depth, 8) for name, depth in expected.items()
+    }
+    assert backbone.get_layer_depth("backbone.stages.4.norm.bias", "backbone.") == (6, 8)
+    assert backbone.get_layer_depth("head.fc.weight", "backbone.") == (7, 8)
+    depths = [backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters()]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(7))
+
+
+def test_layer_wise_learning_rates() -> None:
+    """As mmpretrain's optimizer constructor asks for them, through its classifier."""
+    pytest.importorskip("mmpretrain")
+    from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
+    from mmpretrain.models import ImageClassifier
+
+    head = {"type": "LinearClsHead", "num_classes": 3, "in_channels": 96}
+    model = ImageClassifier(small(), neck={"type": "GlobalAveragePooling"}, head=head)
+    constructor = LearningRateDecayOptimWrapperConstructor(
+        {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 1.0, "weight_decay": 0.1}},
+        {"layer_decay_rate": 0.5},
+    )
+    groups = {group["param_name"]: group["lr"] for group in constructor(model).optimizer.param_groups}
+    assert groups["head.fc.weight"] == 1
+    assert groups["backbone.stages.4.blocks.0.norm1.weight"] == 0.5
+    assert groups["backbone.stages.4.norm.weight"] == 0.5
+    assert groups["backbone.stages.2.blocks.0.norm1.weight"] == 0.5**4
+    assert groups["backbone.stem.0.weight"] == 0.5**7
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+
+
+def test_position_image_size() -> None:
+    """By config: positions at the scale of the images of pre-training."""
+    backbone = small(position_image_size=224)
+    assert [stage.blocks[0].attention.position.size for stage in backbone.stages][1:4] == [(56, 56), (28, 28), (14, 14)]

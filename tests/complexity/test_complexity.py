@@ -14,7 +14,7 @@ from sa_layers.complexity.__main__ import main
 from sa_layers.complexity.networks import san
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
 from sa_layers.models import SelfAttentionNetwork
-from sa_layers.ops import backend
+from sa_layers.ops import fused
 
 # Parameters and multiply-adds of the official networks, recounted by the official code's rules.
 OFFICIAL = {
@@ -68,9 +68,10 @@ def test_torch_counts_the_same_on_numbers(attention: str) -> None:
         assert torch.equal(values, before[name][0])
         assert values.device == before[name][1]
     assert network.training
-    with backend("torch"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), fused(False), FlopCounterMode(display=False) as counter:
         network.eval()(torch.randn(1, 3, 64, 32))
     assert complexity.flops == counter.get_total_flops() > 0
+    assert sum(layer.flops for layer in complexity.layers) == complexity.flops
 
 
 ATTENTIONS: list[tuple[type[nn.Module], dict[str, Any], int]] = [

@@ -138,6 +138,19 @@ def test_kernels_run_on_the_operands_device() -> None:
     assert torch.equal(output.to("cuda:0"), expected)
 
 
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < 20e9, reason="20 GB of GPU memory are not free"
+)
+def test_offsets_beyond_32_bits() -> None:
+    """A weight of more than 2^31 elements: its last corner is that of a small map."""
+    side = 15_500
+    value = torch.randn(1, 1, side, side, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(1, 1, 9, side * side, device="cuda", dtype=torch.bfloat16)
+    corner = weight.unflatten(3, (side, side))[..., -9:, -9:].flatten(3)
+    expected = aggregation(value[..., -9:, -9:], corner, 3)[..., 1:, 1:]
+    torch.testing.assert_close(aggregation(value, weight, 3)[..., -8:, -8:], expected, rtol=2e-2, atol=2e-2)
+
+
 def test_autocast() -> None:
     value, weight, footprint = operands(GEOMETRIES[1], torch.float32)
     with torch.autocast("cuda", torch.bfloat16):

@@ -66,7 +66,7 @@ def test_half_precision_on_a_large_map() -> None:
 @pytest.mark.parametrize(
     ("size", "error", "message"),
     [
-        (1, ValueError, r"position_size must be at least 2, got \(1, 1\)"),
+        (1, ValueError, r"position_size must be at least 2, got 1"),
         ((7, 1), ValueError, r"position_size must be at least 2, got \(7, 1\)"),
         (0, ValueError, "position_size must be at least 1, got 0"),
         (7.0, TypeError, "position_size must be an integer or a pair of integers, got 7.0"),

@@ -29,7 +29,7 @@ BACKBONE_REPLACED = [
     "mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
     "mmdet/retinanet/retinanet_r50_fpn_1x_coco.py",
     "mmdet/solo/solo_r50_fpn_1x_coco.py",
-    "mmdet/tood/tood_r50_fpn_1x_coco.py",
+    "mmdet/vfnet/vfnet_r50_fpn_1x_coco.py",
     "mmdet/yolof/yolof_r50-c5_8xb8-1x_coco.py",
     "mmpretrain/resnet/resnet50_8xb32-coslr_in1k.py",
     "mmpretrain/resnet/resnet50_8xb32-lbs_in1k.py",

@@ -94,7 +94,7 @@ def test_classification(train: Callable[..., str]) -> None:
     """mmpretrain, with our config: one iteration and a validation."""
     pytest.importorskip("mmpretrain")
     options = ["train_cfg.max_epochs=1", "default_hooks.checkpoint.save_best=None", "train_dataloader.batch_size=8"]
-    printed = train("mmpretrain", "mm_configs/classification/san10-pairwise_1xb32_shapes.py", *options)
+    printed = train("mmpretrain", "mm_configs/classification/san10-patchwise_1xb32-10e_shapes-32px.py", *options)
     assert "accuracy/top1" in printed
 
 
@@ -102,9 +102,9 @@ def test_detection(train: Callable[..., str]) -> None:
     """mmdet, with our config: one iteration and a validation."""
     pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip("mmdet")
-    config = "mm_configs/detection/faster-rcnn_san10-pairwise_fpn_1x_shapes.py"
-    printed = train("mmdet", config, "train_cfg.max_epochs=1", *LOADERS[2::3])
-    assert "bbox_mAP" in printed
+    config = "mm_configs/detection/atss_san10-patchwise_fpn_1xb8-12e_shapes-64x64.py"
+    printed = train("mmdet", config, "train_cfg.max_epochs=1", "train_cfg.val_interval=1", *LOADERS[2::3])
+    assert "Epoch(val)" in printed
 
 
 def test_stock_detector(train: Callable[..., str], workspace: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_nan_is_seen_and_stays_near() -> None:
         ({"kernel_size": 4}, ValueError, "kernel_size must be odd"),
         ({"scale": torch.zeros(5)}, ValueError, r"mapping.scale must have the shape \(6\)"),
         ({"scale": torch.zeros(6).double()}, TypeError, "mapping.scale must be torch.float32 beside features of"),
-        ({"weights": [torch.zeros(2, 5)]}, ValueError, r"mapping.weights\[0\] must have the shape \(out, 6\)"),
+        ({"weights": [torch.zeros(2, 5)] * 2}, ValueError, r"mapping.weights\[0\] must have the shape \(out, 6\)"),
         ({"weights": [], "biases": []}, ValueError, "mapping must have one to 3 weights and as many biases, got 0"),
         ({"position": PairPosition(torch.zeros(5, 3), torch.zeros(5, 3))}, ValueError, "position must have at most 4"),
         ({"epilogue": Epilogue(torch.zeros(8), torch.zeros(4))}, ValueError, r"epilogue.shift must have the shape"),

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sa_layers import reference
-from sa_layers.ops import PADDING_MODES, Footprint, PatchwiseMapping, backend, extension, patchwise_attention
+from sa_layers.ops import (
+    PADDING_MODES,
+    PATCHWISE_RELATIONS,
+    Epilogue,
+    Footprint,
+    PatchwiseMapping,
+    backend,
+    extension,
+    patchwise_attention,
+)
 
 native = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -40,7 +49,13 @@ WIDTHS = [
 ]
 
 
-def operands(widths: tuple, size: tuple[int, int], dtype: torch.dtype = torch.float32, batch: int = 2) -> dict:
+def operands(
+    widths: tuple,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    batch: int = 2,
+    relation: str = "concatenation",
+) -> dict[str, Any]:
     """Query, key and value as slices of one channels-last map, as a merged linear layer leaves them; a mapping."""
     channels, value_channels, weights, kernel_size = widths
     taps = Footprint.parse(kernel_size).taps
@@ -51,15 +66,17 @@ def operands(widths: tuple, size: tuple[int, int], dtype: torch.dtype = torch.fl
 
     merged = normal(batch, 2 * channels + value_channels, *size).to(dtype)
     query, key, value = merged.contiguous(memory_format=torch.channels_last).split([channels] * 2 + [value_channels], 1)
+    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
     mapping = PatchwiseMapping(
-        normal(1 + taps, channels),
-        normal(1 + taps, channels),
-        normal(1 + taps, channels, weights) / ((1 + taps) * channels) ** 0.5,
+        normal(*affine),
+        normal(*affine),
+        normal(*affine, weights) / (affine[0] * affine[1]) ** 0.5,
         normal(weights),
         normal(weights, taps, weights) / weights**0.5,
         normal(taps, weights),
     )
-    return {"query": query, "key": key, "value": value, "mapping": mapping, "kernel_size": kernel_size}
+    arguments = {"query": query, "key": key, "value": value, "mapping": mapping, "kernel_size": kernel_size}
+    return arguments | {"relation": relation}
 
 
 def in_double(item: Any) -> Any:
@@ -84,15 +101,17 @@ def by_reference(arguments: dict[str, Any], footprint: tuple) -> np.ndarray:
     """The equations on NumPy arrays: the reference's relation and aggregation around two matrices."""
     query, key, value = (arguments[name].double().numpy() for name in ("query", "key", "value"))
     scale, shift, hidden_weight, hidden_bias, weight, bias = (item.double().numpy() for item in arguments["mapping"])
-    channels, taps = query.shape[1], len(bias)
+    channels, taps, relation = query.shape[1], len(bias), arguments["relation"]
 
     def by_channel(tensor: np.ndarray) -> np.ndarray:
         """(1 + taps, R, ...) in the order of the relation: the query, then the keys channel by channel."""
+        if relation != "concatenation":
+            return tensor[:, 0]
         keys = np.swapaxes(tensor[1:], 0, 1).reshape(channels * taps, *tensor.shape[2:])
         return np.concatenate([tensor[0], keys])
 
-    relation = reference.patchwise_relation(query, key, arguments["kernel_size"], "concatenation", *footprint)[:, :, 0]
-    activated = np.maximum(relation * by_channel(scale)[:, None] + by_channel(shift)[:, None], 0)
+    features = reference.patchwise_relation(query, key, arguments["kernel_size"], relation, *footprint)[:, :, 0]
+    activated = np.maximum(features * by_channel(scale)[:, None] + by_channel(shift)[:, None], 0)
     hidden = np.maximum(np.einsum("ndp,dh->nhp", activated, by_channel(hidden_weight)) + hidden_bias[:, None], 0)
     weights = np.einsum("nhp,htw->nwtp", hidden, weight) + bias.T[:, :, None]
     return reference.aggregation(value, weights, arguments["kernel_size"], *footprint)
@@ -104,14 +123,15 @@ def by_reference(arguments: dict[str, Any], footprint: tuple) -> np.ndarray:
     stride=st.integers(1, 3),
     dilation=st.integers(1, 2),
     padding_mode=st.sampled_from(PADDING_MODES),
+    relation=st.sampled_from(PATCHWISE_RELATIONS),
     name=st.sampled_from(["torch", "native"] if extension.is_available() else ["torch"]),
 )
 @settings(max_examples=60, deadline=None)
 def test_against_reference(
-    widths: tuple, size: tuple[int, int], stride: int, dilation: int, padding_mode: str, name: str
+    widths: tuple, size: tuple[int, int], stride: int, dilation: int, padding_mode: str, relation: str, name: str
 ) -> None:
     channels, share, weights, kernel_size = widths
-    arguments = operands((channels, share * weights, weights, kernel_size), size)
+    arguments = operands((channels, share * weights, weights, kernel_size), size, relation=relation)
     footprint = (stride, dilation, padding_mode)
     with backend(name):
         output = patchwise_attention(**arguments, stride=stride, dilation=dilation, padding_mode=padding_mode).double()
@@ -125,6 +145,16 @@ def test_against_reference(
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
 def test_every_width(widths: tuple, stride: int, dilation: int, padding_mode: str) -> None:
     check(operands(widths, (9, 8)) | {"stride": stride, "dilation": dilation, "padding_mode": padding_mode})
+
+
+@native
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("widths", [(4, 16, 2, 3), (16, 64, 8, 7), (33, 48, 24, 3)], ids=str)
+@pytest.mark.parametrize("relation", ["star", "clique"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products(relation: str, widths: tuple, padding_mode: str, dtype: torch.dtype) -> None:
+    arguments = operands(widths, (9, 8), dtype, relation=relation)
+    check(arguments | {"stride": (1, 2), "padding_mode": padding_mode})
 
 
 @native
@@ -152,7 +182,7 @@ def test_half_precision(widths: tuple, dtype: torch.dtype) -> None:
 def test_norm_and_activation_behind(widths: tuple) -> None:
     generator = torch.Generator().manual_seed(1)
     scale, shift = (torch.randn(widths[1], generator=generator) for _ in range(2))
-    output = check(operands(widths, (6, 7)) | {"output_scale": scale, "output_shift": shift})
+    output = check(operands(widths, (6, 7)) | {"epilogue": Epilogue(scale, shift)})
     assert (output >= 0).all()
 
 
@@ -200,6 +230,7 @@ from sa_layers.ops import patchwise_attention
 sys.path.insert(0, sys.argv[1])
 from test_patchwise_attention import WIDTHS, operands
 results = [patchwise_attention(**operands(widths, (9, 8))) for widths in WIDTHS]
+results += [patchwise_attention(**operands(WIDTHS[6], (9, 8), relation=relation)) for relation in ("star", "clique")]
 torch.save((torch.ops.sa_layers.cpu_capability(), results), sys.argv[2])
 """
 
@@ -213,8 +244,9 @@ def test_instruction_sets_agree(capability: str, tmp_path: Any) -> None:
     chosen, results = torch.load(file)
     if chosen != capability:
         pytest.skip(f"this processor has no more than {chosen}")
-    for widths, result in zip(WIDTHS, results, strict=True):
-        expected = patchwise_attention(**operands(widths, (9, 8)))
+    cases = [(widths, "concatenation") for widths in WIDTHS] + [(WIDTHS[6], "star"), (WIDTHS[6], "clique")]
+    for (widths, relation), result in zip(cases, results, strict=True):
+        expected = patchwise_attention(**operands(widths, (9, 8), relation=relation))
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
@@ -263,8 +295,10 @@ def test_autocast_takes_one_dtype() -> None:
         ({"value": torch.zeros(2, 16, 6, 6)}, "value must have the shape"),
         ({"value": torch.zeros(2, 15, 6, 7)}, "divides the channels of value"),
         ({"kernel_size": 5}, "scale must have the shape"),
-        ({"output_scale": torch.ones(16)}, "given together"),
+        ({"epilogue": Epilogue(torch.ones(16), torch.ones(15))}, "epilogue.shift must have the shape"),
         ({"padding_mode": "wrap"}, "padding_mode must be one of"),
+        ({"relation": "dot"}, "relation must be one of"),
+        ({"relation": "star"}, "scale must have the shape"),
     ],
 )
 def test_refusals(change: dict[str, Any], message: str) -> None:

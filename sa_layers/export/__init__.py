@@ -1,0 +1,8 @@
+"""Export: a network, or a whole model of OpenMMLab, as a file that runs without this library."""
+
+from .errors import ExportError
+from .formats import FORMATS, export, find, load
+from .models import load_openmmlab, make_network
+from .verification import verify
+
+__all__ = ["FORMATS", "ExportError", "export", "find", "load", "load_openmmlab", "make_network", "verify"]

@@ -1,0 +1,64 @@
+"""The command line: writes a model as a file that runs without this library, and verifies that file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0 done and verified, 2 wrong arguments or a wrong file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sa_layers.export",
+        description="Write a SAN, or the segmentor or classifier of an OpenMMLab config, as a program for batches and "
+        "images of any size; run the written file beside the model at two sizes and print how far they differ.",
+    )
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a config of mmseg or mmpretrain")
+    parser.add_argument("trained", metavar="CHECKPOINT", nargs="?", help="its trained parameters (default: random)")
+    parser.add_argument("out", metavar="OUT", help="the file to write, .onnx or .pt2")
+    parser.add_argument("--depth", type=int, choices=(10, 15, 19), help="without a CONFIG: a SAN of this depth")
+    parser.add_argument("--attention", choices=("pairwise", "patchwise"), help="its attention")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its state dict (default: random parameters)")
+    parser.add_argument("--format", choices=("onnx", "torch-export", "aotinductor"), default="onnx", help="(onnx)")
+    parser.add_argument(
+        "--sizes",
+        metavar="HxW",
+        nargs=2,
+        type=_size,
+        default=[(224, 224), (320, 256)],
+        help="the image sizes at which the file is verified (224x224 320x256)",
+    )
+    given = parser.parse_args(argv)
+    if (given.config is None) == (given.depth is None) or (given.depth is None) != (given.attention is None):
+        parser.error("give either CONFIG [CHECKPOINT] OUT, or --depth and --attention with OUT")
+    if given.config is not None and given.checkpoint is not None:
+        parser.error("the checkpoint of a CONFIG is given without --checkpoint: CONFIG CHECKPOINT OUT")
+
+    # Imported here, so that --help answers at once.
+    from sa_layers.export import ExportError, export, find, load_openmmlab, make_network, verify
+
+    try:
+        find(given.format)
+        model = (
+            make_network(given.depth, given.attention, given.checkpoint)
+            if given.config is None
+            else load_openmmlab(given.config, given.trained)
+        )
+        export(model, given.out, given.format)
+        largest = verify(model, given.out, given.format, given.sizes)
+    except ExportError as error:
+        print(f"error: {error}.", file=sys.stderr)
+        return 2
+    sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
+    print(f"{given.out}: {given.format}, differs from the model by at most {largest:.1e} at {sizes}")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""A SAN that classifies images: the network of the paper's tables, in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .self_attention_network import SelfAttentionNetwork
+
+
+class SelfAttentionClassifier(nn.Module):
+    """A self-attention network, the mean over the map, dropout and a linear layer.
+
+    Args:
+        depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
+        attention: 'pairwise' (default) or 'patchwise'.
+        num_classes: Classes told apart; 0 gives the pooled features instead of logits. Defaults to 1000.
+        dropout: Share of the pooled features that training leaves out. Defaults to 0.
+        **network_options: Further arguments of :class:`SelfAttentionNetwork`, but for out_indices.
+
+    Raises:
+        ValueError: An argument is not among what is allowed; the message names it.
+
+    Example:
+        >>> import torch
+        >>> SelfAttentionClassifier(10, "patchwise", num_classes=5).eval()(torch.randn(2, 3, 64, 64)).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        depth: int | Sequence[int] = 10,
+        attention: str = "pairwise",
+        num_classes: int = 1000,
+        dropout: float = 0.0,
+        **network_options: Any,
+    ) -> None:
+        super().__init__()
+        self.network = SelfAttentionNetwork(depth, attention, **network_options)
+        self.num_features = self.network.out_channels[-1]
+        self.dropout = nn.Dropout(dropout)
+        self.head: nn.Module
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Puts a new linear layer in place, or with 0 classes none.
+
+        Raises:
+            ValueError: ``num_classes`` is negative.
+        """
+        if num_classes < 0:
+            raise ValueError(f"num_classes must not be negative, got {num_classes!r}")
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        return self.forward_head(self.forward_features(image))
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> the last stage's features (N, num_features, H / 32, W / 32)."""
+        return self.network(image)[-1]
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H, W) -> logits (N, num_classes), or with ``pre_logits`` what the linear layer is given."""
+        pooled = self.dropout(features.mean((2, 3)))
+        return pooled if pre_logits else self.head(pooled)

@@ -1,0 +1,224 @@
+"""The networks in timm's registry: import this module once, then timm.create_model builds them by name.
+
+Not imported by sa_layers itself, since importing timm takes seconds that only its users should spend.
+
+Example:
+    >>> import timm
+    >>> import sa_layers.models.timm_registry
+    >>> timm.create_model("san10_patchwise", features_only=True).feature_info.channels()
+    [64, 256, 512, 1024, 2048]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "timm":
+        raise
+    raise ModuleNotFoundError(
+        f"{__name__} needs timm, which is not installed: pip install 'sa-layers[timm]'", name="timm"
+    ) from error
+from torch import Tensor, nn
+
+from .self_attention_classifier import SelfAttentionClassifier
+from .self_attention_network import STAGES
+from .self_attention_stage import SelfAttentionStage
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TimmSelfAttentionNetwork(SelfAttentionClassifier):
+    """A SAN with the methods that timm's tools call.
+
+    Args:
+        depth: 10, 15, 19, or the number of blocks of each of the five stages.
+        attention: 'pairwise' or 'patchwise'.
+        num_classes: Classes told apart; 0 gives the pooled features. Defaults to 1000.
+        in_chans: Channels of the image. Defaults to 3.
+        global_pool: 'avg' (default), or '' for the map of the last stage, which needs ``num_classes=0``.
+        drop_rate: Share of the pooled features that training leaves out. Defaults to 0.
+        **network_options: Further arguments of :class:`SelfAttentionNetwork`.
+
+    Raises:
+        ValueError: An argument is not among what is allowed; the message names it.
+    """
+
+    def __init__(
+        self,
+        depth: int | Sequence[int],
+        attention: str,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        **network_options: Any,
+    ) -> None:
+        self.global_pool = _checked_pool(global_pool, num_classes)
+        super().__init__(
+            depth,
+            attention,
+            num_classes,
+            drop_rate,
+            in_channels=in_chans,
+            out_indices=range(STAGES),
+            **network_options,
+        )
+        self.head_hidden_size, self.drop_rate = self.num_features, drop_rate
+        self.feature_info = [
+            {"num_chs": channels, "reduction": stride, "module": f"network.stages.{index}"}
+            for index, (channels, stride) in enumerate(
+                zip(self.network.out_channels, self.network.out_strides, strict=True)
+            )
+        ]
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, num_features, H, W) -> logits, pooled features, or without pooling the map itself."""
+        return super().forward_head(features, pre_logits) if self.global_pool else features
+
+    def forward_intermediates(
+        self,
+        image: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The features of the stages in ``indices`` (an integer: of the last so many), and those of the last stage.
+
+        Every stage ends in its norm, so ``norm`` changes nothing; nor does ``stop_early``.
+
+        Raises:
+            ValueError: ``output_fmt`` is not 'NCHW'.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
+        features = self.network(image)
+        intermediates = [features[index] for index in _taken(indices)]
+        return intermediates if intermediates_only else (features[-1], intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drops the stages after the last of ``indices``, and the head; returns the indices."""
+        taken = _taken(indices)
+        last = max(taken)
+        self.network.stages = self.network.stages[: last + 1]
+        self.network.out_indices = self.network.out_indices[: last + 1]
+        self.num_features = self.head_hidden_size = self.network.out_channels[last]
+        if prune_head or last < STAGES - 1:
+            self.reset_classifier(0)
+        return taken
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new linear layer in place, or with 0 classes none; changes the pooling unless it is None."""
+        if global_pool is not None:
+            self.global_pool = _checked_pool(global_pool, num_classes)
+        super().reset_classifier(num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer."""
+        return self.head
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether blocks recompute their activations in the backward pass, to save memory."""
+        for stage in self.network.stages:
+            assert isinstance(stage, SelfAttentionStage)
+            stage.with_cp = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Patterns of parameter names by depth, for learning rates that decay with it."""
+        blocks = r"^network\.stages\.(\d+)" if coarse else r"^network\.stages\.(\d+)\.blocks\.(\d+)"
+        return {"stem": r"^network\.stem", "blocks": blocks}
+
+
+def _checked_pool(global_pool: str, num_classes: int) -> str:
+    if global_pool not in ("avg", "") or (num_classes and not global_pool):
+        raise ValueError(f"global_pool must be 'avg', or '' with num_classes=0, got {global_pool!r}")
+    return global_pool
+
+
+def _taken(indices: int | Sequence[int] | None) -> list[int]:
+    """The stages that timm means by ``indices``: all, the last so many, or these."""
+    if indices is None:
+        return list(range(STAGES))
+    taken = range(STAGES - indices, STAGES) if isinstance(indices, int) else indices
+    if not taken or not all(-STAGES <= index < STAGES for index in taken):
+        raise ValueError(f"indices must be of {STAGES} stages, got {indices!r}")
+    return [index % STAGES for index in taken]
+
+
+NAMES = [f"san{depth}_{attention}" for depth in (10, 15, 19) for attention in ("pairwise", "patchwise")]
+default_cfgs = generate_default_cfgs(
+    {
+        name: {
+            "url": "",  # there are no pretrained weights
+            "num_classes": 1000,
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "min_input_size": (3, 32, 32),
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "first_conv": "network.stem.0",
+            "classifier": "head",
+            "paper_ids": "arXiv:2004.13621",
+            "license": "mit",
+        }
+        for name in NAMES
+    }
+)
+
+
+def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
+    if pretrained:
+        raise ValueError(f"{variant} has no pretrained weights yet: pass pretrained=False, or checkpoint_path=...")
+    depth, attention = variant.removeprefix("san").split("_")
+    return build_model_with_cfg(
+        TimmSelfAttentionNetwork,
+        variant,
+        pretrained,
+        feature_cfg={"feature_cls": "getter"},
+        depth=int(depth),
+        attention=attention,
+        **options,
+    )
+
+
+@register_model
+def san10_pairwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN10 with pairwise attention."""
+    return _create("san10_pairwise", pretrained, **options)
+
+
+@register_model
+def san10_patchwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN10 with patchwise attention."""
+    return _create("san10_patchwise", pretrained, **options)
+
+
+@register_model
+def san15_pairwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN15 with pairwise attention."""
+    return _create("san15_pairwise", pretrained, **options)
+
+
+@register_model
+def san15_patchwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN15 with patchwise attention."""
+    return _create("san15_patchwise", pretrained, **options)
+
+
+@register_model
+def san19_pairwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN19 with pairwise attention."""
+    return _create("san19_pairwise", pretrained, **options)
+
+
+@register_model
+def san19_patchwise(pretrained: bool = False, **options: Any) -> nn.Module:
+    """SAN19 with patchwise attention."""
+    return _create("san19_patchwise", pretrained, **options)

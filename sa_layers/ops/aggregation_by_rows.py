@@ -1,0 +1,32 @@
+"""Aggregation for exported programs: a row of taps at a time, for a graph of few nodes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .footprint import Footprint
+
+
+def aggregation_by_rows(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
+    """The aggregation of (N, C, H, W) by (N, Cw, Kh * Kw, Ho * Wo), in operators that every runtime has.
+
+    An exporter looks at every node again and again, so a 7 x 7 footprint in 49 steps takes minutes; in one step, a
+    runtime would hold the whole unfolded map.
+    """
+    accumulate = torch.promote_types(value.dtype, torch.float32)
+    kernel_width, stride, dilation = footprint.kernel_size[1], footprint.stride, footprint.dilation
+    height, width = footprint.output_size(value.shape[2], value.shape[3])
+    # the map with its columns unfolded, (N, C / Cw, Cw, H, Kw, Wo), against a row of taps, (N, 1, Cw, Ho, Kw, Wo)
+    taps = torch.arange(kernel_width, device=value.device) * dilation[1]
+    columns = taps.unsqueeze(1) + torch.arange(width, device=value.device) * stride[1]
+    padded = footprint.pad(value.to(accumulate).unflatten(1, (-1, weight.shape[1])))
+    unfolded = padded.index_select(-1, columns.flatten()).unflatten(-1, (kernel_width, width))
+    weight = weight.to(accumulate).unflatten(-1, (height, width)).unflatten(2, footprint.kernel_size)
+    output = value.new_zeros((), dtype=accumulate)
+    for row, row_weight in enumerate(weight.transpose(3, 4).unsqueeze(1).unbind(3)):
+        rows = unfolded.narrow(-3, row * dilation[0], (height - 1) * stride[0] + 1)
+        if stride[0] > 1:
+            rows = rows[:, :, :, :: stride[0]]
+        output = output + (rows * row_weight).sum(-2)
+    return output.flatten(1, 2).to(value.dtype)

@@ -1,0 +1,75 @@
+"""Effective receptive fields: how much each pixel of the image moves a feature."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..models.self_attention_stage import SelfAttentionStage
+from .errors import VisualizationError
+from .looking import attention_layers, check_image, compute_features, in_evaluation_mode, watching
+
+Array = NDArray[np.float32]
+
+
+def effective_receptive_field(
+    model: nn.Module, images: Tensor, pixel: tuple[int, int] | None = None
+) -> dict[str, Array]:
+    r"""The gradient of the features at a pixel with respect to the image, for every stage of a model.
+
+    .. math:: r_j = \frac{1}{N} \sum_n \sum_{colour} \left| \frac{\partial \sum_c y_{n, c, i}}{\partial x_{n, j}}
+        \right|
+
+    "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks" (Luo et al., NIPS 2016). More
+    images make a smoother field.
+
+    Args:
+        model: As for :func:`attention_weights`. Its stages are those of the SAN networks, and where it has none, its
+            attention layers.
+        images: (N, C, H, W) or (C, H, W), normalised; the mean over the N is returned.
+        pixel: (x, y) of the feature in the image. Defaults to the centre.
+
+    Returns:
+        For each stage, by name, (H, W), float32, summing to 1.
+
+    Raises:
+        VisualizationError: The model has no attention layers, or ``images`` or ``pixel`` cannot be used.
+
+    Example:
+        >>> from sa_layers.models import SelfAttentionNetwork
+        >>> fields = effective_receptive_field(SelfAttentionNetwork(depth=10), torch.randn(2, 3, 64, 64))
+        >>> list(fields), fields['stages.4'].shape
+        (['stages.0', 'stages.1', 'stages.2', 'stages.3', 'stages.4'], (64, 64))
+    """
+    layers = attention_layers(model)
+    stages = {name: module for name, module in model.named_modules() if isinstance(module, SelfAttentionStage)}
+    images = check_image(images).detach().clone().requires_grad_()
+    height, width = images.shape[-2:]
+    x, y = check_pixel((width // 2, height // 2) if pixel is None else pixel, (height, width))
+    outputs: dict[str, Tensor] = {}
+    watched: dict[str, nn.Module] = {**stages} or {**layers}
+    with (
+        in_evaluation_mode(model),
+        torch.enable_grad(),
+        watching(watched, lambda name, _, output: outputs.update({name: output})),
+    ):
+        compute_features(model, images)
+    fields = {}
+    for name, output in outputs.items():
+        row, column = y * output.shape[-2] // height, x * output.shape[-1] // width
+        (gradient,) = torch.autograd.grad(output[..., row, column].sum(), images, retain_graph=True)
+        field = gradient.abs().sum(1).mean(0).double()
+        fields[name] = (field / field.sum().clamp_min(torch.finfo(torch.float64).tiny)).float().cpu().numpy()
+    return fields
+
+
+def check_pixel(pixel: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+    """Refuses a pixel (x, y) outside of an image of ``image_size`` (height, width)."""
+    (x, y), (height, width) = pixel, image_size
+    if not (0 <= x < width and 0 <= y < height):
+        raise VisualizationError(
+            f"pixel must lie in the image, x from 0 to {width - 1} and y from 0 to {height - 1}, got {x} {y}"
+        )
+    return x, y

@@ -1,0 +1,57 @@
+"""``python -m sa_layers.benchmark`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+MODULE = ("-m", "sa_layers.benchmark", "operators", "--device", "cpu", "--quick")
+
+
+def test_everything_is_measured(run_python: Callable, tmp_path: Path) -> None:
+    json_file, picture = tmp_path / "results" / "operators.json", tmp_path / "roofline.png"
+    printed = run_python(None, *MODULE, "--threads", 1, "--json", json_file, "--plot", picture, COLUMNS="200").stdout
+    for words in ("unfold, multiply, sum", "unfold, einsum", "shift loop, addcmul_", "Numba reference", "of copy"):
+        assert words in printed
+    content = json.loads(json_file.read_text())
+    assert content["machine"]["threads"] == 1
+    assert content["machine"]["dtype"] == "float32"
+    rows = content["results"]
+    assert {row["operator"].split(",")[0] for row in rows} == {
+        "aggregation",
+        "softmax_aggregation",
+        "pairwise_relation",
+    }
+    assert {row["task"] for row in rows} == {"forward", "forward and backward"}
+    for row in rows:
+        assert 0 < row["fastest_s"] <= row["median_s"]
+        assert row["flops_per_s"] == pytest.approx(row["flops"] / row["median_s"])
+        assert row["ratio"] == 1 or row["implementation"] != "sa_layers"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_half_precision_one_operator_and_batches(run_python: Callable, tmp_path: Path) -> None:
+    options = ("--operator", "aggregation", "--dtype", "bfloat16", "--batch", 1, 2, "--json", tmp_path / "results.json")
+    run_python(None, *MODULE, *options)
+    rows = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert {row["shape"].partition(",")[0] for row in rows} == {"1 x 512 x 7 x 7", "2 x 512 x 7 x 7"}
+
+
+def test_without_rich_the_tables_are_markdown(run_python: Callable) -> None:
+    code = "import sys\nsys.modules['rich'] = sys.modules['rich.console'] = None\n"
+    code += "from sa_layers.benchmark.__main__ import main\n"
+    code += f"main({[*MODULE[2:], '--operator', 'pairwise_relation']!r})"
+    printed = run_python(code).stdout
+    assert "| implementation | median | ratio | peak memory | speed | of copy |" in printed.splitlines()
+
+
+def test_a_device_that_is_not_here(run_python: Callable) -> None:
+    process = run_python(None, *MODULE[:3], "--device", "mps", check=False)
+    assert process.returncode
+    assert process.stdout.strip() == "--device must be cpu or cuda, got mps"

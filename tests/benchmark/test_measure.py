@@ -1,0 +1,57 @@
+"""What the figures mean: memory, turns, and that nothing wrong is timed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sa_layers.benchmark.measure import copying, peak_memory, time_in_turn
+from sa_layers.benchmark.operators import check_equal
+from sa_layers.benchmark.problems import OURS, PROBLEMS, STAGES
+from sa_layers.ops import aggregation
+
+CPU = torch.device("cpu")
+
+
+def test_peak_memory_is_what_lives_at_once() -> None:
+    megabyte = 1_000_000
+    block = torch.zeros(megabyte, dtype=torch.uint8)
+
+    def one_after_the_other() -> None:
+        for _ in range(3):
+            block.clone()
+
+    def all_at_once() -> list[torch.Tensor]:
+        return [block.clone() for _ in range(3)]
+
+    assert peak_memory(one_after_the_other, CPU) == megabyte
+    assert peak_memory(all_at_once, CPU) == 3 * megabyte
+    assert peak_memory(block.zero_, CPU) == 0
+
+
+def test_peak_memory_sees_native_operators() -> None:
+    value, weight = torch.randn(1, 64, 14, 14), torch.randn(1, 8, 9, 196)
+    assert peak_memory(lambda: aggregation(value, weight, 3), CPU) >= value.nbytes
+
+
+def test_everyone_has_a_turn_in_every_round() -> None:
+    turns: list[str] = []
+    timings = time_in_turn({name: lambda name=name: turns.append(name) for name in "ab"}, CPU, seconds=0, least=3)
+    assert "".join(turns) == "aabb" + "ab" * 3
+    assert all(timing.calls == 3 and timing.fastest <= timing.median for timing in timings.values())
+
+
+def test_a_copy_moves_its_bytes() -> None:
+    moved = copying(1000, CPU)()
+    assert isinstance(moved, torch.Tensor)
+    assert moved.nbytes == 500
+
+
+def test_what_computes_something_else_is_not_timed() -> None:
+    problem = PROBLEMS["aggregation"](STAGES[4], 1, torch.float32, CPU)
+    right = problem.candidates[OURS](*problem.operands, problem.footprint)
+    check_equal({OURS: lambda: right, "alike": lambda: right + 1e-7}, problem)
+    with pytest.raises(SystemExit, match=r"aggregation, 1 x 512 x 7 x 7, .*: twice differs from sa_layers by"):
+        check_equal({OURS: lambda: right, "twice": lambda: 2 * right}, problem)
+    with pytest.raises(SystemExit, match="nothing differs"):
+        check_equal({OURS: lambda: right, "nothing": lambda: right * torch.nan}, problem)

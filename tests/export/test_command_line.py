@@ -1,0 +1,104 @@
+"""python -m sa_layers.export, on whole models of OpenMMLab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sa_layers.export.__main__ import main
+
+BACKBONE = """backbone = dict(
+    type="sa_layers.SAN", depth=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96), kernel_sizes=(3, 3, 5, 3, 7),
+    attention="patchwise", out_indices=(1, 2, 3, 4))
+"""
+CLASSIFIER = (
+    BACKBONE
+    + """
+default_scope = "mmpretrain"
+data_preprocessor = dict(num_classes=5)
+model = dict(
+    type="ImageClassifier", backbone=backbone, neck=dict(type="GlobalAveragePooling"),
+    head=dict(type="LinearClsHead", num_classes=5, in_channels=96))
+"""
+)
+SEGMENTOR = (
+    BACKBONE
+    + """
+default_scope = "mmseg"
+model = dict(
+    type="EncoderDecoder", backbone=backbone, test_cfg=dict(mode="whole"),
+    neck=dict(type="FPN", in_channels=[32, 64, 64, 96], out_channels=32, num_outs=4),
+    decode_head=dict(
+        type="FPNHead", in_channels=[32] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32], channels=16,
+        num_classes=6, norm_cfg=dict(type="BN"), align_corners=False, loss_decode=dict(type="CrossEntropyLoss")))
+"""
+)
+SIZES = ("--sizes", "96x64", "64x128")
+
+
+@pytest.mark.slow
+@pytest.mark.openmmlab
+@pytest.mark.parametrize(
+    ("toolbox", "config", "format"),
+    [
+        ("mmpretrain", CLASSIFIER, "torch-export"),
+        ("mmpretrain", CLASSIFIER, "onnx"),
+        ("mmseg", SEGMENTOR, "onnx"),
+    ],
+)
+def test_whole_models(
+    toolbox: str, config: str, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written, and verified beside the eager model: to logits."""
+    pytest.importorskip(toolbox)
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    (tmp_path / "config.py").write_text(config)
+    out = tmp_path / ("model.onnx" if format == "onnx" else "model.pt2")
+    assert main([str(tmp_path / "config.py"), str(out), "--format", format, *SIZES]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"{out}: {format}, differs from the model by at most ")
+    assert line.endswith(" at 96x64 and 64x128")
+
+
+@pytest.mark.openmmlab
+def test_config_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence and exit code 2, no traceback."""
+    pytest.importorskip("mmpretrain")
+    config, out = tmp_path / "config.py", str(tmp_path / "model.pt2")
+    arguments = [str(config), out, "--format", "torch-export"]
+    assert main(arguments) == 2
+    assert "there is no config" in capsys.readouterr().err
+    config.write_text("default_scope = 'mmdet'\nmodel = dict(type='RetinaNet')\n")
+    assert main(arguments) == 2
+    assert "must be a config of mmseg or mmpretrain with a model, got scope 'mmdet'" in capsys.readouterr().err
+    config.write_text(CLASSIFIER)
+    torch.save({"state_dict": {}}, tmp_path / "empty.pth")
+    assert main([str(config), str(tmp_path / "empty.pth"), out, "--format", "torch-export"]) == 2
+    assert "is of another model: Missing key(s)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out.onnx"], "give either CONFIG"),
+        (["--depth", "10", "out.onnx"], "give either CONFIG"),
+        (["config.py", "--depth", "10", "--attention", "pairwise", "out.onnx"], "give either CONFIG"),
+        (["config.py", "--checkpoint", "a.pth", "out.onnx"], "CONFIG CHECKPOINT OUT"),
+        (["--depth", "11", "--attention", "pairwise", "out.onnx"], "invalid choice: 11"),
+        (["--depth", "10", "--attention", "pairwise", "out.onnx", "--sizes", "224", "224"], "invalid _size value"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--depth", "10", "--attention", "pairwise", "--format", "torch-export", "san10.onnx"]) == 2
+    assert "must end in .pt2" in capsys.readouterr().err

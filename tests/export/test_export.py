@@ -1,0 +1,141 @@
+"""Exported programs compute what the models compute, at sizes and batches other than those of the export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sa_layers.export import FORMATS, ExportError, export, load, make_network, verify
+from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from sa_layers.models import SelfAttentionNetwork
+
+SIZES = ((96, 64), (64, 128))
+FIVE_BLOCKS: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 64, 64, 96), "out_indices": (1, 2, 3, 4)}
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """In evaluation mode, with norms that are no identity."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return model.eval()
+
+
+def small(attention: str) -> nn.Module:
+    torch.manual_seed(0)
+    return alive(SelfAttentionNetwork(attention=attention, **FIVE_BLOCKS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+def test_onnx(attention: str, tmp_path: Path) -> None:
+    """Equal to 1e-4 at every size that the network takes; standard operators only; dynamic axes with names."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model, path = small(attention), tmp_path / "network.onnx"
+    export(model, path)
+    assert verify(model, path, sizes=[*SIZES, (32, 32), (65, 99)]) < 1e-4
+    written = onnx.load(path)
+    onnx.checker.check_model(written)
+    assert {node.domain for node in written.graph.node} == {""}
+    assert not written.functions
+    (image,) = written.graph.input
+    axes = [axis.dim_param or axis.dim_value for axis in image.type.tensor_type.shape.dim]
+    assert (image.name, axes) == ("image", ["batch", 3, "height", "width"])
+    assert [output.name for output in written.graph.output] == ["output0", "output1", "output2", "output3"]
+
+
+@pytest.mark.slow
+def test_torch_export(tmp_path: Path) -> None:
+    """Equal; no operator of ours; a size that would be computed wrongly is refused."""
+    model, path = small("pairwise"), tmp_path / "network.pt2"
+    export(model, path, "torch-export")
+    assert verify(model, path, "torch-export", SIZES) < 1e-5
+    program = torch.export.load(path)
+    assert not [node for node in program.graph.nodes if "sa_layers" in str(node.target)]
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program.module()(torch.zeros(1, 3, 65, 96))
+
+
+LAYERS = {
+    "concatenation": lambda: PairwiseSelfAttention(16, 16, 5, relation="concatenation", position="absolute"),
+    "dot": lambda: PairwiseSelfAttention(16, 16, 3, dilation=2, relation="dot", padding_mode="zeros"),
+    "stride": lambda: PairwiseSelfAttention(16, 16, (3, 5), stride=2, relation="hadamard"),
+    "star": lambda: PatchwiseSelfAttention(16, 16, 3, dilation=(1, 2), relation="star"),
+    "clique": lambda: PatchwiseSelfAttention(16, 16, 3, relation="clique"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str, tmp_path: Path) -> None:
+    """The options that no SAN has by default."""
+    for package in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    model, path = alive(LAYERS[name]()), tmp_path / "layer.onnx"
+    export(model, path, in_channels=16, stride=4)
+    assert verify(model, path, sizes=((8, 12), (20, 16)), in_channels=16) < 1e-4
+
+
+@pytest.mark.slow
+def test_aotinductor(tmp_path: Path) -> None:
+    """Compiled, a layer gives the same at both sizes."""
+    torch.manual_seed(0)
+    model, path = alive(PatchwiseSelfAttention(16, 16, 3)), tmp_path / "layer.pt2"
+    export(model, path, "aotinductor", in_channels=16, stride=4)
+    assert verify(model, path, "aotinductor", ((8, 12), (20, 16)), in_channels=16) < 1e-4
+
+
+def test_verify_notices_a_difference(tmp_path: Path) -> None:
+    """Another model, other shapes."""
+    path = tmp_path / "linear.pt2"
+    model = nn.Conv2d(3, 4, 1)
+    export(model, path, "torch-export", stride=4)
+    assert verify(model, path, "torch-export", ((8, 12), (20, 16))) == 0
+    with torch.no_grad():
+        model.bias[0] += 1e-2
+    with pytest.raises(ExportError, match=r"differs from the model by 1.0e-02 at 8 x 12 pixels"):
+        verify(model, path, "torch-export", ((8, 12), (20, 16)))
+    with pytest.raises(ExportError, match=r"computes \(1, 4, 8, 12\) float32 .*, the model \(1, 5, 8, 12\) float32"):
+        verify(nn.Conv2d(3, 5, 1), path, "torch-export", ((8, 12), (20, 16)))
+
+
+def test_errors(tmp_path: Path) -> None:
+    """In a sentence, before any work."""
+    model = nn.Conv2d(3, 4, 1)
+    with pytest.raises(ExportError, match="format must be one of onnx, torch-export, aotinductor, got 'tflite'"):
+        export(model, tmp_path / "model.onnx", "tflite")
+    with pytest.raises(ExportError, match=r"format 'torch-export' must end in \.pt2, got '.*model\.onnx'"):
+        export(model, tmp_path / "model.onnx", "torch-export")
+    with pytest.raises(ExportError, match="there is no folder"):
+        export(model, tmp_path / "nowhere/model.pt2", "torch-export")
+    with pytest.raises(ExportError, match="there is no file"):
+        load(tmp_path / "model.pt2", "torch-export")
+
+
+def test_needs_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(packages=("onnx_of_the_moon",)))
+    with pytest.raises(
+        ExportError, match=r"needs onnx_of_the_moon, which is not installed: pip install 'sa-layers\[ex"
+    ):
+        export(nn.Conv2d(3, 4, 1), tmp_path / "model.onnx")
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    """Of a network like it, plain or as mmengine writes it; others are refused."""
+    network = make_network(10, "patchwise")
+    torch.save({"state_dict": network.state_dict(), "meta": {}}, tmp_path / "san10.pth")
+    loaded = make_network(10, "patchwise", tmp_path / "san10.pth")
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
+    with pytest.raises(ExportError, match=r"san10.pth' is of another model: Missing key\(s\) in state_dict"):
+        make_network(10, "pairwise", tmp_path / "san10.pth")
+    with pytest.raises(ExportError, match="there is no checkpoint"):
+        make_network(10, "pairwise", tmp_path / "san11.pth")

@@ -1,0 +1,126 @@
+"""What else mmengine's runner can be asked for: each with a small network of ours, for a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("mmseg")
+
+from mmengine.config import Config
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from .models import build, train_once
+from .test_configs import CONFIGS
+
+pytestmark = pytest.mark.openmmlab
+
+DEMO = "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"
+SMALL: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 32), "kernel_sizes": (3, 3, 3, 3, 3)}
+
+
+def small() -> Config:
+    """The demo with a network of a few thousand parameters, for four iterations."""
+    config = Config.fromfile(CONFIGS / DEMO)
+    config.merge_from_dict(
+        {
+            "model": {"backbone": SMALL, "neck": {"in_channels": [32] * 4}},
+            "train_cfg": {"max_iters": 4, "val_interval": 4},
+            "train_dataloader": {"batch_size": 2, "dataset": {"indices": 4}},
+            "default_hooks": {"checkpoint": {"interval": 4}},
+        }
+    )
+    del config.default_hooks.visualization
+    return config
+
+
+def train(config: Config, folder: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Four iterations in a workspace of the data."""
+    monkeypatch.chdir(workspace)
+    config.work_dir = str(folder)
+    for phase in ("val", "test"):
+        for part in ("dataloader", "cfg", "evaluator"):
+            config[f"{phase}_{part}"] = None
+    config.experiment_name = folder.name
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def test_moving_average_and_accumulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMAHook's copy of the network moves with it; gradients of two iterations make a step."""
+    config = small()
+    config.custom_hooks = [{"type": "EMAHook", "momentum": 0.5, "priority": "NORMAL"}]
+    config.optim_wrapper.accumulative_counts = 2
+    runner = train(config, tmp_path / "average", workspace, monkeypatch)
+    checkpoint = torch.load(tmp_path / "average" / "iter_4.pth", weights_only=False)
+    averaged, latest = checkpoint["state_dict"], checkpoint["ema_state_dict"]
+    name = "backbone.stages.4.blocks.0.attention.query.weight"
+    assert averaged[name].shape == latest[f"module.{name}"].shape
+    assert not averaged[name].equal(latest[f"module.{name}"])
+    steps = {int(state["step"]) for state in runner.optim_wrapper.optimizer.state.values()}
+    assert steps == {2}
+
+
+@pytest.mark.slow
+def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """compile=... traces our operators forward and backward; the backend that generates code is left out, for time."""
+    config = small()
+    config.compile = {"backend": "aot_eager"}
+    compiled = train(config, tmp_path / "compiled", workspace, monkeypatch).model
+    plain = train(small(), tmp_path / "plain", workspace, monkeypatch).model
+    for (name, first), second in zip(compiled.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(first, second, msg=name, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+def test_autocast(attention: str) -> None:
+    """The forward pass of mmengine's AmpOptimWrapper, which itself asks for a GPU."""
+    config = small()
+    config.model.backbone.attention = attention
+    model = build(config)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = train_once(model, "mmseg")
+    assert loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_layer_wise_decay() -> None:
+    """mmpretrain's constructor asks the backbone for the layer of each parameter: the nearer the image, the slower."""
+    pytest.importorskip("mmpretrain")
+    config = Config.fromfile(CONFIGS / "classification/san10-pairwise_8xb32-coslr-100e_in1k.py")
+    config.model.backbone.update(SMALL | {"depth": (1, 2, 1, 1, 1)})
+    config.model.head.in_channels = 32
+    model = build(config)
+    wrapper = {
+        "optimizer": {"type": "AdamW", "lr": 1.0, "weight_decay": 0.05},
+        "constructor": "LearningRateDecayOptimWrapperConstructor",
+        "paramwise_cfg": {"layer_decay_rate": 0.5},
+    }
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    rates = {group["param_name"]: group["lr"] for group in groups}
+    assert rates["head.fc.weight"] == 1.0
+    assert rates["backbone.stages.4.norm.weight"] == rates["backbone.stages.4.transition.weight"] == 0.5
+    assert rates["backbone.stages.1.blocks.1.expansion.weight"] == rates["backbone.stages.1.norm.bias"] == 0.5**4
+    assert rates["backbone.stages.1.blocks.0.norm1.weight"] == rates["backbone.stages.1.transition.weight"] == 0.5**5
+    assert rates["backbone.stem.0.weight"] == 0.5**7
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_synchronised_norms() -> None:
+    """sync_bn='torch' converts every norm, those of the mapping too; torch synchronises them on GPUs alone."""
+    model = build(small())
+    converted = convert_sync_batchnorm(model)
+    norms = [module for module in converted.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(module, nn.SyncBatchNorm) for module in norms)
+    assert train_once(converted, "mmseg").isfinite()  # in a single process they need not be
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in revert_sync_batchnorm(converted).modules())

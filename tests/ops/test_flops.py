@@ -1,0 +1,98 @@
+"""FLOPs as torch's counter sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sa_layers.ops import (
+    Mapping,
+    aggregation,
+    backend,
+    extension,
+    fused,
+    pairwise_attention,
+    pairwise_relation,
+    patchwise_relation,
+    softmax_aggregation,
+)
+from sa_layers.ops.flops import FORMULAS
+
+needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+# 2 images, 8 channels, 5 x 6 pixels of which every second row counts, 9 taps
+PAIRS = 2 * 8 * (3 * 6) * 9
+
+
+def count(function: Callable[..., Tensor], *operands: Tensor) -> tuple[int, int]:
+    """FLOPs of the forward and of the backward pass."""
+    operands = tuple(operand.requires_grad_() for operand in operands)
+    with FlopCounterMode(display=False) as forward:
+        output = function(*operands)
+    with FlopCounterMode(display=False) as backward:
+        output.square().sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+
+@needs_kernels
+@pytest.mark.parametrize("operator", [aggregation, softmax_aggregation])
+def test_aggregations(operator: Callable[..., Tensor]) -> None:
+    """A multiply-add each; twice as many backward, for value and weight."""
+    value, weight = torch.randn(2, 8, 5, 6), torch.randn(2, 2, 9, 18)
+    with backend("native"):
+        assert count(lambda *operands: operator(*operands, 3, (2, 1)), value, weight) == (2 * PAIRS, 4 * PAIRS)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("relation", "forward", "backward"),
+    [("subtraction", 1, 2), ("summation", 1, 2), ("hadamard", 1, 4), ("dot", 2, 4), ("concatenation", 0, 2)],
+)
+def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
+    query, key = torch.randn(2, 8, 5, 6), torch.randn(2, 8, 5, 6)
+    with backend("native"):
+        counted = count(lambda *operands: pairwise_relation(*operands, 3, relation, (2, 1)), query, key)
+    assert counted == (forward * PAIRS, backward * PAIRS)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "relation", ["subtraction", "hadamard", "concatenation"]
+)  # of one channel einsum is no product
+def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
+    query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    width = 8 if relation == "concatenation" else 4
+    layers = [torch.randn(3, width), torch.randn(2, 3)]
+    mapping = Mapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
+    counted = []
+    for enabled in (True, False):
+        with backend("native"), fused(enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] > 0
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
+def test_a_clique_is_a_matrix_product(name: str) -> None:
+    query, key = torch.randn(2, 8, 5, 6), torch.randn(2, 8, 5, 6)
+    with backend(name):
+        counted = count(lambda *operands: patchwise_relation(*operands, 3, "clique", (2, 1)), query, key)
+    assert counted == (2 * 9 * PAIRS, 4 * 9 * PAIRS)
+
+
+def test_plain_torch_counts_products_of_matrices_only() -> None:
+    with backend("torch"):
+        assert count(
+            lambda *operands: aggregation(*operands, 3), torch.randn(2, 8, 5, 6), torch.randn(2, 2, 9, 30)
+        ) == (0, 0)
+
+
+@needs_kernels
+def test_every_operator_has_a_formula() -> None:
+    for prefix in ("aggregation", "softmax_aggregation", "pairwise_relation"):
+        names = [schema.name.removeprefix("sa_layers::") for schema in torch._C._jit_get_all_schemas()]
+        wanted = {name for name in names if name == prefix or name.startswith(f"{prefix}_")}
+        assert wanted <= set(FORMULAS)

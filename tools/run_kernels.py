@@ -1,0 +1,65 @@
+"""Runs every kernel once in every dtype, forward and backward, on shapes small enough for compute-sanitizer.
+
+python tools/run_kernels.py [DEVICE]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sa_layers.ops import (
+    PADDING_MODES,
+    PAIRWISE_RELATIONS,
+    Footprint,
+    aggregation,
+    backend,
+    pairwise_relation,
+    softmax_aggregation,
+)
+from sa_layers.ops.checks import DTYPES
+
+# Channels, weight channels, size, footprint: tiles by rows and by columns, maps packed into blocks, maps smaller than
+# the footprint, and what is left to the general kernels.
+SHAPES = [
+    (8, 1, (20, 37), Footprint.parse(7)),
+    (16, 2, (19, 16), Footprint.parse(3)),
+    (16, 2, (7, 7), Footprint.parse(7)),
+    (5, 5, (2, 9), Footprint.parse(5)),
+    (6, 2, (9, 8), Footprint.parse((3, 5), (2, 1), (1, 2))),
+]
+
+
+def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor, **arguments: object) -> None:
+    """Forward and backward."""
+    operands = (first.requires_grad_(), second.requires_grad_())
+    torch.autograd.grad(operator(*operands, **arguments).square().sum(), operands)
+
+
+def main(device: str) -> int:
+    """Runs all of them; the result is the exit status."""
+    for channels, weight_channels, size, footprint in SHAPES:
+        height, width = footprint.output_size(*size)
+        for dtype in DTYPES:
+            normal = partial(torch.randn, device=device, dtype=dtype)
+            for padding_mode in PADDING_MODES:
+                arguments = footprint._replace(padding_mode=padding_mode)._asdict()
+                for operator in (aggregation, softmax_aggregation):
+                    weight = normal(2, weight_channels, footprint.taps, height * width)
+                    differentiate(operator, normal(2, channels, *size), weight, **arguments)
+                for relation in PAIRWISE_RELATIONS:
+                    query, key = normal(2, channels, *size), normal(2, channels, *size)
+                    differentiate(pairwise_relation, query, key, relation=relation, **arguments)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    print("every kernel ran")
+    return 0
+
+
+if __name__ == "__main__":
+    with backend("native"):
+        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "cuda"))
