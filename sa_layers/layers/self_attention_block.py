@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Epilogue
-from ..ops.affine_relu import affine_relu
+from ..ops.affine_relu import affine_relu_linear
 from ..ops.footprint import IntOrPair
 from .evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
 from .folding import FoldingModule
@@ -112,8 +112,7 @@ class SelfAttentionBlock(FoldingModule):
         """
         transforms = self.attention.transforms()
         scale, shift, weight, bias, *epilogue = self._folded(tensors_of([self.norm1, self.norm2, *transforms]))
-        normalised = affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
-        transformed = torch.addmm(bias, normalised.flatten(0, 2), weight).view(*pixels.shape[:3], -1)
+        transformed = affine_relu_linear(pixels, scale, torch.addcmul(shift, scale, offset), weight, bias)
         query, key, value = self.attention.split(map_of(transformed))
         attended = pixels_of(self.attention.attend(query, key, value, Epilogue(*epilogue)))
         pixels.flatten(0, 2).addmm_(attended.flatten(0, 2), self.expansion.weight.flatten(1).t())

@@ -132,8 +132,8 @@ class SelfAttentionNetwork(FoldingModule):
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
         if self._may_evaluate(image):
-            pooled = pooled_projection(image, *self._folded(tensors_of(list(self.stem))))
-            features = map_of(self.stages[0].evaluate(pooled))
+            weight, shift = self._folded(tensors_of(list(self.stem)))
+            features = map_of(self.stages[0].evaluate(pooled_projection(image, weight, shift)))
         else:
             features = self.stages[0](self.stem(image))
         outputs = []

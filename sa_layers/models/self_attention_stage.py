@@ -59,8 +59,8 @@ class SelfAttentionStage(FoldingModule):
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
         if self.may_evaluate(features):
-            pooled = self.pool(map_of(pixels_of(features)))
-            return in_layout_of(features, map_of(self.evaluate(pixels_of(pooled))))
+            pixels = self.evaluate(pixels_of(self.pool(map_of(pixels_of(features)))))
+            return in_layout_of(features, map_of(pixels))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             if self.with_cp and features.requires_grad:
@@ -80,6 +80,7 @@ class SelfAttentionStage(FoldingModule):
         scale, shift = self._folded(tensors_of([self.norm]))
         pixels = pooled.flatten(0, 2) @ self.transition.weight.flatten(1).t()
         pixels = pixels.view(*pooled.shape[:3], -1)
+        del pooled  # a map less while the blocks compute
         offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
         for block in self.blocks:
             offset = block.add_residual(pixels, offset)
