@@ -11,14 +11,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done and verified, 2 wrong arguments or a wrong file."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.export",
+        usage="%(prog)s [options] ([CONFIG [CHECKPOINT]] | --depth D --attention A) OUT",
         description="Write a SAN, or the segmentor or classifier of an OpenMMLab config, as a program for batches and "
         "images of any size; run the written file beside the model at two sizes and print how far they differ.",
     )
     parser.add_argument(
         "files",
         nargs="+",
-        metavar="[CONFIG [CHECKPOINT]] OUT",
-        help="a config of mmseg or mmpretrain, its trained parameters (default: random); the file to write, .onnx or .pt2",
+        metavar="FILE",
+        help="CONFIG: of mmseg or mmpretrain; CHECKPOINT: its trained parameters (default: random); "
+        "OUT: the file to write, .onnx or .pt2",
     )
     parser.add_argument("--depth", type=int, choices=(10, 15, 19), help="without a CONFIG: a SAN of this depth")
     parser.add_argument("--attention", choices=("pairwise", "patchwise"), help="its attention")
