@@ -87,10 +87,9 @@ class LayerWeights:
 
     def _centre(self, pixel: Pixel) -> tuple[int, int]:
         """Row and column on the layer's input map of the footprint centre nearest to the image's pixel."""
+        x, y = check_pixel(pixel, self.image_size)
         centre = []
-        for position, size, stride in zip(
-            reversed(check_pixel(pixel, self.image_size)), self.map_size, self.footprint.stride, strict=True
-        ):
+        for position, size, stride in zip((y, x), self.map_size, self.footprint.stride, strict=True):
             on_map = min(position // self.image_stride, size - 1)  # pooling drops what is left over at the end
             centre.append(on_map // stride * stride)
         return centre[0], centre[1]
