@@ -2,7 +2,6 @@
 
 #include "cpu/pairwise_attention.h"
 
-#include <cstdlib>
 #include <optional>
 
 #include "cpu/binding.h"
@@ -185,7 +184,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
       SA_LAYERS_BEST(T, pad_weight, problem, layer, data<C>(weight), weight.stride(0), weight.stride(1), packed_weight);
       mapping.weights[layer] = packed_weight;
     }
-    bool by_rows = false;
+    bool by_rows = false;  // pixels in the lanes of vectors instead of channels
     SA_LAYERS_BEST(T, choose_rows, problem, &by_rows);
     const auto run = [&](int64_t tasks, int64_t grain, const auto& kernel) {
       torch::stable::parallel_for(0, tasks, grain, kernel);

@@ -60,13 +60,24 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
         ((Layer(name='', kind='Conv2d', output=(1, 8, 4, 4), parameters=32, multiply_adds=512, flops=768),), 768)
     """
     network = copy.deepcopy(network).to("meta").eval()
+    outputs: dict[nn.Module, tuple[int, ...]] = {}
+    costs: dict[nn.Module, int] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[module] = tuple(output.shape)
+            costs[module] = costs.get(module, 0) + multiply_adds(module, inputs[0], output)
+
+    for module in network.modules():
+        module.register_forward_hook(record)
+    kernels = "native" if native_extension.is_available() else "torch"
     # Tensors without contents (the meta device would do, but autocast does not know it), and every step of attention a
-    # module or operator of its own.
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), fused(False):
+    # module or an operator of its own.
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), backend(kernels), fused(False):
         network.to_empty(device="cpu")
-        image = torch.empty(1, in_channels, *size)
-        outputs, costs = _official_counts(network, image)
-        flops = _torch_counts(network, image)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, in_channels, *size))
+    flops = _flops(network, counter)
     layers = tuple(
         Layer(
             name,
@@ -82,32 +93,8 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
     return Complexity(layers, flops[network])
 
 
-def _official_counts(
-    network: nn.Module, image: Tensor
-) -> tuple[dict[nn.Module, tuple[int, ...]], dict[nn.Module, int]]:
-    """The shape of each module's output, and its cost."""
-    outputs: dict[nn.Module, tuple[int, ...]] = {}
-    costs: dict[nn.Module, int] = {}
-
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor):
-            outputs[module] = tuple(output.shape)
-            costs[module] = costs.get(module, 0) + multiply_adds(module, inputs[0], output)
-
-    hooks = [module.register_forward_hook(record) for module in network.modules()]
-    try:
-        with backend("torch"):
-            network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs, costs
-
-
-def _torch_counts(network: nn.Module, image: Tensor) -> dict[nn.Module, int]:
-    """The operations in each module, with those of its children."""
-    with backend("native" if native_extension.is_available() else "torch"), FlopCounterMode(display=False) as counter:
-        network(image)
+def _flops(network: nn.Module, counter: FlopCounterMode) -> dict[nn.Module, int]:
+    """What was counted in each module, with its children."""
     root, counts = type(network).__name__, counter.get_flop_counts()
     totals: dict[nn.Module, int] = {}
     for name, module in reversed(list(network.named_modules())):  # children before parents

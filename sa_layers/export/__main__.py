@@ -11,12 +11,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done and verified, 2 wrong arguments or a wrong file."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.export",
+        usage="%(prog)s [options] ([CONFIG [CHECKPOINT]] | --depth D --attention A) OUT",
         description="Write a SAN, or the segmentor or classifier of an OpenMMLab config, as a program for batches and "
         "images of any size; run the written file beside the model at two sizes and print how far they differ.",
     )
-    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a config of mmseg or mmpretrain")
-    parser.add_argument("trained", metavar="CHECKPOINT", nargs="?", help="its trained parameters (default: random)")
-    parser.add_argument("out", metavar="OUT", help="the file to write, .onnx or .pt2")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="CONFIG: of mmseg or mmpretrain; CHECKPOINT: its trained parameters (default: random); "
+        "OUT: the file to write, .onnx or .pt2",
+    )
     parser.add_argument("--depth", type=int, choices=(10, 15, 19), help="without a CONFIG: a SAN of this depth")
     parser.add_argument("--attention", choices=("pairwise", "patchwise"), help="its attention")
     parser.add_argument("--checkpoint", metavar="FILE", help="its state dict (default: random parameters)")
@@ -29,10 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[(224, 224), (320, 256)],
         help="the image sizes at which the file is verified (224x224 320x256)",
     )
-    given = parser.parse_args(argv)
-    if (given.config is None) == (given.depth is None) or (given.depth is None) != (given.attention is None):
+    given = parser.parse_intermixed_args(argv)
+    *source, out = given.files
+    san = given.depth is not None and given.attention is not None
+    if not (san and not source) and not (0 < len(source) < 3 and not (given.depth or given.attention)):
         parser.error("give either CONFIG [CHECKPOINT] OUT, or --depth and --attention with OUT")
-    if given.config is not None and given.checkpoint is not None:
+    if source and given.checkpoint is not None:
         parser.error("the checkpoint of a CONFIG is given without --checkpoint: CONFIG CHECKPOINT OUT")
 
     # Imported here, so that --help answers at once.
@@ -40,18 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         find(given.format)
-        model = (
-            make_network(given.depth, given.attention, given.checkpoint)
-            if given.config is None
-            else load_openmmlab(given.config, given.trained)
-        )
-        export(model, given.out, given.format)
-        largest = verify(model, given.out, given.format, given.sizes)
+        model = make_network(given.depth, given.attention, given.checkpoint) if san else load_openmmlab(*source)
+        export(model, out, given.format)
+        largest = verify(model, out, given.format, given.sizes)
     except ExportError as error:
         print(f"error: {error}.", file=sys.stderr)
         return 2
     sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
-    print(f"{given.out}: {given.format}, differs from the model by at most {largest:.1e} at {sizes}")
+    print(f"{out}: {given.format}, differs from the model by at most {largest:.1e} at {sizes}")
     return 0
 
 

@@ -51,11 +51,27 @@ def _relation_gradient_flops(grad: Shape, other: Shape, relation: str, *_: Any, 
     return _RELATION_GRADIENT_FLOPS[relation] * prod(other[:2]) * grad[2] * grad[3]
 
 
-def _attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any) -> int:
+def _pairwise_attention_flops(
+    query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any
+) -> int:
     """Relation, the linear layers of the mapping, aggregation; neither positions nor the epilogue."""
     _, _, weights, _, _, _, _, _, _, relation, kernel_size, *_ = rest
     pairs = out_shape[0] * out_shape[2] * out_shape[3] * prod(kernel_size)
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
+
+
+def _patchwise_attention_flops(*arguments: Any, out_shape: Any = None, **__: Any) -> int:
+    """Relation, both linear layers of the mapping, aggregation; not the epilogue."""
+    query, hidden_weight, weight, relation = arguments[0], arguments[5], arguments[7], arguments[12]
+    taps = weight[1]
+    products = {"concatenation": 0, "star": taps, "clique": taps * taps}[relation]
+    multiply_adds = products * query[1] + prod(hidden_weight) + prod(weight) + taps * out_shape[1]
+    return 2 * multiply_adds * out_shape[0] * out_shape[2] * out_shape[3]
+
+
+def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """The projection, of the four pixels that each of the output is the maximum of."""
+    return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
 FORMULAS: dict[str, Callable[..., int]] = {
@@ -68,7 +84,9 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation": relation_flops,
     "pairwise_relation_query_gradient": _relation_gradient_flops,
     "pairwise_relation_key_gradient": _relation_gradient_flops,
-    "pairwise_attention": _attention_flops,
+    "pairwise_attention": _pairwise_attention_flops,
+    "patchwise_attention": _patchwise_attention_flops,
+    "pooled_projection": _pooled_projection_flops,
 }
 
 if extension.is_available():

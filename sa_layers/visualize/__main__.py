@@ -44,9 +44,10 @@ def visualize(
     import cv2
 
     from sa_layers.visualize.drawing import draw_receptive_fields, draw_weights
+    from sa_layers.visualize.geometry import check_pixel
     from sa_layers.visualize.openmmlab import load_model, preprocess
     from sa_layers.visualize.pixels import choose_pixels
-    from sa_layers.visualize.receptive_field import check_pixel, effective_receptive_field
+    from sa_layers.visualize.receptive_field import effective_receptive_field
 
     photograph = cv2.imread(str(image), cv2.IMREAD_COLOR) if Path(image).is_file() else None
     if photograph is None:

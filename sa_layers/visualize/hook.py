@@ -17,9 +17,9 @@ from torch import Tensor
 from ..registry import HOOKS
 from .drawing import draw_weights
 from .errors import VisualizationError
+from .geometry import check_pixel
 from .openmmlab import preprocess
 from .pixels import choose_pixels
-from .receptive_field import check_pixel
 from .weights import attention_weights, last_of_each_stage
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..models.self_attention_stage import SelfAttentionStage
-from .errors import VisualizationError
+from .geometry import check_pixel, image_stride
 from .looking import attention_layers, check_image, compute_features, in_evaluation_mode, watching
 
 Array = NDArray[np.float32]
@@ -58,18 +58,10 @@ def effective_receptive_field(
         compute_features(model, images)
     fields = {}
     for name, output in outputs.items():
-        row, column = y * output.shape[-2] // height, x * output.shape[-1] // width
+        rows, columns = output.shape[-2:]
+        stride = image_stride((height, width), (rows, columns))
+        row, column = min(y // stride, rows - 1), min(x // stride, columns - 1)
         (gradient,) = torch.autograd.grad(output[..., row, column].sum(), images, retain_graph=True)
         field = gradient.abs().sum(1).mean(0).double()
         fields[name] = (field / field.sum().clamp_min(torch.finfo(torch.float64).tiny)).float().cpu().numpy()
     return fields
-
-
-def check_pixel(pixel: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-    """Refuses a pixel (x, y) outside of an image of ``image_size`` (height, width)."""
-    (x, y), (height, width) = pixel, image_size
-    if not (0 <= x < width and 0 <= y < height):
-        raise VisualizationError(
-            f"pixel must lie in the image, x from 0 to {width - 1} and y from 0 to {height - 1}, got {x} {y}"
-        )
-    return x, y

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log2
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ..layers import PairwiseSelfAttention
 from ..ops.footprint import Footprint, bounce
 from .errors import VisualizationError
+from .geometry import check_pixel, image_stride
 from .looking import attention_layers, check_image, compute_features, in_evaluation_mode, watching
 
 Array = NDArray[np.float32]
@@ -30,7 +30,7 @@ class LayerWeights:
         weights: (Cw, Kh, Kw, Ho, Wo), float32.
         footprint: The layer's footprint, in pixels of its input map.
         map_size: Height and width of that map.
-        image_stride: Image pixels between neighbours on that map.
+        image_size: Height and width of the image that the model was given.
         softmax: Whether weights are positive and sum to 1 (pairwise) or have either sign (patchwise).
     """
 
@@ -38,8 +38,13 @@ class LayerWeights:
     weights: Array
     footprint: Footprint
     map_size: tuple[int, int]
-    image_stride: int
+    image_size: tuple[int, int]
     softmax: bool
+
+    @property
+    def image_stride(self) -> int:
+        """Image pixels between neighbours on the layer's input map."""
+        return image_stride(self.image_size, self.map_size)
 
     @property
     def stage(self) -> str:
@@ -48,7 +53,11 @@ class LayerWeights:
         return match.group() if match else self.name
 
     def kernels(self, pixel: Pixel) -> Array:
-        """The weights (Cw, Kh, Kw) of the footprint on whose centre the image's pixel (x, y) lies."""
+        """The weights (Cw, Kh, Kw) of the footprint on whose centre the image's pixel (x, y) lies.
+
+        Raises:
+            VisualizationError: The pixel lies outside of the image.
+        """
         row, column = self._centre(pixel)
         return self.weights[..., row // self.footprint.stride[0], column // self.footprint.stride[1]]
 
@@ -78,8 +87,9 @@ class LayerWeights:
 
     def _centre(self, pixel: Pixel) -> tuple[int, int]:
         """Row and column on the layer's input map of the footprint centre nearest to the image's pixel."""
+        x, y = check_pixel(pixel, self.image_size)
         centre = []
-        for position, size, stride in zip(reversed(pixel), self.map_size, self.footprint.stride, strict=True):
+        for position, size, stride in zip((y, x), self.map_size, self.footprint.stride, strict=True):
             on_map = min(position // self.image_stride, size - 1)  # pooling drops what is left over at the end
             centre.append(on_map // stride * stride)
         return centre[0], centre[1]
@@ -124,14 +134,13 @@ def attention_weights(model: nn.Module, image: Tensor) -> list[LayerWeights]:
     def see(name: str, features: Tensor, _: Tensor) -> None:
         layer = layers[name]
         weights = layer.weights(features)[0].unflatten(1, layer.footprint.kernel_size)
-        map_size = (features.shape[-2], features.shape[-1])
         seen.append(
             LayerWeights(
                 name,
                 weights.float().cpu().numpy(),
                 layer.footprint,
-                map_size,
-                image_stride((image.shape[-2], image.shape[-1]), map_size),
+                (features.shape[-2], features.shape[-1]),
+                (image.shape[-2], image.shape[-1]),
                 isinstance(layer, PairwiseSelfAttention),
             )
         )
@@ -149,18 +158,3 @@ def attention_weights(model: nn.Module, image: Tensor) -> list[LayerWeights]:
 def last_of_each_stage(layers: Sequence[LayerWeights]) -> list[LayerWeights]:
     """One layer a stage, which is enough to draw."""
     return list({layer.stage: layer for layer in layers}.values())
-
-
-def image_stride(image_size: tuple[int, int], map_size: tuple[int, int]) -> int:
-    """Image pixels between neighbours on a map: the power of two nearest to the quotient of the sizes.
-
-    The quotient itself is none where pooling drops a last row or column.
-
-    Example:
-        >>> image_stride((65, 64), (32, 32))
-        2
-    """
-    quotients = [image / on_map for image, on_map in zip(image_size, map_size, strict=True)]
-    if quotients[0] == quotients[1] and quotients[0].is_integer():
-        return int(quotients[0])
-    return 2 ** round(log2(min(quotients)))

@@ -59,6 +59,16 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
+# mmengine sets the device of CUDA whatever the backend is, even where there is none.
+ON_CPU = """
+import runpy, sys, torch
+
+torch.cuda.set_device = lambda device: None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
 def write_config(workspace: Path, name: str, batch_size: int = 2, iterations: int = 6, norm_eval: bool = False) -> Path:
     """A config beside the workspace's mm_configs."""
     path = workspace / f"{name}.py"
@@ -94,12 +104,14 @@ def test_killed_and_resumed(workspace: Path, run_python: RunPython) -> None:
 def test_two_processes(workspace: Path, run_python: RunPython) -> None:
     """Two processes with two images each take the steps of one with four; SGD's steps are its gradients."""
     results = []
+    on_cpu = workspace / "on_cpu.py"
+    on_cpu.write_text(ON_CPU)
     for name, processes, batch_size in (("one", 1, 4), ("two", 2, 2)):
         config = write_config(workspace, name, batch_size, iterations=2, norm_eval=True)
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         folder = workspace / "work_dirs" / name
         options = (config, "--work-dir", folder, "--launcher", "pytorch")
-        run_python(None, *launcher, TOOLS / "train.py", *options, cwd=workspace)
+        run_python(None, *launcher, on_cpu, TOOLS / "train.py", *options, cwd=workspace)
         results.append(weights(folder / "iter_2.pth"))
     one, two = results
     for name, values in one.items():

@@ -11,16 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sa_layers.ops import (
     Mapping,
+    PatchwiseMapping,
     aggregation,
     backend,
     extension,
     fused,
     pairwise_attention,
     pairwise_relation,
+    patchwise_attention,
     patchwise_relation,
     softmax_aggregation,
 )
 from sa_layers.ops.flops import FORMULAS
+from sa_layers.ops.pooled_projection import pooled_projection
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 # 2 images, 8 channels, 5 x 6 pixels of which every second row counts, 9 taps
@@ -62,7 +65,7 @@ def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
 @pytest.mark.parametrize(
     "relation", ["subtraction", "hadamard", "concatenation"]
 )  # of one channel einsum is no product
-def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
+def test_pairwise_attention_counts_as_what_it_is_made_of(relation: str) -> None:
     query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
     width = 8 if relation == "concatenation" else 4
     layers = [torch.randn(3, width), torch.randn(2, 3)]
@@ -73,6 +76,27 @@ def test_attention_counts_as_what_it_is_made_of(relation: str) -> None:
             pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1] > 0
+
+
+@needs_kernels
+@pytest.mark.parametrize(("relation", "features"), [("concatenation", (10, 4)), ("clique", (81, 1))])
+def test_patchwise_attention_counts_as_what_it_is_made_of(relation: str, features: tuple[int, int]) -> None:
+    """Plain torch counts the linear layers and the clique, and not the aggregation."""
+    query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    linear = torch.randn(*features, 2), torch.zeros(2), torch.randn(2, 9, 2), torch.zeros(9, 2)
+    mapping, counted = PatchwiseMapping(torch.ones(features), torch.zeros(features), *linear), []
+    for name in ("native", "torch"):
+        with backend(name), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            patchwise_attention(query, key, value, mapping, 3, relation, (2, 1))
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] + 2 * PAIRS
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
+def test_a_projection_counts_before_it_is_pooled(name: str) -> None:
+    with backend(name), FlopCounterMode(display=False) as counter:
+        pooled_projection(torch.randn(2, 3, 8, 6), torch.randn(3, 5), torch.zeros(5))
+    assert counter.get_total_flops() == 2 * (2 * 8 * 6) * 3 * 5
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
@@ -92,7 +116,5 @@ def test_plain_torch_counts_products_of_matrices_only() -> None:
 
 @needs_kernels
 def test_every_operator_has_a_formula() -> None:
-    for prefix in ("aggregation", "softmax_aggregation", "pairwise_relation"):
-        names = [schema.name.removeprefix("sa_layers::") for schema in torch._C._jit_get_all_schemas()]
-        wanted = {name for name in names if name == prefix or name.startswith(f"{prefix}_")}
-        assert wanted <= set(FORMULAS)
+    names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("sa_layers::")}
+    assert {name.removeprefix("sa_layers::") for name in names} == {*FORMULAS, "affine_relu", "cpu_capability"}

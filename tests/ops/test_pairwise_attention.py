@@ -41,6 +41,10 @@ GEOMETRIES = [
     ((5, 9), 5, 3, 2),
     ((9, 20), 7, 1, 1),
     ((12, 11), 9, 1, 1),
+    # wide enough for a vector of pixels
+    ((7, 16), 7, 1, 1),
+    ((5, 30), (3, 5), (2, 1), (1, 2)),
+    ((2, 13), (7, 3), 1, (1, 3)),
 ]
 
 
@@ -122,7 +126,7 @@ def test_any_problem(data: st.DataObject) -> None:
     draw, small = data.draw, st.integers(1, 3)
     weight_channels = draw(st.integers(1, 20))
     widths = (draw(st.integers(1, 40)), weight_channels * draw(st.integers(1, 9)), weight_channels)
-    size = (draw(st.integers(1, 12)), draw(st.integers(1, 12)))
+    size = (draw(st.integers(1, 12)), draw(st.integers(1, 34)))
     geometry = {
         "kernel_size": (draw(st.sampled_from([1, 3, 5, 7])), draw(st.sampled_from([1, 3, 5, 7]))),
         "stride": (draw(small), draw(small)),

@@ -81,8 +81,8 @@ def operands(
 
 def in_double(item: Any) -> Any:
     """The same operands in float64, which plain torch computes."""
-    if isinstance(item, PatchwiseMapping):
-        return PatchwiseMapping(*map(in_double, item))
+    if hasattr(item, "_fields"):  # a mapping
+        return type(item)(*map(in_double, item))
     return item.double() if isinstance(item, Tensor) else item
 
 

@@ -23,6 +23,7 @@ torch.save(model.state_dict(), path)
 """
 
 
+@pytest.mark.slow
 def test_averages(tmp_path: Path, run_python: Callable[..., CompletedProcess[str]]) -> None:
     pytest.importorskip("mmseg")
     page = (REPOSITORY / "docs/visualize.md").read_text()

@@ -99,6 +99,7 @@ def test_model_of_each_toolbox(toolbox: str, folder: Path) -> None:
     assert len(seen) == len(backbone) + (8 if toolbox == "mmdet" else 0)
 
 
+@pytest.mark.slow
 def test_command_line(folder: Path, run_python: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     """A real process, with the checkpoint: two pictures, a line for each layer."""
     arguments = ("-m", "sa_layers.visualize", folder / "photograph.png", folder / "mmseg.py")

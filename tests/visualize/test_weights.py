@@ -9,7 +9,8 @@ from torch import nn
 
 from sa_layers.layers import PatchwiseSelfAttention
 from sa_layers.visualize import VisualizationError, attention_weights
-from sa_layers.visualize.weights import LayerWeights, image_stride, last_of_each_stage
+from sa_layers.visualize.geometry import image_stride
+from sa_layers.visualize.weights import LayerWeights, last_of_each_stage
 
 from .networks import ATTENTIONS, image, small
 
@@ -66,6 +67,8 @@ def test_footprint_lies_round_its_pixel() -> None:
     np.testing.assert_array_equal(on_image[top:bottom:4, left:right:4], kernel)
     on_image[top:bottom, left:right] = 0
     assert not on_image.any()
+    with pytest.raises(VisualizationError, match="x from 0 to 95 and y from 0 to 63, got -1 0"):
+        layer.kernels((-1, 0))
 
 
 @pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])

@@ -2,7 +2,7 @@
 dataset_type = 'CustomDataset'
 data_root = 'data/shapes/classification'
 classes = ('circle', 'star', 'triangle')
-crop_size = 32
+crop_size = 64
 data_preprocessor = dict(
     num_classes=len(classes), mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
@@ -18,14 +18,14 @@ test_pipeline = [
     dict(type='PackInputs')
 ]
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type, data_root=data_root, data_prefix='train', classes=classes, pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),

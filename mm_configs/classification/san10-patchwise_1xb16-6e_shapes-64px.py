@@ -4,14 +4,13 @@ _base_ = [
     '../_base_/datasets/shapes_classification.py',
     'mmpretrain::_base_/default_runtime.py'
 ]
-max_epochs = 10
+max_epochs = 6
 model = dict(
     backbone=dict(
         _delete_=True,
         type='sa_layers.SAN',
         depth=10,
         attention='patchwise',
-        strides=(2, 2, 2, 2, 1),
         out_indices=(4, )),
     head=dict(num_classes=3, topk=(1, )))
 optim_wrapper = dict(
