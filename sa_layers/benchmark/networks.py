@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import SelfAttentionNetwork
+from ..models import SelfAttentionClassifier
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
@@ -30,7 +30,6 @@ from .report import Column, Report, Row, duration, ratio, size
 RESNETS = {10: (26, (1, 2, 4, 1)), 15: (38, (2, 3, 5, 2)), 19: (50, (3, 4, 6, 3))}
 ATTENTIONS = ("pairwise", "patchwise")
 TASKS = ("inference", "training step")
-CLASSES = 1000
 COLUMNS = [
     Column("network", "network"),
     Column("median_s", "median", duration),
@@ -48,24 +47,6 @@ class Candidate(NamedTuple):
     image: Tensor
     how: Callable[[], AbstractContextManager[None]] = nullcontext
     """What its calls stand in: the switch of the fused operators, another backend."""
-
-
-class Classifier(nn.Module):
-    """A SAN with the head that torchvision's ResNets have.
-
-    Example:
-        >>> Classifier(10, "pairwise")(torch.zeros(1, 3, 32, 32)).shape
-        torch.Size([1, 1000])
-    """
-
-    def __init__(self, depth: int, attention: str) -> None:
-        super().__init__()
-        self.backbone = SelfAttentionNetwork(depth, attention)
-        self.head = nn.Linear(self.backbone.out_channels[-1], CLASSES)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 1000)."""
-        return self.head(self.backbone(image)[-1].mean((2, 3)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,12 +103,15 @@ def notes(device: torch.device) -> Iterator[str]:
 
 def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
     """The networks of one depth, by name; the first of each attention is the one that users get."""
-    from torchvision.models.resnet import Bottleneck, ResNet  # not needed by anything else
+    try:
+        from torchvision.models.resnet import Bottleneck, ResNet
+    except ImportError:
+        raise SystemExit("the ResNets need torchvision: pip install 'sa-layers[benchmark]'") from None
 
     device, dtype = image.device, image.dtype
     candidates = {}
     for attention in attentions:
-        model, name = Classifier(depth, attention).to(device, dtype), f"SAN{depth} {attention}"
+        model, name = SelfAttentionClassifier(depth, attention).to(device, dtype), f"SAN{depth} {attention}"
         candidates[name] = Candidate(model, image)
         candidates[f"{name}, unfused"] = Candidate(model, image, partial(fused, False))
         candidates[f"{name}, plain torch"] = Candidate(model, image, partial(backend, "torch"))
@@ -143,7 +127,8 @@ def add_compiled(candidates: dict[str, Candidate]) -> None:
     torch.compiler.reset()  # or the shapes met so far count against the limit of recompilations
     for name, candidate in list(candidates.items()):
         if candidate.how is nullcontext:
-            candidates[f"compiled: {name}"] = candidate._replace(model=torch.compile(candidate.model, dynamic=False))
+            compiled: Any = torch.compile(candidate.model, dynamic=False)
+            candidates[f"compiled: {name}"] = candidate._replace(model=compiled)
 
 
 def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
@@ -173,7 +158,7 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
         }
 
 
-def inference(candidate: Candidate) -> Run:
+def inference(candidate: Candidate) -> Callable[[], Tensor]:
     """A call that classifies the images."""
     model = candidate.model
 

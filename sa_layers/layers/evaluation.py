@@ -58,12 +58,11 @@ def tensors_of(modules: Sequence[nn.Module]) -> list[Tensor]:
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """The scale and the shift that a frozen norm comes down to, (C,) each; float32, or float64 for float64."""
     assert isinstance(norm, NORMS)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
-    weight, bias, mean, variance = (
-        tensor.to(dtype) for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    )
-    scale = weight * torch.rsqrt(variance + norm.eps)
-    return scale, bias - mean * scale
+    scale = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
+    return scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
 
 
 def conclude(attended: Tensor, epilogue: Epilogue | None) -> Tensor:

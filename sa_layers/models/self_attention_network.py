@@ -133,7 +133,8 @@ class SelfAttentionNetwork(FoldingModule):
             )
         if self._may_evaluate(image):
             weight, shift = self._folded(tensors_of(list(self.stem)))
-            features = map_of(self.stages[0].evaluate(pooled_projection(image, weight, shift)))
+            first: Any = self.stages[0]
+            features = map_of(first.evaluate(pooled_projection(image, weight, shift)))
         else:
             features = self.stages[0](self.stem(image))
         outputs = []
@@ -151,15 +152,15 @@ class SelfAttentionNetwork(FoldingModule):
             return False
         if (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (2, 2, 0, 1, False):
             return False
-        linear, norm, activation = self.stem
+        linear, norm, activation = list(self.stem)
         return may_pass_over(
             image, norms=[norm], activations=[activation], linear=[linear], around=[self.stem, stage, pool]
         ) and stage.may_evaluate(image)
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The stem's linear layer with its norm folded in: weight (in_channels, widths[0]) and shift."""
-        linear, norm, _ = self.stem
-        scale, shift = affine(norm)
+        linear: Any = self.stem[0]
+        scale, shift = affine(self.stem[1])
         shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
         return (linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift
 

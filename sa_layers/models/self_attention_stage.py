@@ -83,6 +83,7 @@ class SelfAttentionStage(FoldingModule):
         del pooled  # a map less while the blocks compute
         offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
         for block in self.blocks:
+            assert isinstance(block, SelfAttentionBlock)
             offset = block.add_residual(pixels, offset)
         return affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
 
