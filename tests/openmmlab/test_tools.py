@@ -28,7 +28,8 @@ model = dict(
     backbone=dict(
         depth=(1, 1, 1, 1, 1), widths=(32, 32, 32, 32, 32), kernel_sizes=(3, 3, 3, 3, 3), norm_eval={norm_eval}),
     neck=dict(in_channels=[32] * 4),
-    decode_head=dict(dropout_ratio=0, norm_cfg=dict(type='GN', num_groups=4)))
+    decode_head=dict(
+        dropout_ratio=0, norm_cfg=dict(type='GN', num_groups=4), loss_decode=dict(class_weight=None)))
 train_pipeline = [
     dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=False), dict(type='PackSegInputs')]
 train_dataloader = dict(batch_size={batch_size}, dataset=dict(pipeline=train_pipeline))
@@ -36,7 +37,7 @@ optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SG
 train_cfg = dict(max_iters={iterations}, val_interval=100)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2))
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
-model_wrapper_cfg = dict(type='MMDistributedDataParallel')  # without one, mmengine asks for the GPU of each process
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)  # on CPUs, or mmengine names GPUs
 """
 
 # Runs a tool that is killed, as by the kernel, when half of the checkpoint of iteration 4 is on the disk.
@@ -116,7 +117,9 @@ def test_two_processes(workspace: Path, run_python: RunPython) -> None:
         results.append(weights(folder / "iter_2.pth"))
     one, two = results
     for name, values in one.items():
-        torch.testing.assert_close(two[name], values, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(
+            two[name], values, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
     shutil.rmtree(workspace / "work_dirs")
 
 
