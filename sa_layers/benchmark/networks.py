@@ -134,6 +134,7 @@ def add_compiled(candidates: dict[str, Candidate]) -> None:
 def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """A row for every network; refuses to time a SAN whose ways of computing it disagree."""
     device = next(iter(candidates.values())).image.device
+    calls: dict[str, Run]
     if task == "inference":
         check_equal(candidates)
         calls = {name: inference(candidate) for name, candidate in candidates.items()}
