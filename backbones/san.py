@@ -138,9 +138,9 @@ class SAN(SelfAttentionNetwork, BaseModule):
         here = list(self.state_dict())
         if there and (found := _blocks(there)) != (wanted := _blocks(here)):
             raise ValueError(f"the checkpoint is of another depth: {found} blocks in its stages, here {wanted}")
-        if there and (found := _has_position(there)) != _has_position(here):
+        if there and (position := _has_position(there)) != _has_position(here):
             kinds = "pairwise attention", "patchwise attention, or pairwise without position"
-            raise ValueError(f"the checkpoint is of {kinds[not found]}, and this backbone is of {kinds[found]}")
+            raise ValueError(f"the checkpoint is of {kinds[not position]}, and this backbone is of {kinds[position]}")
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _freeze_stages(self) -> None:

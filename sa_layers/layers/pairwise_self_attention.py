@@ -62,8 +62,8 @@ class PairwiseSelfAttention(SelfAttention):
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
         """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""
-        kernel_size, *geometry = self.footprint
-        return pairwise_relation(query, key, kernel_size, self.relation, *geometry)
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        return pairwise_relation(query, key, kernel_size, self.relation, stride, dilation, padding_mode)
 
     def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
         """δ with its position encoding, and γ: the logits of the softmax."""
@@ -95,9 +95,11 @@ class PairwiseSelfAttention(SelfAttention):
         if query.device.type != "cpu":
             return f"the fused operator of pairwise attention was not built for {query.device.type}"
         if self.position is not None:
-            transform = getattr(self.position, "transform", None)
-            if type(self.position) is not PositionEncoding or type(transform) is not nn.Conv2d:
+            if type(self.position) is not PositionEncoding:
                 return "the position encoding is not the usual one"
+            transform = self.position.transform
+            if type(transform) is not nn.Conv2d or transform.bias is None:
+                return "the linear layer of the position encoding is not the usual one"
             if is_watched(self.position) or is_watched(transform):
                 return "a hook watches the position encoding"
         refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
@@ -110,22 +112,23 @@ class PairwiseSelfAttention(SelfAttention):
             *layers, here, there = layers
             position = PairPosition(here, there, self.position.size)
         mapping = Mapping(scale, shift, layers[::2], layers[1::2])
-        kernel_size, *geometry = self.footprint
-        return pairwise_attention(
-            query, key, value, mapping, kernel_size, self.relation, *geometry, position=position, epilogue=epilogue
-        )
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        geometry = (kernel_size, self.relation, stride, dilation, padding_mode)
+        return pairwise_attention(query, key, value, mapping, *geometry, position=position, epilogue=epilogue)
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""
-        position = [] if self.position is None else [*self.position.transform._parameters.values()]
-        return [*mapping_tensors(self.mapping), *position]
+        tensors = mapping_tensors(self.mapping)
+        if isinstance(self.position, PositionEncoding):
+            tensors += [tensor for tensor in self.position.transform._parameters.values() if tensor is not None]
+        return tensors
 
     def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
         if self.position is None:
             return fold_mapping(self.mapping, *tensors)
-        *tensors, weight, bias = tensors
-        folded = fold_mapping(self.mapping, *tensors)
+        *of_mapping, weight, bias = tensors
+        folded = fold_mapping(self.mapping, *of_mapping)
         here = torch.cat([weight.flatten(1), bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
         if self.position.position == "relative":
             return *folded, here, -here

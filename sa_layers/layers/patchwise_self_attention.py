@@ -59,8 +59,8 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
         """δ: (N, D, 1, Ho * Wo), the features of every footprint. A new relation overrides it."""
-        kernel_size, *geometry = self.footprint
-        return patchwise_relation(query, key, kernel_size, self.relation, *geometry)
+        kernel_size, stride, dilation, padding_mode = self.footprint
+        return patchwise_relation(query, key, kernel_size, self.relation, stride, dilation, padding_mode)
 
     def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
         """δ and γ: the weights of all taps."""
@@ -71,10 +71,9 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         if self.why_not_fused(query, key, value) is None:
             mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
-            kernel_size, *geometry = self.footprint
-            return patchwise_attention(
-                query, key, value, mapping, kernel_size, self.relation, *geometry, epilogue=epilogue
-            )
+            kernel_size, stride, dilation, padding_mode = self.footprint
+            geometry = (kernel_size, self.relation, stride, dilation, padding_mode)
+            return patchwise_attention(query, key, value, mapping, *geometry, epilogue=epilogue)
         return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:

@@ -7,6 +7,23 @@ from pathlib import Path
 
 import torch
 
+# What library.cpp defines: a library that lacks one was compiled from an older source tree.
+OPERATORS = (
+    "affine_relu",
+    "aggregation",
+    "aggregation_value_gradient",
+    "aggregation_weight_gradient",
+    "cpu_capability",
+    "pairwise_attention",
+    "pairwise_relation",
+    "pairwise_relation_key_gradient",
+    "pairwise_relation_query_gradient",
+    "patchwise_attention",
+    "pooled_projection",
+    "softmax_aggregation",
+    "softmax_aggregation_logits_gradient",
+    "softmax_aggregation_value_gradient",
+)
 _PACKAGE = Path(__file__).parent.parent
 _HOW = "build them with `pip install --no-build-isolation .` (add -e to stay in a source tree)"
 
@@ -60,6 +77,8 @@ def _load() -> str | None:
             f"the native kernels, built with torch {built} for torch >= {needs}, could not be loaded into "
             f"torch {torch.__version__} ({' '.join(str(error).split())}); {_HOW}"
         )
+    if missing := [name for name in OPERATORS if not hasattr(torch.ops.sa_layers, name)]:
+        return f"the native kernels were compiled from an older sa_layers, without {', '.join(missing)}; {_HOW}"
     _load_cuda()
     return None
 

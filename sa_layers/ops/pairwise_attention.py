@@ -160,7 +160,8 @@ def pairwise_attention_unfused(
     epilogue: Epilogue | None = None,
 ) -> Tensor:
     """The same by the operators that it is made of, and so with derivatives."""
-    kernel_size, *geometry = footprint
+    kernel_size, stride, dilation, padding_mode = footprint
+    geometry = (stride, dilation, padding_mode)
     features = pairwise_relation(query, key, kernel_size, relation, *geometry).to(mapping.shift.dtype)
     if position is not None:
         grid = coordinates(query.to(mapping.shift.dtype), position.size)

@@ -10,7 +10,7 @@ import torch
 from sa_layers.export.__main__ import main
 
 BACKBONE = """backbone = dict(
-    type="sa_layers.SAN", depth=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96), kernel_sizes=(3, 3, 5, 3, 7),
+    type="sa_layers.SAN", depth=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96), kernel_sizes=(3, 3, 3, 3, 3),
     attention="patchwise", out_indices=(1, 2, 3, 4))
 """
 CLASSIFIER = (

@@ -14,7 +14,12 @@ from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
 from sa_layers.models import SelfAttentionNetwork
 
 SIZES = ((96, 64), (64, 128))
-FIVE_BLOCKS: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 64, 64, 96), "out_indices": (1, 2, 3, 4)}
+FIVE_BLOCKS: dict[str, Any] = {
+    "depth": (1, 1, 1, 1, 1),
+    "widths": (32, 32, 64, 64, 96),
+    "kernel_sizes": (3, 3, 3, 3, 7),
+    "out_indices": (1, 2, 3, 4),
+}
 
 
 def alive(model: nn.Module) -> nn.Module:

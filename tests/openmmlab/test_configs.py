@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_builds_and_predicts(name: str) -> None:
     images, samples = batch(config.default_scope, number=1)
     with torch.no_grad():
         assert len(model.predict(images, samples)) == 1
+
+
+PAGE = (CONFIGS.parent / "docs" / "openmmlab.md").read_text()
+DOCUMENTED = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "_base_" in block]
+
+
+@pytest.mark.parametrize("number", range(len(DOCUMENTED)))
+def test_documented(number: int, tmp_path: Path) -> None:
+    """The configs that docs/openmmlab.md shows."""
+    need("mmdet")
+    (tmp_path / "config.py").write_text(DOCUMENTED[number])
+    model = build(Config.fromfile(tmp_path / "config.py"))
+    assert any(type(module).__module__.startswith("sa_layers.") for module in model.modules())
 
 
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)

@@ -36,6 +36,7 @@ optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='SG
 train_cfg = dict(max_iters={iterations}, val_interval=100)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2))
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
+model_wrapper_cfg = dict(type='MMDistributedDataParallel')  # without one, mmengine asks for the GPU of each process
 """
 
 # Runs a tool that is killed, as by the kernel, when half of the checkpoint of iteration 4 is on the disk.
