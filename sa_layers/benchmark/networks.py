@@ -134,6 +134,7 @@ def add_compiled(candidates: dict[str, Candidate]) -> None:
 def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
     """A row for every network; refuses to time a SAN whose ways of computing it disagree."""
     device = next(iter(candidates.values())).image.device
+    calls: dict[str, Run]
     if task == "inference":
         check_equal(candidates)
         calls: dict[str, Callable[[], object]] = {name: inference(candidate) for name, candidate in candidates.items()}
@@ -160,10 +161,9 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
 
 def inference(candidate: Candidate) -> Callable[[], Tensor]:
     """A call that classifies the images."""
-    model = candidate.model
+    model = candidate.model.eval()
 
     def classify() -> Tensor:
-        model.eval()
         with torch.no_grad(), candidate.how():
             return model(candidate.image)
 
@@ -172,12 +172,11 @@ def inference(candidate: Candidate) -> Callable[[], Tensor]:
 
 def training_step(candidate: Candidate) -> Run:
     """A call that makes one step of stochastic gradient descent."""
-    model, image = candidate.model, candidate.image
+    model, image = candidate.model.train(), candidate.image
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     target = torch.zeros(len(image), dtype=torch.long, device=image.device)
 
     def step() -> None:
-        model.train()
         with candidate.how():
             F.cross_entropy(model(image), target).backward()
             optimizer.step()
