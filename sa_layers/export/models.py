@@ -69,7 +69,20 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> 
     model = MODELS.build(settings.model)
     if checkpoint is not None:
         _load(model, checkpoint)
+    if scope == "mmseg":
+        _free_upsampling(model)
     return Logits(model).eval()
+
+
+def _free_upsampling(model: nn.Module) -> None:
+    """Puts torch's upsampling where mmseg's is, which turns sizes into Python integers: a program would fix them."""
+    from mmseg.models.utils import Upsample
+
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Upsample) and not child.size:
+                free = nn.Upsample(scale_factor=child.scale_factor, mode=child.mode, align_corners=child.align_corners)
+                setattr(parent, name, free)
 
 
 def _load(model: nn.Module, checkpoint: str | Path) -> None:
