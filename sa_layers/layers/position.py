@@ -30,6 +30,7 @@ class PositionEncoding(nn.Module):
         ValueError: ``position`` is unknown, or ``size`` is below 2: one pixel has no neighbour to measure a step to.
 
     Example:
+        >>> import torch
         >>> PositionEncoding("relative")(torch.zeros(1, 8, 5, 5), kernel_size=3).shape
         torch.Size([1, 2, 9, 25])
     """

@@ -22,7 +22,7 @@ class PatchwiseMapping(NamedTuple):
     (D, E) are (1 + taps, R) for the relation 'concatenation', the query before the taps of the footprint. They are
     (taps, 1) for 'star' and (taps * taps, 1) for 'clique', pair by pair as in :func:`patchwise_relation`.
 
-    Attributes:
+    Args:
         scale: s of the first norm, (D, E).
         shift: t of the first norm, (D, E).
         hidden_weight: W_1, the first linear layer with the second norm's scale, (D, E, Cw).

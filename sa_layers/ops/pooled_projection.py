@@ -27,6 +27,7 @@ def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         (N, H // 2, W // 2, C), channels last, in the dtype of ``image``.
 
     Example:
+        >>> import torch
         >>> pooled_projection(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([[1.0, -1.0]]), torch.zeros(2))
         tensor([[[[3., 0.]]]])
     """

@@ -1,9 +1,10 @@
 """One small data set for all tests that only look, and the command line as a process of its own."""
 
 import hashlib
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,29 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesFolder:
 
 
 @pytest.fixture
-def start() -> Callable[..., subprocess.Popen[str]]:
-    """Start ``python -m sa_layers.datasets.shapes`` with the given arguments."""
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``python -m sa_layers.datasets.shapes`` with the given arguments; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "sa_layers.datasets.shapes", *map(str, arguments)]
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            # a background job hands down that it ignores SIGINT
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

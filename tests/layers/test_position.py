@@ -48,8 +48,8 @@ def test_coordinates() -> None:
     """From -1 to 1 by default; beyond on a larger map, with 0 in its middle; a map of one pixel is at -1."""
     features = torch.zeros(2, 3, 4, 5, dtype=torch.float64)
     horizontal, vertical = coordinates(features)[0]
-    torch.testing.assert_close(horizontal[1], torch.linspace(-1, 1, 5, dtype=torch.float64), rtol=0, atol=0)
-    torch.testing.assert_close(vertical[:, 2], torch.linspace(-1, 1, 4, dtype=torch.float64), rtol=0, atol=0)
+    torch.testing.assert_close(horizontal[1], torch.linspace(-1, 1, 5, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(vertical[:, 2], torch.linspace(-1, 1, 4, dtype=torch.float64), rtol=0, atol=1e-15)
     assert coordinates(torch.zeros(1, 1, 1, 1)).flatten().tolist() == [-1, -1]
     horizontal, vertical = coordinates(features, size=(3, 2))[0]
     assert horizontal[0].tolist() == [-4, -2, 0, 2, 4]

@@ -30,14 +30,19 @@ def toolbox(name: str) -> Path:
 
 
 def build(config: Config) -> torch.nn.Module:
-    """The model of a config, in the config's own scope, with the weights of its constructors."""
+    """The model of a config, in the config's own scope, initialised; no weights are loaded."""
     torch.manual_seed(0)
     model = config.model.copy()
     if "num_queries" in model:
         model.num_queries = 20  # no more than a tiny image has pixels at its strides
     model.setdefault("data_preprocessor", config.get("data_preprocessor"))
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        return MODELS.build(model)
+        built = MODELS.build(model)
+        for module in built.modules():
+            if "Pretrained" in str(getattr(module, "init_cfg", None)):
+                module.init_cfg = None
+        built.init_weights()  # DETRs have parameters that are memory as it was found until then
+        return built
 
 
 def batch(scope: str, number: int = 2, size: int = 64) -> tuple[torch.Tensor, list[Any]]:
