@@ -25,6 +25,9 @@ def time_in_turn(
 ) -> dict[str, Timing]:
     """Calls all candidates in turn, round after round: what slows the machine for a while slows them all alike.
 
+    In a turn the second of two calls is measured: the first one brings the candidate's own memory back into the caches,
+    out of which the others have pushed it.
+
     Args:
         candidates: What to call, by name; called twice before the first round.
         device: Where they compute. On a GPU the time is the GPU's own, from event to event, the launch included.
@@ -46,6 +49,7 @@ def time_in_turn(
         if rounds >= least and time.perf_counter() - begin > seconds:
             break
         for name, run in candidates.items():
+            run()
             samples[name].append(_seconds(run, device))
     return {name: Timing(statistics.median(taken), min(taken), len(taken)) for name, taken in samples.items()}
 
