@@ -20,7 +20,7 @@ from side_by_side import write_pictures
 from sa_layers.datasets import LABELS, PALETTE, ShapesError, make_shapes
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ROOT / "mm_configs" / "segmentation" / "san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"
+CONFIG = ROOT / "mm_configs" / "segmentation" / "san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
 CONFIG_PARTS = (CONFIG, *sorted((ROOT / "mm_configs" / "_base_").rglob("*.py")))
 DATA = ROOT / "data" / "shapes"
 WORK = ROOT / "work_dirs" / "demo"

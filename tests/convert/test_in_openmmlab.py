@@ -62,7 +62,7 @@ def test_logits(
     ("scope", "attention", "config"),
     [
         ("mmdet", "pairwise", "detection/faster-rcnn_san10-pairwise_fpn_1x_coco.py"),
-        ("mmseg", "patchwise", "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"),
+        ("mmseg", "patchwise", "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"),
     ],
 )
 def test_pretrained(

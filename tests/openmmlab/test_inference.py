@@ -31,7 +31,7 @@ def test_segmentor(photograph: Path) -> None:
     need("mmseg")
     from mmseg.apis import inference_model, init_model
 
-    model = init_model(str(CONFIGS / "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"), device="cpu")
+    model = init_model(str(CONFIGS / "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"), device="cpu")
     assert inference_model(model, str(photograph)).pred_sem_seg.data.shape == (1, 80, 120)
 
 

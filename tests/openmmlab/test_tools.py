@@ -23,7 +23,7 @@ TOOLS = toolbox("mmseg") / "tools"
 
 # Nothing random but the order of the images, which mmengine restores; it restores neither flips nor dropout.
 CONFIG = """
-_base_ = './mm_configs/segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py'
+_base_ = './mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py'
 model = dict(
     backbone=dict(
         depth=(1, 1, 1, 1, 1), widths=(32, 32, 32, 32, 32), kernel_sizes=(3, 3, 3, 3, 3), norm_eval={norm_eval}),
@@ -126,7 +126,7 @@ def test_two_processes(workspace: Path, run_python: RunPython) -> None:
 def test_counts_parameters(workspace: Path, run_python: RunPython) -> None:
     """get_flops.py, with the depth given on the command line. It does not know our operators, nor any attention's."""
     tool = TOOLS / "analysis_tools" / "get_flops.py"
-    config = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"
+    config = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
     options = ("--shape", 64, 64, "--cfg-options", "model.backbone.depth=19")
     printed = run_python(None, tool, config, *options, cwd=workspace).stdout
     assert "Params: 18.9" in printed

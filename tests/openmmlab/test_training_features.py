@@ -22,7 +22,7 @@ from .test_configs import CONFIGS
 
 pytestmark = pytest.mark.openmmlab
 
-DEMO = "segmentation/san10-patchwise_fpn_1xb8-1100_shapes-64x64.py"
+DEMO = "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
 SMALL: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 32), "kernel_sizes": (3, 3, 3, 3, 3)}
 
 
