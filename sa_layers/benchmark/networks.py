@@ -137,7 +137,7 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
     calls: dict[str, Run]
     if task == "inference":
         check_equal(candidates)
-        calls: dict[str, Callable[[], object]] = {name: inference(candidate) for name, candidate in candidates.items()}
+        calls = {name: inference(candidate) for name, candidate in candidates.items()}
     else:  # where the fused operators are never in use
         calls = {name: training_step(candidate) for name, candidate in candidates.items() if "unfused" not in name}
     for call in calls.values():  # folds, compiles, chooses algorithms: none of it belongs to the memory of a call
