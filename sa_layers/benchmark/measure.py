@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,36 +14,44 @@ Run = Callable[[], object]
 
 
 class Timing(NamedTuple):
-    """The time of one call, in seconds."""
+    """The time of one call, in seconds: the mean of a turn's calls, its median and least over the turns."""
 
     median: float
     fastest: float
-    calls: int
+    turns: int
 
 
 def time_in_turn(
-    candidates: Mapping[str, Run], device: torch.device, *, seconds: float = 10.0, least: int = 5, most: int = 200
+    candidates: Mapping[str, Run],
+    device: torch.device,
+    *,
+    seconds: float = 10.0,
+    least: int = 5,
+    most: int = 200,
+    turn: float = 0.01,
 ) -> dict[str, Timing]:
     """Calls all candidates in turn, round after round: what slows the machine for a while slows them all alike.
 
-    In a turn the second of two calls is measured: the first one brings the candidate's own memory back into the caches,
-    out of which the others have pushed it.
+    The first call of a turn is not measured: it brings the candidate's own memory back into the caches, out of which
+    the others have pushed it.
 
     Args:
-        candidates: What to call, by name; called twice before the first round.
+        candidates: What to call, by name; called twice before the first round, to warm up and to size the turns.
         device: Where they compute. On a GPU the time is the GPU's own, from event to event, the launch included.
         seconds: How long all rounds together may take; a started round is finished.
         least: Rounds that are made however long they take.
         most: Rounds at most.
+        turn: How long a candidate's turn takes at least, in seconds: as many calls as that needs, one after another.
 
     Example:
         >>> timings = time_in_turn({"nothing": lambda: None}, torch.device("cpu"), seconds=0, least=3)
-        >>> timings["nothing"].calls
+        >>> timings["nothing"].turns
         3
     """
-    for run in candidates.values():
-        for _ in range(2):
-            run()
+    calls = {}
+    for name, run in candidates.items():
+        run()
+        calls[name] = max(1, math.ceil(turn / _seconds(run, device)))
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     begin = time.perf_counter()
     for rounds in range(most):
@@ -50,7 +59,7 @@ def time_in_turn(
             break
         for name, run in candidates.items():
             run()
-            samples[name].append(_seconds(run, device))
+            samples[name].append(_seconds(run, device, calls[name]))
     return {name: Timing(statistics.median(taken), min(taken), len(taken)) for name, taken in samples.items()}
 
 
@@ -104,18 +113,21 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * size**3 / timing.fastest
 
 
-def _seconds(run: Run, device: torch.device) -> float:
+def _seconds(run: Run, device: torch.device, calls: int = 1) -> float:
+    """The mean of some calls."""
     if device.type != "cuda":
         begin = time.perf_counter()
-        run()
-        return time.perf_counter() - begin
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - begin) / calls
     begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     begin_event.record()
-    run()
+    for _ in range(calls):
+        run()
     end_event.record()
     end_event.synchronize()
-    return begin_event.elapsed_time(end_event) / 1000
+    return begin_event.elapsed_time(end_event) / 1000 / calls
 
 
 def _allocations(events: Any) -> Iterator[Any]:

@@ -152,7 +152,7 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
             "network": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
-            "calls": timing.calls,
+            "turns": timing.turns,
             "ratio": timing.median / yardstick,
             "images_per_s": len(candidates[name].image) / timing.median,
             "peak_bytes": memory[name],

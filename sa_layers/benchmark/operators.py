@@ -141,7 +141,7 @@ def measure_task(
             "implementation": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
-            "calls": timing.calls,
+            "turns": timing.turns,
             "ratio": timing.median / timings[OURS].median,
             "peak_bytes": memory.get(name),
             "flops": flops,

@@ -36,9 +36,17 @@ def test_peak_memory_sees_native_operators() -> None:
 
 def test_everyone_has_a_turn_in_every_round() -> None:
     turns: list[str] = []
-    timings = time_in_turn({name: lambda name=name: turns.append(name) for name in "ab"}, CPU, seconds=0, least=3)
+    candidates = {name: lambda name=name: turns.append(name) for name in "ab"}
+    timings = time_in_turn(candidates, CPU, seconds=0, least=3, turn=0)
     assert "".join(turns) == "aabb" + "aabb" * 3
-    assert all(timing.calls == 3 and timing.fastest <= timing.median for timing in timings.values())
+    assert all(timing.turns == 3 and timing.fastest <= timing.median for timing in timings.values())
+
+
+def test_a_turn_is_long_enough_to_be_measured() -> None:
+    calls: list[None] = []
+    timing = time_in_turn({"one": lambda: calls.append(None)}, CPU, seconds=0, least=1, turn=1e-3)["one"]
+    assert len(calls) > 100
+    assert 0 < timing.fastest < 1e-4
 
 
 def test_a_copy_moves_its_bytes() -> None:
