@@ -69,6 +69,13 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // (N, C, H, W). Coefficients are float32, float64 for float64.
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
+  // A linear layer of every pixel: features (P, C), matrix (panels, C, 32), result (P, 32 * panels), all float32,
+  // becomes
+  //     bias + matrix^T * relu(scale * features + shift), without a bias added to what it holds,
+  // then relu(output_scale * result + output_shift). Without scale and shift, either pair, norm and ReLU stay away.
+  library.def(
+      "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
+      "Tensor? output_shift, Tensor(a!) result) -> ()");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

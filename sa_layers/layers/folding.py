@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor as is_functorch_wrapped  # torch.func has no such question
+from torch._C._functorch import maybe_current_level  # torch.func has no such question
 from typing_extensions import Self
 
-State = tuple[int, int, torch.dtype, torch.device, tuple[int, ...]]
+State = tuple[int, int, tuple[int, ...]]
+ORDINARY = {Tensor, nn.Parameter}
 
 
 class Folded:
@@ -42,9 +43,9 @@ class Folded:
     def __call__(self, sources: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """The folded tensors of ``sources``, without a gradient; remembered only for ordinary tensors."""
         sources = tuple(sources)
-        if torch.compiler.is_compiling() or not all(map(_tells_its_state, sources)):
+        states = None if torch.compiler.is_compiling() else _states(sources)
+        if states is None:
             return self.compute(*sources)
-        states = tuple(_state(source) for source in sources)
         if states != self._states:
             # A tensor made in inference mode could not be saved for a later backward pass.
             with torch.no_grad(), torch.inference_mode(False):
@@ -83,11 +84,14 @@ class FoldingModule(nn.Module):
         raise NotImplementedError
 
 
-def _tells_its_state(tensor: Tensor) -> bool:
-    """False for fake, mapped and other wrapped tensors, and for those of inference mode, which count no versions."""
-    return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference() and not is_functorch_wrapped(tensor)
+def _states(tensors: tuple[Tensor, ...]) -> tuple[State, ...] | None:
+    """What changes when the tensors' values may have, or None for tensors that do not tell.
 
-
-def _state(tensor: Tensor) -> State:
-    """What changes when the tensor's values may have: in-place changes count up its version."""
-    return tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, tensor.stride()
+    In-place changes count up a tensor's version; a conversion or a move gives it other memory. Fake, mapped and other
+    wrapped tensors do not tell, nor do those of inference mode, which count no versions.
+    """
+    if not set(map(type, tensors)) <= ORDINARY or maybe_current_level() is not None:
+        return None
+    if any(map(Tensor.is_inference, tensors)):
+        return None
+    return tuple([(tensor.data_ptr(), tensor._version, tensor.stride()) for tensor in tensors])

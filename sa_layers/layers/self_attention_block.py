@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Epilogue
-from ..ops.affine_relu import affine_relu_linear
 from ..ops.footprint import IntOrPair
+from ..ops.projection import Linear, add_projection, pack, project
 from .evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
 from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer
@@ -98,7 +98,7 @@ class SelfAttentionBlock(FoldingModule):
             around=[self, self.attention],
         )
 
-    def add_residual(self, pixels: Tensor, offset: Tensor) -> Tensor:
+    def add_residual(self, pixels: Tensor, offset: Tensor, norm: Epilogue | None = None) -> Tensor:
         """The evaluation path: adds the residual to ``pixels`` in place, all but the bias of the expansion.
 
         Biases are the same for every pixel: a stage collects them, and its norms take them into their shifts.
@@ -106,22 +106,30 @@ class SelfAttentionBlock(FoldingModule):
         Args:
             pixels: (N, H, W, C), channels last.
             offset: What is missing in them, (C,): ``pixels + offset`` are the block's features.
+            norm: What comes after the block, then nothing is missing: a frozen norm, which is followed by a ReLU.
 
         Returns:
-            What is missing now.
+            What is missing before the norm.
         """
         transforms = self.attention.transforms()
-        scale, shift, weight, bias, *epilogue = self._folded(tensors_of([self.norm1, self.norm2, *transforms]))
-        transformed = affine_relu_linear(pixels, scale, torch.addcmul(shift, scale, offset), weight, bias)
-        query, key, value = self.attention.split(map_of(transformed))
-        attended = pixels_of(self.attention.attend(query, key, value, Epilogue(*epilogue)))
-        pixels.flatten(0, 2).addmm_(attended.flatten(0, 2), self.expansion.weight.flatten(1).t())
-        return offset if self.expansion.bias is None else offset + self.expansion.bias
+        sources = tensors_of([self.norm1, self.norm2, *transforms, self.expansion])
+        scale, shift, scale2, shift2, *parameters = self._folded(sources)
+        transform, expansion = Linear(*parameters[:2]), Linear(*parameters[2:])
+        channels = sum(layer.out_channels for layer in transforms)
+        before = Epilogue(scale, torch.addcmul(shift, scale, offset))
+        query, key, value = self.attention.split(map_of(project(pixels, transform, channels, before)))
+        attended = pixels_of(self.attention.attend(query, key, value, Epilogue(scale2, shift2)))
+        offset = offset if self.expansion.bias is None else offset + self.expansion.bias
+        if norm is not None:
+            norm = Epilogue(norm.scale, torch.addcmul(norm.shift, norm.scale, offset))
+        add_projection(attended, expansion, pixels, norm)
+        return offset
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """Scales and shifts of the norms; the attention's transforms as one (C, sum of their channels) matrix."""
+        """Scales and shifts of the norms; the attention's transforms as one layer, and the expansion."""
         transforms = self.attention.transforms()
-        weight = torch.cat([layer.weight.flatten(1) for layer in transforms]).t().contiguous()
+        weight = torch.cat([layer.weight.flatten(1) for layer in transforms])
         zeros = weight.new_zeros(weight.shape[0])
         bias = torch.cat([zeros[: layer.out_channels] if layer.bias is None else layer.bias for layer in transforms])
-        return *affine(self.norm1), weight, bias, *affine(self.norm2)
+        expansion = pack(self.expansion.weight.flatten(1).t())
+        return *affine(self.norm1), *affine(self.norm2), *pack(weight.t(), bias), *expansion

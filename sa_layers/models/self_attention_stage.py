@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from ..layers import SelfAttentionBlock
 from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
 from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
-from ..ops.affine_relu import affine_relu
+from ..ops import Epilogue
+from ..ops.projection import Linear, pack, project
 
 
 class SelfAttentionStage(FoldingModule):
@@ -77,15 +78,16 @@ class SelfAttentionStage(FoldingModule):
 
     def evaluate(self, pooled: Tensor) -> Tensor:
         """The evaluation path, channels last: (N, H, W, in_channels) -> (N, H, W, channels)."""
-        scale, shift = self._folded(tensors_of([self.norm]))
-        pixels = pooled.flatten(0, 2) @ self.transition.weight.flatten(1).t()
-        pixels = pixels.view(*pooled.shape[:3], -1)
+        scale, shift, *transition = self._folded(tensors_of([self.norm, self.transition]))
+        pixels = project(pooled, Linear(*transition), self.transition.out_channels)
+        pixels = pixels.contiguous()
         del pooled  # a map less while the blocks compute
         offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
-        for block in self.blocks:
-            assert isinstance(block, SelfAttentionBlock)
+        *blocks, last = cast("list[SelfAttentionBlock]", list(self.blocks))
+        for block in blocks:
             offset = block.add_residual(pixels, offset)
-        return affine_relu(pixels, scale, torch.addcmul(shift, scale, offset))
+        last.add_residual(pixels, offset, Epilogue(scale, shift))
+        return pixels
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        return affine(self.norm)
+        return *affine(self.norm), *pack(self.transition.weight.flatten(1).t())

@@ -20,6 +20,7 @@ OPERATORS = (
     "pairwise_relation_query_gradient",
     "patchwise_attention",
     "pooled_projection",
+    "projection",
     "softmax_aggregation",
     "softmax_aggregation_logits_gradient",
     "softmax_aggregation_value_gradient",

@@ -74,6 +74,11 @@ def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: An
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
+def _projection_flops(features: Shape, matrix: Shape, *_: Any, **__: Any) -> int:
+    """A matrix product."""
+    return 2 * features[0] * prod(matrix)
+
+
 FORMULAS: dict[str, Callable[..., int]] = {
     "aggregation": aggregation_flops,
     "aggregation_value_gradient": aggregation_flops,
@@ -87,6 +92,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_attention": _pairwise_attention_flops,
     "patchwise_attention": _patchwise_attention_flops,
     "pooled_projection": _pooled_projection_flops,
+    "projection": _projection_flops,
 }
 
 if extension.is_available():

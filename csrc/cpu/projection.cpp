@@ -1,0 +1,68 @@
+// Binding of projection.
+
+#include "cpu/projection.h"
+
+#include <optional>
+
+#include "cpu/binding.h"
+
+#define SA_LAYERS_KERNELS "cpu/projection_kernels.inc"
+#include "cpu/for_each_capability.inc"
+
+namespace sa_layers::cpu {
+namespace {
+
+using OptionalTensor = std::optional<Tensor>;
+
+void check_pair(const char* first_name, const OptionalTensor& first, const char* second_name,
+                const OptionalTensor& second, const Tensor& features, int64_t channels) {
+  STD_TORCH_CHECK(first.has_value() == second.has_value(), first_name, " and ", second_name, " must be given together");
+  if (!first) return;
+  check_coefficients(first_name, *first, features, {channels});
+  check_coefficients(second_name, *second, features, {channels});
+}
+
+void projection(const Tensor& features, const Tensor& matrix, const OptionalTensor& bias, const OptionalTensor& scale,
+                const OptionalTensor& shift, const OptionalTensor& output_scale, const OptionalTensor& output_shift,
+                const Tensor& result) {
+  check_dims("features", features, 2);
+  check_dims("matrix", matrix, 3);
+  STD_TORCH_CHECK(features.scalar_type() == ScalarType::Float, "features must be float32, got ",
+                  torch::headeronly::toString(features.scalar_type()));
+  const int64_t pixels = features.size(0), channels = features.size(1), panels = matrix.size(0);
+  check_coefficients("matrix", matrix, features, {panels, channels, kPanelColumns});
+  check_coefficients("result", result, features, {pixels, panels * kPanelColumns});
+  if (bias) check_coefficients("bias", *bias, features, {panels * kPanelColumns});
+  check_pair("scale", scale, "shift", shift, features, channels);
+  check_pair("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
+  STD_TORCH_CHECK(channels > 0, "features must have at least one channel");
+  STD_TORCH_CHECK(result.stride(1) == 1 || panels == 0, "the channels of result must be neighbours in memory");
+  if (pixels == 0 || panels == 0) return;
+
+  const auto contiguous = [](const OptionalTensor& tensor) {
+    return tensor ? OptionalTensor(torch::stable::contiguous(*tensor)) : std::nullopt;
+  };
+  const auto pointer = [](const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; };
+  const Tensor from = features.stride(1) == 1 ? features : torch::stable::contiguous(features);
+  const Tensor panel_matrices = torch::stable::contiguous(matrix);
+  const OptionalTensor biases = contiguous(bias), scales = contiguous(scale), shifts = contiguous(shift);
+  const OptionalTensor output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
+  Projection problem{};
+  problem.pixels = pixels, problem.channels = channels, problem.panels = panels;
+  problem.features = data<float>(from), problem.feature_step = from.stride(0);
+  problem.scale = pointer(scales), problem.shift = pointer(shifts);
+  problem.matrix = data<float>(panel_matrices), problem.bias = pointer(biases), problem.adds = !bias;
+  problem.output_scale = pointer(output_scales), problem.output_shift = pointer(output_shifts);
+  problem.result = mutable_data<float>(result), problem.result_step = result.stride(0);
+  problem.share_out(torch::stable::get_num_threads());
+  torch::stable::parallel_for(0, problem.tasks(), 1, [&](int64_t begin, int64_t end) {
+    SA_LAYERS_BEST(float, projection, problem, begin, end);
+  });
+}
+
+}  // namespace
+}  // namespace sa_layers::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CPU, library) {
+  library.impl("projection", TORCH_BOX(&sa_layers::cpu::projection));
+}

@@ -1,0 +1,36 @@
+// A linear layer of every pixel, channels last, with what frozen norms leave around it:
+//
+//     result (+)= bias + matrix * relu(scale * features + shift), and then relu(output_scale * result + output_shift)
+#pragma once
+
+#include "cpu/matrix.h"
+
+namespace sa_layers::cpu {
+
+// Output channels come in panels, each a matrix of its own, input channels x kPanelColumns: what the innermost loop
+// reads is one run of memory.
+constexpr int64_t kPanelColumns = 2 * kGroupColumns;
+
+struct Projection {
+  int64_t pixels, channels, panels;
+  const float *features, *scale, *shift;  // scale and shift are null without a norm before
+  int64_t feature_step;                   // from pixel to pixel
+  const float *matrix, *bias;             // (panels, channels, kPanelColumns) and (panels, kPanelColumns)
+  const float *output_scale, *output_shift;
+  float* result;
+  int64_t result_step;
+  bool adds;  // to what the result holds, instead of to the bias
+  int64_t pixel_parts, panel_parts;
+
+  // As many tasks as threads at least. Pixels are shared out first, in parts that the cache holds, since every part
+  // reads the whole matrix; then, where pixels are few, the panels.
+  void share_out(int64_t threads) {
+    constexpr int64_t kMostPixels = 112;
+    pixel_parts = larger(1, divide_up(pixels, kMostPixels));
+    panel_parts = pixel_parts >= threads ? 1 : smaller(panels, divide_up(threads, pixel_parts));
+    if (pixel_parts > threads) pixel_parts = smaller(pixels, divide_up(pixel_parts, threads) * threads);
+  }
+  int64_t tasks() const { return pixel_parts * panel_parts; }
+};
+
+}  // namespace sa_layers::cpu

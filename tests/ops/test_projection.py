@@ -1,0 +1,143 @@
+"""The linear layer of every pixel with frozen norms around it: the native kernel and plain torch against float64."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sa_layers.ops import Epilogue, extension
+from sa_layers.ops.projection import add_projection, pack, project
+
+needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+
+
+def problem(pixels: int, channels: int, out_channels: int) -> dict[str, Tensor]:
+    """Operands in float64."""
+    torch.manual_seed(pixels + channels + out_channels)
+    shapes = {
+        "features": (1, 1, pixels, channels),
+        "weight": (channels, out_channels),
+        "bias": (out_channels,),
+        "scale": (channels,),
+        "shift": (channels,),
+        "to": (1, 1, pixels, out_channels),
+        "output_scale": (out_channels,),
+        "output_shift": (out_channels,),
+    }
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+def compute(given: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """All forms of the operator."""
+    x, weight, bias, to = (given[name].to(dtype) for name in ("features", "weight", "bias", "to"))
+    coefficients = torch.promote_types(dtype, torch.float32)
+    names = ("scale", "shift", "output_scale", "output_shift")
+    scale, shift, output_scale, output_shift = (given[name].to(coefficients) for name in names)
+    linear, added, normalised = pack(weight, bias), to.clone(), to.clone()
+    add_projection(x, linear, added)
+    add_projection(x, linear, normalised, Epilogue(output_scale, output_shift))
+    width = weight.shape[1]
+    return project(x, linear, width), project(x, linear, width, Epilogue(scale, shift)), added, normalised
+
+
+def expected(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """The equations."""
+    activated = (given["scale"] * given["features"] + given["shift"]).relu()
+    added = given["to"] + given["features"] @ given["weight"]
+    return (
+        given["features"] @ given["weight"] + given["bias"],
+        activated @ given["weight"] + given["bias"],
+        added,
+        (given["output_scale"] * added + given["output_shift"]).relu(),
+    )
+
+
+def check(operands: dict[str, Tensor], results: tuple[Tensor, ...], tolerance: float) -> None:
+    for result, wanted in zip(results, expected(operands), strict=True):
+        assert result.shape == wanted.shape
+        torch.testing.assert_close(result.double(), wanted, rtol=0, atol=tolerance * (1 + wanted.abs().max().item()))
+
+
+@needs_kernels
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 260), st.integers(1, 600), st.integers(1, 100))
+def test_random_shapes(pixels: int, channels: int, out_channels: int) -> None:
+    """Part-filled panels of input and of output channels, single rows, more pixels than a part has."""
+    operands = problem(pixels, channels, out_channels)
+    check(operands, compute(operands, torch.float32), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
+)
+def test_other_dtypes_are_plain_torch(dtype: torch.dtype, tolerance: float) -> None:
+    operands = problem(21, 40, 24)
+    assert pack(operands["weight"].to(dtype)).weight.dim() == 2
+    check(operands, compute(operands, dtype), tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("pixels", [7, 49, 300])
+def test_threads_agree(pixels: int) -> None:
+    """Few pixels share out the panels, many the pixels: not a bit differs."""
+    operands, before, results = problem(pixels, 300, 96), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(compute(operands, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_no_pixels() -> None:
+    operands = problem(0, 5, 32)
+    assert [tuple(result.shape) for result in compute(operands, torch.float32)] == [(1, 1, 0, 32)] * 4
+
+
+def test_not_a_number_passes() -> None:
+    operands = problem(3, 5, 32)
+    operands["features"][0, 0, 1, 2] = torch.nan
+    for result in compute(operands, torch.float32):
+        assert result[0, 0, 1].isnan().all()
+        assert not result[0, 0, [0, 2]].isnan().any()
+
+
+@needs_kernels
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_instruction_sets(capability: str) -> None:
+    code = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "from test_projection import check, compute, problem\n"
+        "for shape in ((15, 300, 40), (230, 17, 96), (3, 512, 32)):\n"
+        "    operands = problem(*shape)\n"
+        "    check(operands, compute(operands, torch.float32), 1e-5)"
+    )
+    environment = os.environ | {"SA_LAYERS_CPU_CAPABILITY": capability}
+    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent)], env=environment, check=True)
+
+
+@needs_kernels
+def test_refusals() -> None:
+    """What would read or write foreign memory."""
+    call, none = torch.ops.sa_layers.projection, [None] * 5
+    features, matrix = torch.zeros(4, 8), torch.zeros(2, 8, 32)
+    with pytest.raises(RuntimeError, match="result"):
+        call(features, matrix, *none, torch.zeros(4, 63))
+    with pytest.raises(RuntimeError, match="matrix"):
+        call(features, torch.zeros(2, 8, 16), *none, torch.zeros(4, 32))
+    with pytest.raises(RuntimeError, match="scale and shift must be given together"):
+        call(features, matrix, None, torch.zeros(8), None, None, None, torch.zeros(4, 64))
+    with pytest.raises(RuntimeError, match="neighbours in memory"):
+        call(features, matrix, *none, torch.zeros(64, 4).t())
+    with pytest.raises(RuntimeError, match="float32"):
+        call(features.double(), matrix.double(), *none, torch.zeros(4, 64).double())
