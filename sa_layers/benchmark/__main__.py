@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from . import machine, networks, operators, report
+from . import configs, machine, networks, operators, report
 
-SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks}
+SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks, "configs": configs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

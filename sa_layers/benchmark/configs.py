@@ -1,0 +1,127 @@
+"""Models of OpenMMLab configs against each other, such as a detector with SAN against the same with ResNet-50.
+
+The first config is what the others are compared with: a file, or one of an installed toolbox, such as
+mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py. Each model predicts from the same random image, from the raw pixels
+to the result, with random parameters; in both memory layouts, and the faster one of the first config counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import machine
+from .measure import Run, time_in_turn
+from .report import Column, Report, Row, duration, ratio
+
+LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
+SAMPLES = ("DetDataSample", "SegDataSample", "DataSample")  # of mmdet, mmseg, mmpretrain
+COLUMNS = [
+    Column("model", "model"),
+    Column("median_s", "median", duration),
+    Column("fastest_s", "fastest", duration),
+    Column("ratio", "ratio", ratio),
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="a file, or TOOLBOX::FILE of an installed one")
+    parser.add_argument("--size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"), help="(800 1333)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    parser.add_argument("--seconds", type=float, default=60, help="for all rounds (default: 60)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures all configs in turn."""
+    device = machine.prepare(arguments)
+    if arguments.dtype != "float32":
+        raise SystemExit("--dtype: models of configs are measured in float32")
+    height, width = (min(side, 128) if arguments.quick else side for side in arguments.size)
+    described = machine.describe(device) | {"image": f"{height} x {width}", "batch": arguments.batch}
+    notes = ["ratio: the median as a multiple of that of the first model in its faster layout."]
+    calls: dict[str, Run] = {}
+    for config in arguments.configs:
+        for layout, memory_format in LAYOUTS.items():
+            name = f"{Path(config.rpartition('::')[2]).stem}{layout}"
+            model = build(config).to(device, memory_format=memory_format)  # type: ignore[call-overload]
+            call = prediction(model, height, width, arguments.batch)
+            try:
+                call()
+            except RuntimeError as error:  # operators of mmcv take contiguous maps only
+                notes.append(f"{name} cannot be run: {str(error).splitlines()[0]}")
+                continue
+            calls[name] = call
+    report = Report("Models", described, COLUMNS, [], tuple(notes))
+    report.rows += measure(calls, Path(arguments.configs[0].rpartition("::")[2]).stem, device, arguments)
+    report.print()
+    if arguments.json:
+        report.write_json(arguments.json)
+    return 0
+
+
+def build(config: str) -> nn.Module:
+    """The model of a config in evaluation mode, without the pretrained parameters that it may ask for."""
+    try:
+        from mmengine.config import Config
+        from mmengine.registry import MODELS, DefaultScope
+    except ImportError:
+        raise SystemExit("configs need OpenMMLab: pip install 'sa-layers[detection]'") from None
+
+    path = find(config)
+    if not path.is_file():
+        raise SystemExit(f"CONFIG must be a file, or TOOLBOX::FILE of an installed toolbox, got {config!r}")
+    settings = Config.fromfile(path)
+    if "data_preprocessor" in settings:
+        settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
+    settings.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(settings.get("default_scope", "mmengine")):
+        return MODELS.build(settings.model).eval()
+
+
+def find(config: str) -> Path:
+    """The file of a config."""
+    toolbox, separator, name = config.rpartition("::")
+    if not separator:
+        return Path(config)
+    specification = importlib.util.find_spec(toolbox)
+    if specification is None or specification.origin is None:
+        raise SystemExit(f"CONFIG {config!r} is of {toolbox}, which is not installed")
+    return Path(specification.origin).parent / ".mim" / "configs" / name
+
+
+def prediction(model: Any, height: int, width: int, batch: int) -> Callable[[], object]:
+    """A call that predicts from random pixels, as the toolbox's test loop does."""
+    structures = importlib.import_module(f"{type(model).__module__.partition('.')[0]}.structures")
+    sample_type = next(getattr(structures, name) for name in SAMPLES if hasattr(structures, name))
+    shape = {"ori_shape": (height, width), "img_shape": (height, width), "scale_factor": (1.0, 1.0)}
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator) for _ in range(batch)]
+
+    def predict() -> object:
+        with torch.no_grad():
+            return model.test_step({"inputs": images, "data_samples": [sample_type(metainfo=shape) for _ in images]})
+
+    return predict
+
+
+def measure(calls: dict[str, Run], first: str, device: torch.device, arguments: argparse.Namespace) -> Iterator[Row]:
+    """A row for every model in every layout."""
+    seconds, least = (0.0, 2) if arguments.quick else (arguments.seconds, 5)
+    timings = time_in_turn(calls, device, seconds=seconds, least=least)
+    yardstick = min(timings[name].median for name in (first, f"{first}, channels last") if name in timings)
+    for name, timing in timings.items():
+        yield {
+            "model": name,
+            "median_s": timing.median,
+            "fastest_s": timing.fastest,
+            "turns": timing.turns,
+            "ratio": timing.median / yardstick,
+        }
