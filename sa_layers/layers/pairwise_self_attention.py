@@ -16,6 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
+from ..ops.pairwise_relation import relation_width
 from .evaluation import conclude
 from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
@@ -55,10 +56,9 @@ class PairwiseSelfAttention(SelfAttention):
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""
-        channels = self.relation_channels
-        relation = {"dot": 1, "concatenation": 2 * channels}.get(self.relation, channels)
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
-        return relation + position, channels, self.weight_channels
+        width = relation_width(self.relation, self.relation_channels) + position
+        return width, self.relation_channels, self.weight_channels
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
         """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""

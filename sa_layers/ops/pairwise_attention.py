@@ -13,7 +13,7 @@ from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair
 from .fusion import why_not_fused
 from .native import native_gradient
-from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation, relation_width
 from .softmax_aggregation import softmax_aggregation
 
 MAPPING_LAYERS = 3  # at most
@@ -176,11 +176,6 @@ def pairwise_attention_unfused(
     if epilogue is not None:
         output = (output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1)).relu().to(value.dtype)
     return output
-
-
-def relation_width(relation: str, channels: int) -> int:
-    """The channels D of a relation between maps of ``channels``."""
-    return {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
 
 
 def _check(
