@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .checks import autocast, check_alike, check_map, check_shape
 from .coordinates import coordinates
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation, relation_width
@@ -238,7 +238,7 @@ def _check(
 
 def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
     stride = arguments[-3]
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     return value.new_empty(value.shape[0], height, width, value.shape[1]).permute(0, 3, 1, 2)
 
 

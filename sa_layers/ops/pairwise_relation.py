@@ -11,7 +11,7 @@ from torch import Tensor
 from .backend import choose
 from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .native import native_operator
 
 PAIRWISE_RELATIONS = ("subtraction", "summation", "hadamard", "dot", "concatenation")
@@ -102,8 +102,8 @@ _PRODUCTS = ("hadamard", "dot")
 
 def _fake_relation(query: Tensor, key: Tensor, relation: str, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
     channels = relation_width(relation, query.shape[1])
-    pixels = ((query.shape[2] - 1) // stride[0] + 1) * ((query.shape[3] - 1) // stride[1] + 1)
-    return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], pixels)
+    height, width = output_size(query.shape[2], query.shape[3], stride)
+    return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], height * width)
 
 
 def _setup_relation(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -11,7 +11,7 @@ from . import extension
 from .aggregation import aggregation_in_torch
 from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .pairwise_attention import Epilogue
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
@@ -188,7 +188,7 @@ def patchwise_attention_in_torch(
 
 def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
     stride = arguments[10]
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     size = (value.shape[0], value.shape[1], height, width)
     return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)
 
