@@ -16,6 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
+from ..ops.pairwise_attention import NATIVE_DEVICES
 from ..ops.pairwise_relation import relation_width
 from .evaluation import conclude
 from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
@@ -92,7 +93,7 @@ class PairwiseSelfAttention(SelfAttention):
         """
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if query.device.type != "cpu":
+        if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of pairwise attention was not built for {query.device.type}"
         if self.position is not None:
             if type(self.position) is not PositionEncoding:

@@ -15,7 +15,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import has_kernel
+from ..ops.patchwise_attention import NATIVE_DEVICES
 from .evaluation import conclude
 from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
 from .self_attention import SelfAttention
@@ -82,7 +82,7 @@ class PatchwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
-        if not has_kernel(query.device):
+        if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of patchwise attention was not built for {query.device.type}"
         return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .backend import devices_of
 from .checks import autocast, check_alike, check_map, check_shape
 from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
@@ -131,7 +132,7 @@ def pairwise_attention(
         *(position or ())[:2],
         *(epilogue or ()),
     ]
-    if query.device.type == "cpu" and why_not_fused([query, key, value, *parameters]) is None:
+    if query.device.type in NATIVE_DEVICES and why_not_fused([query, key, value, *parameters]) is None:
         return native_attention(
             query,
             key,
@@ -243,3 +244,4 @@ def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) 
 
 
 native_attention = native_gradient("pairwise_attention", _fake_attention)  # it has no derivative either
+NATIVE_DEVICES = devices_of("pairwise_attention")
