@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .backend import devices_of
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
@@ -122,6 +122,7 @@ def pairwise_attention(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
     _check(query, key, value, mapping, relation, position, epilogue)
     parameters = [

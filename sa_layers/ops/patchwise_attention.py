@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .aggregation import aggregation_in_torch
 from .backend import devices_of
-from .checks import autocast, check_alike, check_map, check_shape
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
@@ -93,6 +93,7 @@ def patchwise_attention(
         tensor([1.1250, 1.1250, 1.1250])
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
     check_patchwise_attention(query, key, value, mapping, epilogue, footprint, relation)
     tensors = [query, key, value, *mapping, *(epilogue or ())]

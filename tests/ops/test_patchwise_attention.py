@@ -332,6 +332,12 @@ def test_refusals(change: dict[str, Any], message: str) -> None:
         patchwise_attention(**operands((4, 16, 2, 3), (6, 7)) | change)
 
 
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_refuses_what_is_no_tensor(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a tensor, got list"):
+        patchwise_attention(**operands((4, 16, 2, 3), (6, 7)) | {name: [1.0]})
+
+
 def test_refuses_a_mapping_in_half_precision() -> None:
     arguments = operands((4, 16, 2, 3), (6, 7))
     mapping = arguments["mapping"]._replace(bias=arguments["mapping"].bias.half())
