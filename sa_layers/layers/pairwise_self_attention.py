@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +20,8 @@ from ..ops import (
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import NATIVE_DEVICES
 from ..ops.pairwise_relation import relation_width
-from .evaluation import conclude
-from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
+from .evaluation import conclude, is_watched, tensors_of
+from .frozen_mapping import fold_mapping, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
 
@@ -119,18 +121,16 @@ class PairwiseSelfAttention(SelfAttention):
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""
-        tensors = mapping_tensors(self.mapping)
-        if isinstance(self.position, PositionEncoding):
-            tensors += [tensor for tensor in self.position.transform._parameters.values() if tensor is not None]
-        return tensors
+        of_position = [self.position.transform] if isinstance(self.position, PositionEncoding) else []
+        return tensors_of([*self.mapping, *of_position])
 
-    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
-        if self.position is None:
-            return fold_mapping(self.mapping, *tensors)
-        *of_mapping, weight, bias = tensors
-        folded = fold_mapping(self.mapping, *of_mapping)
-        here = torch.cat([weight.flatten(1), bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
+        folded = fold_mapping(self.mapping)
+        if not isinstance(self.position, PositionEncoding):
+            return folded
+        linear: Any = self.position.transform
+        here = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
         if self.position.position == "relative":
             return *folded, here, -here
         nothing = torch.zeros_like(here)
