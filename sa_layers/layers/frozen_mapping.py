@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .evaluation import NORMS, affine, is_every_module_watched, is_watched, why_not_affine
+from .evaluation import NORMS, affine, is_every_module_watched, is_pointwise, is_watched, why_not_affine
 
 LAYERS = (NORMS, (nn.ReLU,), (nn.Conv2d,))  # exactly these classes: a subclass may compute anything
 NUMBERS = {1: "one", 2: "two", 3: "three"}
@@ -37,6 +37,8 @@ def why_not_frozen(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | No
     for index, (name, module) in enumerate(mapping._modules.items()):
         if type(module) not in LAYERS[index % 3]:
             return f"mapping.{name} is a {type(module).__name__}"
+        if type(module) is nn.Conv2d and not is_pointwise(module):
+            return f"mapping.{name} is no 1x1 convolution"
         if is_watched(module):
             return f"a hook watches mapping.{name}"
         if type(module) in NORMS and (obstacle := why_not_affine(module)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import (
     PAIRWISE_RELATIONS,
@@ -20,7 +20,7 @@ from ..ops import (
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import NATIVE_DEVICES
 from ..ops.pairwise_relation import relation_width
-from .evaluation import conclude, is_watched, tensors_of
+from .evaluation import conclude, is_pointwise, is_watched, tensors_of
 from .frozen_mapping import fold_mapping, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
@@ -101,7 +101,7 @@ class PairwiseSelfAttention(SelfAttention):
             if type(self.position) is not PositionEncoding:
                 return "the position encoding is not the usual one"
             transform = self.position.transform
-            if type(transform) is not nn.Conv2d or transform.bias is None:
+            if not is_pointwise(transform) or transform.bias is None:
                 return "the linear layer of the position encoding is not the usual one"
             if is_watched(self.position) or is_watched(transform):
                 return "a hook watches the position encoding"
