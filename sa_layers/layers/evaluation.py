@@ -1,4 +1,4 @@
-"""What the evaluation paths of block, stage and network share: when they may be taken, and the layout of their maps.
+"""What the evaluation paths share: when modules need not be called, frozen norms, and the layout of maps.
 
 Evaluation computes channels last throughout: a map is (N, H, W, C) in memory, a linear layer one matrix product, a
 frozen norm with its ReLU one pass. The modules stay what they are: where one is watched or replaced (a hook, a
@@ -7,7 +7,7 @@ gradient, another norm or activation, autocast, export, quantisation), all of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch.nn.modules import module as torch_module
 
 from ..ops import Epilogue, why_not_fused
 from ..ops.affine_relu import affine_relu
-from .frozen_mapping import is_watched
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation a synchronised norm is a plain one
 
@@ -37,22 +36,58 @@ def may_pass_over(
         linear: Must be 1x1 convolutions in the dtype of ``features``.
         around: Modules of any type that would not be called either.
     """
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return False
     return (
-        not any(map(is_watched, [*norms, *activations, *linear, *around]))
-        and all(map(_is_frozen, norms))
+        not is_every_module_watched()
+        and not any(map(is_watched, [*norms, *activations, *linear, *around]))
+        and all(type(norm) in NORMS and why_not_affine(norm) is None for norm in norms)
         and all(type(activation) is nn.ReLU for activation in activations)
-        and all(_is_pointwise(layer) and layer.weight.dtype == features.dtype for layer in linear)
+        and all(is_pointwise(layer) and layer.weight.dtype == features.dtype for layer in linear)
         and not torch.is_autocast_enabled(features.device.type)
         and why_not_fused([features, *tensors_of([*norms, *linear])]) is None
     )
 
 
-def tensors_of(modules: Sequence[nn.Module]) -> list[Tensor]:
-    """All parameters and buffers of modules without children."""
-    every = (tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()))
-    return [tensor for tensor in every if tensor is not None]
+def is_every_module_watched() -> bool:
+    """Whether a hook is told of every call of any module."""
+    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody would notice that a module is not called: a hook, or a forward of the instance's own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a module is a 1x1 convolution, and so a matrix; no subclass, which may compute anything."""
+    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
+        (1, 1),
+        (1, 1),
+        (0, 0),
+        1,
+    )
+
+
+def why_not_affine(norm: nn.Module) -> str | None:
+    """What keeps one of ``NORMS`` from coming down to a scale and a shift, or None."""
+    if norm.training:
+        return "is in training mode"
+    if norm.running_mean is None or norm.weight is None:
+        return "has no running statistics or no weight"
+    return None
+
+
+def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """All parameters and buffers of modules without children.
+
+    The counts of batches are among them: these alone tell that training has changed running statistics, since the batch
+    norm of torch updates those without counting up their versions.
+    """
+    # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
+    tensors: list[Tensor | None] = []
+    for module in modules:
+        tensors += module._parameters.values()
+        tensors += module._buffers.values()
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -83,17 +118,3 @@ def map_of(pixels: Tensor) -> Tensor:
 def in_layout_of(features: Tensor, result: Tensor) -> Tensor:
     """``result`` in the memory format of ``features``: code that takes a network's features may rely on it."""
     return result.contiguous() if features.is_contiguous() else result
-
-
-def _is_frozen(norm: nn.Module) -> bool:
-    return type(norm) in NORMS and not norm.training and norm.running_mean is not None and norm.weight is not None
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    # no subclass: it may compute anything
-    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
-        (1, 1),
-        (1, 1),
-        (0, 0),
-        1,
-    )

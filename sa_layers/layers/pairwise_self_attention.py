@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops import (
     PAIRWISE_RELATIONS,
@@ -16,8 +18,10 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
-from .evaluation import conclude
-from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
+from ..ops.pairwise_attention import NATIVE_DEVICES
+from ..ops.pairwise_relation import relation_width
+from .evaluation import conclude, is_pointwise, is_watched, tensors_of
+from .frozen_mapping import fold_mapping, why_not_frozen
 from .position import PositionEncoding
 from .self_attention import SelfAttention
 
@@ -55,10 +59,9 @@ class PairwiseSelfAttention(SelfAttention):
 
     def mapping_widths(self) -> tuple[int, int, int]:
         """A pair is mapped alone: the weights of one tap."""
-        channels = self.relation_channels
-        relation = {"dot": 1, "concatenation": 2 * channels}.get(self.relation, channels)
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
-        return relation + position, channels, self.weight_channels
+        width = relation_width(self.relation, self.relation_channels) + position
+        return width, self.relation_channels, self.weight_channels
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
         """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""
@@ -92,13 +95,13 @@ class PairwiseSelfAttention(SelfAttention):
         """
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if query.device.type != "cpu":
+        if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of pairwise attention was not built for {query.device.type}"
         if self.position is not None:
             if type(self.position) is not PositionEncoding:
                 return "the position encoding is not the usual one"
             transform = self.position.transform
-            if type(transform) is not nn.Conv2d or transform.bias is None:
+            if not is_pointwise(transform) or transform.bias is None:
                 return "the linear layer of the position encoding is not the usual one"
             if is_watched(self.position) or is_watched(transform):
                 return "a hook watches the position encoding"
@@ -118,18 +121,16 @@ class PairwiseSelfAttention(SelfAttention):
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""
-        tensors = mapping_tensors(self.mapping)
-        if isinstance(self.position, PositionEncoding):
-            tensors += [tensor for tensor in self.position.transform._parameters.values() if tensor is not None]
-        return tensors
+        of_position = [self.position.transform] if isinstance(self.position, PositionEncoding) else []
+        return tensors_of([*self.mapping, *of_position])
 
-    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
-        if self.position is None:
-            return fold_mapping(self.mapping, *tensors)
-        *of_mapping, weight, bias = tensors
-        folded = fold_mapping(self.mapping, *of_mapping)
-        here = torch.cat([weight.flatten(1), bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
+        folded = fold_mapping(self.mapping)
+        if not isinstance(self.position, PositionEncoding):
+            return folded
+        linear: Any = self.position.transform
+        here = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
         if self.position.position == "relative":
             return *folded, here, -here
         nothing = torch.zeros_like(here)

@@ -15,9 +15,9 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import has_kernel
-from .evaluation import conclude
-from .frozen_mapping import fold_mapping, mapping_tensors, why_not_frozen
+from ..ops.patchwise_attention import NATIVE_DEVICES
+from .evaluation import conclude, tensors_of
+from .frozen_mapping import fold_mapping, why_not_frozen
 from .self_attention import SelfAttention
 
 
@@ -70,7 +70,7 @@ class PatchwiseSelfAttention(SelfAttention):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ and the aggregation."""
         if self.why_not_fused(query, key, value) is None:
-            mapping = PatchwiseMapping(*self._folded(mapping_tensors(self.mapping)))
+            mapping = PatchwiseMapping(*self._folded(tensors_of(self.mapping)))
             kernel_size, stride, dilation, padding_mode = self.footprint
             geometry = (kernel_size, self.relation, stride, dilation, padding_mode)
             return patchwise_attention(query, key, value, mapping, *geometry, epilogue=epilogue)
@@ -82,14 +82,14 @@ class PatchwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
-        if not has_kernel(query.device):
+        if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of patchwise attention was not built for {query.device.type}"
-        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *mapping_tensors(self.mapping)])
+        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *tensors_of(self.mapping)])
 
-    def _fold(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`patchwise_attention` takes it."""
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
-        scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping, *tensors)
+        scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping)
 
         def by_tap(tensor: Tensor) -> Tensor:
             """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R); (M, D) -> (M, D, 1)."""

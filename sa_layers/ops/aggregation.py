@@ -11,7 +11,7 @@ from .aggregation_by_rows import aggregation_by_rows
 from .backend import choose, is_exporting
 from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .native import native_operator
 
 
@@ -96,7 +96,7 @@ def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) ->
 
 
 def _fake_aggregation(value: Tensor, weight: Tensor, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     return value.new_empty(value.shape[0], value.shape[1], height, width)
 
 

@@ -133,14 +133,15 @@ def _known(name: str | None, source: str) -> str | None:
     return name
 
 
-def _find_native_devices() -> frozenset[str]:
+def devices_of(operator: str) -> frozenset[str]:
+    """The types of devices for which the loaded extension has a kernel of an operator."""
     if not extension.is_available():
         return frozenset()
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # torch.library has no public question for this
-    return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel("sa_layers::aggregation", key))
+    return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel(f"sa_layers::{operator}", key))
 
 
 # Plain globals, read once or seldom written: torch.compile traces and guards them.
 _forced = _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
-_native_devices = _find_native_devices()
+_native_devices = devices_of("aggregation")
 _warned: set[str] = set()

@@ -7,7 +7,7 @@ numbered row by row. Padding is always ``dilation * (kernel_size - 1) / 2``, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -69,7 +69,7 @@ class Footprint(NamedTuple):
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """The number of footprints along each axis of a ``height`` x ``width`` map."""
-        return (height - 1) // self.stride[0] + 1, (width - 1) // self.stride[1] + 1
+        return output_size(height, width, self.stride)
 
     def centre(self, features: Tensor) -> Tensor:
         """The pixels i themselves: (N, C, H, W) -> (N, C, Ho, Wo)."""
@@ -102,6 +102,11 @@ class Footprint(NamedTuple):
         """All pixels of all footprints: (N, C, H, W) -> (N, C, K*K, Ho*Wo)."""
         columns = F.unfold(self.pad(features), self.kernel_size, dilation=self.dilation, stride=self.stride)
         return columns.unflatten(1, (features.shape[1], self.taps))
+
+
+def output_size(height: int, width: int, stride: Sequence[int]) -> tuple[int, int]:
+    """The number of footprints, ``stride`` pixels apart, along each axis of a map."""
+    return (height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1
 
 
 def bounce(size: int, padding: int, device: torch.device) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import autocast, check_alike, check_map, check_shape
+from .backend import devices_of
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .coordinates import coordinates
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
-from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
+from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation, relation_width
 from .softmax_aggregation import softmax_aggregation
 
 MAPPING_LAYERS = 3  # at most
@@ -121,6 +122,7 @@ def pairwise_attention(
         tensor(4.)
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
     _check(query, key, value, mapping, relation, position, epilogue)
     parameters = [
@@ -131,7 +133,7 @@ def pairwise_attention(
         *(position or ())[:2],
         *(epilogue or ()),
     ]
-    if query.device.type == "cpu" and why_not_fused([query, key, value, *parameters]) is None:
+    if query.device.type in NATIVE_DEVICES and why_not_fused([query, key, value, *parameters]) is None:
         return native_attention(
             query,
             key,
@@ -176,11 +178,6 @@ def pairwise_attention_unfused(
     if epilogue is not None:
         output = (output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1)).relu().to(value.dtype)
     return output
-
-
-def relation_width(relation: str, channels: int) -> int:
-    """The channels D of a relation between maps of ``channels``."""
-    return {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
 
 
 def _check(
@@ -243,8 +240,9 @@ def _check(
 
 def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
     stride = arguments[-3]
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     return value.new_empty(value.shape[0], height, width, value.shape[1]).permute(0, 3, 1, 2)
 
 
 native_attention = native_gradient("pairwise_attention", _fake_attention)  # it has no derivative either
+NATIVE_DEVICES = devices_of("pairwise_attention")

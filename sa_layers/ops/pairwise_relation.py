@@ -11,7 +11,7 @@ from torch import Tensor
 from .backend import choose
 from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .native import native_operator
 
 PAIRWISE_RELATIONS = ("subtraction", "summation", "hadamard", "dot", "concatenation")
@@ -73,6 +73,11 @@ def pairwise_relation(
     return pairwise_relation_in_torch(query, key, footprint, relation)
 
 
+def relation_width(relation: str, channels: int) -> int:
+    """The channels D of a relation between maps of ``channels``."""
+    return {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
+
+
 def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint, relation: str) -> Tensor:
     """The relation as one broadcast over the unfolded keys."""
     centre = footprint.centre(query).flatten(2).unsqueeze(2)
@@ -96,9 +101,9 @@ _PRODUCTS = ("hadamard", "dot")
 
 
 def _fake_relation(query: Tensor, key: Tensor, relation: str, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
-    channels = {"dot": 1, "concatenation": 2 * query.shape[1]}.get(relation, query.shape[1])
-    pixels = ((query.shape[2] - 1) // stride[0] + 1) * ((query.shape[3] - 1) // stride[1] + 1)
-    return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], pixels)
+    channels = relation_width(relation, query.shape[1])
+    height, width = output_size(query.shape[2], query.shape[3], stride)
+    return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], height * width)
 
 
 def _setup_relation(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import extension
 from .aggregation import aggregation_in_torch
-from .backend import choose
-from .checks import autocast, check_alike, check_map, check_shape
-from .footprint import Footprint, IntOrPair
+from .backend import devices_of
+from .checks import autocast, check_alike, check_map, check_shape, check_tensors
+from .footprint import Footprint, IntOrPair, output_size
+from .fusion import why_not_fused
+from .native import native_gradient
 from .pairwise_attention import Epilogue
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
@@ -76,7 +77,8 @@ def patchwise_attention(
 
     Returns:
         (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``, in channels-last memory. Channel c uses weight ``c % Cw``; half
-        precision accumulates in float32. Gradients flow through the plain torch form.
+        precision accumulates in float32. The plain torch form, which has derivatives, computes it where
+        :func:`sa_layers.ops.why_not_fused` finds an obstacle.
 
     Raises:
         TypeError: A dtype is not allowed.
@@ -91,21 +93,15 @@ def patchwise_attention(
         tensor([1.1250, 1.1250, 1.1250])
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
     check_patchwise_attention(query, key, value, mapping, epilogue, footprint, relation)
-    arguments = (query, key, value, *mapping, *(epilogue or (None, None)))
-    needs_gradient = torch.is_grad_enabled() and any(
-        argument is not None and argument.requires_grad for argument in arguments
-    )
-    device, (kernel, *geometry) = query.device, footprint
-    if not needs_gradient and query.dtype != torch.float64 and choose(device) == "native" and has_kernel(device):
-        return torch.ops.sa_layers.patchwise_attention(*arguments, kernel, relation, *geometry)
+    tensors = [query, key, value, *mapping, *(epilogue or ())]
+    if query.device.type in NATIVE_DEVICES and query.dtype != torch.float64 and why_not_fused(tensors) is None:
+        kernel, *geometry = footprint
+        last = epilogue or (None, None)
+        return native_attention(query, key, value, *mapping, *last, kernel, relation, *geometry)
     return patchwise_attention_in_torch(query, key, value, mapping, epilogue, footprint, relation)
-
-
-def has_kernel(device: torch.device) -> bool:
-    """Whether the operator has a native kernel for ``device``, and not only its plain torch form."""
-    return device.type in _native_devices
 
 
 def check_patchwise_attention(
@@ -183,21 +179,16 @@ def patchwise_attention_in_torch(
     output = aggregation_in_torch(value.to(accumulate), weights, footprint)
     if epilogue is not None:
         output = torch.relu(output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1))
-    return output.to(value.dtype).contiguous(memory_format=torch.channels_last)
+    # channels last, by dimensions: torch.vmap knows no memory formats
+    return output.to(value.dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
     stride = arguments[10]
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     size = (value.shape[0], value.shape[1], height, width)
     return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)
 
 
-_native_devices: frozenset[str] = frozenset()
-if extension.is_available():
-    torch.library.register_fake("sa_layers::patchwise_attention", _fake_patchwise_attention)
-    _native_devices = frozenset(
-        key.lower()
-        for key in ("CPU", "CUDA")
-        if torch._C._dispatch_has_kernel_for_dispatch_key("sa_layers::patchwise_attention", key)
-    )
+native_attention = native_gradient("patchwise_attention", _fake_patchwise_attention)  # it has no derivative either
+NATIVE_DEVICES = devices_of("patchwise_attention")

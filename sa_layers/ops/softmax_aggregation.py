@@ -17,7 +17,7 @@ from .aggregation import (
 from .backend import choose
 from .by_reference import by_reference
 from .checks import autocast, check_tensors
-from .footprint import Footprint, IntOrPair
+from .footprint import Footprint, IntOrPair, output_size
 from .native import native_gradient, native_operator
 
 
@@ -73,7 +73,7 @@ def _softmax(logits: Tensor) -> Tensor:
 def _fake_softmax_aggregation(
     value: Tensor, logits: Tensor, kernel_size: Any, stride: Any, *_: Any
 ) -> tuple[Tensor, Tensor]:
-    height, width = (value.shape[2] - 1) // stride[0] + 1, (value.shape[3] - 1) // stride[1] + 1
+    height, width = output_size(value.shape[2], value.shape[3], stride)
     accumulate = torch.promote_types(logits.dtype, torch.float32)
     return (
         value.new_empty(value.shape[0], value.shape[1], height, width),

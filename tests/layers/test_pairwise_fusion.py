@@ -170,6 +170,9 @@ REFUSED: dict[str, tuple[Callable[[PairwiseSelfAttention], Any], str]] = {
     "norm": (lambda layer: setattr(layer.mapping, "0", nn.InstanceNorm2d(10)), "mapping.0 is a InstanceNorm2d"),
     "patched": (patched, "a hook watches mapping.5"),
     "parametrised": (parametrised, "mapping.2 is a ParametrizedConv2d"),
+    "grouped": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 1, groups=2)), "mapping.5 is no 1x1 conv"),
+    "wider": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 3, padding=1)), "mapping.5 is no 1x1 conv"),
+    "position": (lambda layer: setattr(layer.position, "transform", nn.Conv2d(2, 2, 3, padding=1)), "not the usual"),
     "longer": (lambda layer: layer.mapping.append(nn.ReLU()), "the mapping has not one or two or three linear layers"),
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sa_layers.datasets import make_shapes
+
+from .toolboxes import toolbox
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +19,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     make_shapes(root / "data/shapes", train=5, val=5, size=64, crop_size=64)
     shutil.copytree(repository / "mm_configs", root / "mm_configs")
     return root
-
-
-def toolbox(name: str) -> Path:
-    """The tools and configs that an OpenMMLab toolbox installs."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / ".mim"
 
 
 @pytest.fixture(scope="session")

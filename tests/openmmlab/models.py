@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +16,6 @@ def need(scope: str) -> None:
     if scope == "mmdet":
         pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip(scope)
-
-
-def toolbox(name: str) -> Path:
-    """The tools and configs that an OpenMMLab toolbox installs."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / ".mim"
 
 
 def build(config: Config) -> torch.nn.Module:

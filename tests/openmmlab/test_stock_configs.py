@@ -11,7 +11,8 @@ pytest.importorskip("mmengine")
 
 from mmengine.config import Config
 
-from .models import build, need, toolbox, train_once
+from .models import build, need, train_once
+from .toolboxes import toolbox
 
 pytestmark = pytest.mark.openmmlab
 

@@ -14,7 +14,7 @@ pytest.importorskip("mmseg")
 
 import torch
 
-from .models import toolbox
+from .toolboxes import toolbox
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 

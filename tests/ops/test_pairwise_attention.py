@@ -290,6 +290,7 @@ def test_a_nan_is_seen_and_stays_near() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"key": [1.0]}, TypeError, "key must be a tensor, got list"),
         ({"relation": "cosine"}, ValueError, "relation must be one of subtraction, .* got 'cosine'"),
         ({"key": torch.zeros(1, 3, 5, 4)}, ValueError, r"key must have the shape \(1, 4, 5, 4\) for query"),
         ({"value": torch.zeros(1, 7, 5, 4)}, ValueError, r"divides the channels of value \(7\), got 2"),

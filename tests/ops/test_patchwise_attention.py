@@ -24,6 +24,7 @@ from sa_layers.ops import (
     PatchwiseMapping,
     backend,
     extension,
+    fused,
     patchwise_attention,
 )
 
@@ -273,6 +274,31 @@ def test_gradients_flow_through_plain_torch() -> None:
 
 
 @native
+def test_transforms_go_through_plain_torch() -> None:
+    """The kernel has no tangent, which forward mode takes for one of zeros."""
+    arguments = operands((2, 4, 2, 3), (3, 4), batch=1)
+    key, change = arguments["key"].clone(), torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(1))
+
+    def function(key: Tensor) -> Tensor:
+        return patchwise_attention(**arguments | {"key": key})
+
+    _, tangent = torch.func.jvp(function, (key,), (change,))
+    gradient = torch.func.grad(lambda key: function(key).sum())(key)
+    torch.testing.assert_close(tangent.sum(), (gradient * change).sum(), rtol=1e-4, atol=1e-4)
+    keys = torch.stack([key, -key])
+    torch.testing.assert_close(torch.vmap(function)(keys), torch.stack([function(key), function(-key)]))
+
+
+@native
+def test_the_switch_of_fused_operators() -> None:
+    arguments = operands((4, 16, 2, 3), (6, 7))
+    with fused(False):
+        unfused = patchwise_attention(**arguments)
+    with backend("torch"):
+        assert torch.equal(patchwise_attention(**arguments), unfused)
+
+
+@native
 def test_compiles_to_one_graph() -> None:
     arguments = operands((4, 16, 2, 3), (6, 7))
     compiled = torch.compile(lambda query: patchwise_attention(**arguments | {"query": query}), fullgraph=True)
@@ -304,6 +330,12 @@ def test_autocast_takes_one_dtype() -> None:
 def test_refusals(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         patchwise_attention(**operands((4, 16, 2, 3), (6, 7)) | change)
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_refuses_what_is_no_tensor(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a tensor, got list"):
+        patchwise_attention(**operands((4, 16, 2, 3), (6, 7)) | {name: [1.0]})
 
 
 def test_refuses_a_mapping_in_half_precision() -> None:

@@ -1,6 +1,6 @@
 # PSPNet on a SAN10.
 # The last two stages keep the size of the map and widen their footprints instead: output stride 8.
-_base_ = './encoder_san10-patchwise.py'
+_base_ = './encoder-auxiliary_san10-patchwise.py'
 model = dict(
     backbone=dict(strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 2, 4)),
     decode_head=dict(
@@ -14,17 +14,4 @@ model = dict(
         norm_cfg={{_base_.norm_cfg}},
         align_corners=False,
         loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=1024,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg={{_base_.norm_cfg}},
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)))
+            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))

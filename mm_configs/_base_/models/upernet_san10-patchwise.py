@@ -1,5 +1,5 @@
 # UPerNet on a SAN10.
-_base_ = './encoder_san10-patchwise.py'
+_base_ = './encoder-auxiliary_san10-patchwise.py'
 model = dict(
     decode_head=dict(
         type='UPerHead',
@@ -12,17 +12,4 @@ model = dict(
         norm_cfg={{_base_.norm_cfg}},
         align_corners=False,
         loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=1024,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg={{_base_.norm_cfg}},
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)))
+            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
