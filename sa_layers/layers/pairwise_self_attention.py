@@ -12,13 +12,13 @@ from ..ops import (
     Epilogue,
     Mapping,
     PairPosition,
-    pairwise_attention,
     pairwise_relation,
     softmax_aggregation,
     why_not_fused,
 )
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
-from ..ops.pairwise_attention import NATIVE_DEVICES
+from ..ops.pairwise_attention import NATIVE_DEVICES, fused_pairwise_attention
 from ..ops.pairwise_relation import relation_width
 from .evaluation import conclude, is_pointwise, is_watched, tensors_of
 from .frozen_mapping import fold_mapping, why_not_frozen
@@ -78,8 +78,9 @@ class PairwiseSelfAttention(SelfAttention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
-        if self.why_not_fused(query, key, value) is None:
-            return self._attend_fused(query, key, value, epilogue)
+        sources = self._tensors_of_attention()
+        if self._why_not_fused(query, key, value, sources) is None:
+            return self._attend_fused(query, key, value, sources, epilogue)
         return conclude(softmax_aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
@@ -93,6 +94,9 @@ class PairwiseSelfAttention(SelfAttention):
             >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
             'mapping.0 is in training mode'
         """
+        return self._why_not_fused(query, key, value, self._tensors_of_attention())
+
+    def _why_not_fused(self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor]) -> str | None:
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
         if query.device.type not in NATIVE_DEVICES:
@@ -106,23 +110,24 @@ class PairwiseSelfAttention(SelfAttention):
             if is_watched(self.position) or is_watched(transform):
                 return "a hook watches the position encoding"
         refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
-        return refusal or why_not_fused([query, key, value, *self._tensors_of_attention()])
+        return refusal or why_not_fused([query, key, value, *sources])
 
-    def _attend_fused(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None) -> Tensor:
-        scale, shift, *layers = self._folded(self._tensors_of_attention())
+    def _attend_fused(
+        self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor], epilogue: Epilogue | None
+    ) -> Tensor:
+        scale, shift, *layers = self._folded(sources)
         position = None
         if isinstance(self.position, PositionEncoding):
             *layers, here, there = layers
             position = PairPosition(here, there, self.position.size)
         mapping = Mapping(scale, shift, layers[::2], layers[1::2])
-        kernel_size, stride, dilation, padding_mode = self.footprint
-        geometry = (kernel_size, self.relation, stride, dilation, padding_mode)
-        return pairwise_attention(query, key, value, mapping, *geometry, position=position, epilogue=epilogue)
+        query, key, value = autocast(query, key, value)
+        return fused_pairwise_attention(query, key, value, mapping, self.footprint, self.relation, position, epilogue)
 
     def _tensors_of_attention(self) -> list[Tensor]:
         """The parameters and statistics that :meth:`attend` computes with."""
         of_position = [self.position.transform] if isinstance(self.position, PositionEncoding) else []
-        return tensors_of([*self.mapping, *of_position])
+        return tensors_of([*self.mapping.children(), *of_position])
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""

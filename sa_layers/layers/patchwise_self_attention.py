@@ -10,12 +10,12 @@ from ..ops import (
     Epilogue,
     PatchwiseMapping,
     aggregation,
-    patchwise_attention,
     patchwise_relation,
     why_not_fused,
 )
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import NATIVE_DEVICES
+from ..ops.patchwise_attention import NATIVE_DEVICES, fused_patchwise_attention
 from .evaluation import conclude, tensors_of
 from .frozen_mapping import fold_mapping, why_not_frozen
 from .self_attention import SelfAttention
@@ -69,22 +69,25 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
         """δ, γ and the aggregation."""
-        if self.why_not_fused(query, key, value) is None:
-            mapping = PatchwiseMapping(*self._folded(tensors_of(self.mapping)))
-            kernel_size, stride, dilation, padding_mode = self.footprint
-            geometry = (kernel_size, self.relation, stride, dilation, padding_mode)
-            return patchwise_attention(query, key, value, mapping, *geometry, epilogue=epilogue)
+        sources = tensors_of(self.mapping.children())
+        if self._why_not_fused(query, key, value, sources) is None:
+            mapping = PatchwiseMapping(*self._folded(sources))
+            query, key, value = autocast(query, key, value)
+            return fused_patchwise_attention(query, key, value, mapping, self.footprint, self.relation, epilogue)
         return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
 
     def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
         """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
+        return self._why_not_fused(query, key, value, tensors_of(self.mapping.children()))
+
+    def _why_not_fused(self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor]) -> str | None:
         if overridden := self.overrides(PatchwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
             return "the fused operators compute in float32"
         if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of patchwise attention was not built for {query.device.type}"
-        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *tensors_of(self.mapping)])
+        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *sources])
 
     def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
         """The mapping as :func:`patchwise_attention` takes it."""

@@ -62,7 +62,7 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
     if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
         return "a transform of torch.func or a forward-mode derivative is under way"
     device = tensors[0].device
-    if any(tensor.device != device for tensor in tensors):
+    if [tensor for tensor in tensors if tensor.device != device]:  # faster than any()
         return "the features and the parameters are on different devices"
     if choose(device) != "native":
         return f"the native kernels are not in use on {device.type}"

@@ -134,20 +134,7 @@ def pairwise_attention(
         *(epilogue or ()),
     ]
     if query.device.type in NATIVE_DEVICES and why_not_fused([query, key, value, *parameters]) is None:
-        return native_attention(
-            query,
-            key,
-            value,
-            mapping.scale,
-            mapping.shift,
-            list(mapping.weights),
-            list(mapping.biases),
-            *((None, None) if position is None else position[:2]),
-            [] if position is None or position.size is None else list(position.size),
-            *(epilogue or (None, None)),
-            relation,
-            *footprint,
-        )
+        return fused_pairwise_attention(query, key, value, mapping, footprint, relation, position, epilogue)
     return pairwise_attention_unfused(query, key, value, mapping, footprint, relation, position, epilogue)
 
 
@@ -178,6 +165,33 @@ def pairwise_attention_unfused(
     if epilogue is not None:
         output = (output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1)).relu().to(value.dtype)
     return output
+
+
+def fused_pairwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: Mapping,
+    footprint: Footprint,
+    relation: str,
+    position: PairPosition | None,
+    epilogue: Epilogue | None,
+) -> Tensor:
+    """The kernel alone, for operands that fit and that nothing keeps from it; it checks what it reads."""
+    return native_attention(
+        query,
+        key,
+        value,
+        mapping.scale,
+        mapping.shift,
+        list(mapping.weights),
+        list(mapping.biases),
+        *((None, None) if position is None else position[:2]),
+        [] if position is None or position.size is None else list(position.size),
+        *(epilogue or (None, None)),
+        relation,
+        *footprint,
+    )
 
 
 def _check(

@@ -98,10 +98,22 @@ def patchwise_attention(
     check_patchwise_attention(query, key, value, mapping, epilogue, footprint, relation)
     tensors = [query, key, value, *mapping, *(epilogue or ())]
     if query.device.type in NATIVE_DEVICES and query.dtype != torch.float64 and why_not_fused(tensors) is None:
-        kernel, *geometry = footprint
-        last = epilogue or (None, None)
-        return native_attention(query, key, value, *mapping, *last, kernel, relation, *geometry)
+        return fused_patchwise_attention(query, key, value, mapping, footprint, relation, epilogue)
     return patchwise_attention_in_torch(query, key, value, mapping, epilogue, footprint, relation)
+
+
+def fused_patchwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PatchwiseMapping,
+    footprint: Footprint,
+    relation: str,
+    epilogue: Epilogue | None,
+) -> Tensor:
+    """The kernel alone, for operands that fit and that nothing keeps from it; it checks what it reads."""
+    kernel, *geometry = footprint
+    return native_attention(query, key, value, *mapping, *(epilogue or (None, None)), kernel, relation, *geometry)
 
 
 def check_patchwise_attention(
