@@ -11,7 +11,7 @@ def register_models() -> list[str]:
     """Adds the classifiers of our model index to mmpretrain's model hub; a second call changes nothing.
 
     mmpretrain looks for names in its hub alone and has no hook for other packages, so this must be called once, before
-    or after mmpretrain is imported. It is the only function here that imports mmpretrain.
+    or after mmpretrain is imported; the call imports it.
 
     Returns:
         The names, each of which ``get_model``, ``list_models`` and the inferencers of mmpretrain then know.

@@ -25,8 +25,8 @@ def information() -> Information:
     """Everything that is printed.
 
     Returns:
-        'releases' of sa_layers, torch and Python; 'kernels' and 'cuda_kernels', each with 'loaded' or why not;
-        'devices', each with its 'chosen' backend and, for the others, why not; 'environment', our variables that
+        'releases' of sa_layers, torch and Python; 'platform'; 'kernels' and 'cuda_kernels', each with 'loaded' or why
+        not; 'devices', each with its 'chosen' backend and, for the others, why not; 'environment', our variables that
         are set.
 
     Example:

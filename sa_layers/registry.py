@@ -1,4 +1,4 @@
-"""Our scope in OpenMMLab's registries; besides, only `visualize` knows OpenMMLab.
+"""Our scope in OpenMMLab's registries; besides, only `visualize` and `export` know OpenMMLab.
 
 mmengine imports this file by itself when a config says ``type='sa_layers.SAN'``, so configs need no ``custom_imports``.
 """

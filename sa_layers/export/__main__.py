@@ -6,6 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..layers import ATTENTIONS
+from ..models import SelfAttentionNetwork
+from . import FORMATS, ExportError, export, find, load_openmmlab, make_network, verify
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done and verified, 2 wrong arguments or a wrong file."""
@@ -22,10 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="CONFIG: of mmseg or mmpretrain; CHECKPOINT: its trained parameters (default: random); "
         "OUT: the file to write, .onnx or .pt2",
     )
-    parser.add_argument("--depth", type=int, choices=(10, 15, 19), help="without a CONFIG: a SAN of this depth")
-    parser.add_argument("--attention", choices=("pairwise", "patchwise"), help="its attention")
+    parser.add_argument(
+        "--depth", type=int, choices=SelfAttentionNetwork.arch_settings, help="without a CONFIG: a SAN of this depth"
+    )
+    parser.add_argument("--attention", choices=ATTENTIONS, help="its attention")
     parser.add_argument("--checkpoint", metavar="FILE", help="its state dict (default: random parameters)")
-    parser.add_argument("--format", choices=("onnx", "torch-export", "aotinductor"), default="onnx", help="(onnx)")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(onnx)")
     parser.add_argument(
         "--sizes",
         metavar="HxW",
@@ -41,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give either CONFIG [CHECKPOINT] OUT, or --depth and --attention with OUT")
     if source and given.checkpoint is not None:
         parser.error("the checkpoint of a CONFIG is given without --checkpoint: CONFIG CHECKPOINT OUT")
-
-    # Imported here, so that --help answers at once.
-    from sa_layers.export import ExportError, export, find, load_openmmlab, make_network, verify
 
     try:
         find(given.format)

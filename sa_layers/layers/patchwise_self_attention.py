@@ -84,7 +84,7 @@ class PatchwiseSelfAttention(SelfAttention):
         if overridden := self.overrides(PatchwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
         if query.dtype == torch.float64:
-            return "the fused operators compute in float32"
+            return "the fused operator of patchwise attention computes in float32"
         if query.device.type not in NATIVE_DEVICES:
             return f"the fused operator of patchwise attention was not built for {query.device.type}"
         return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *sources])

@@ -81,7 +81,7 @@ def native_operator(
 
 
 def native_gradient(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Ties in an operator that only ever runs inside a backward pass, so that it needs no derivative of its own."""
+    """Ties in an operator that runs inside a backward pass or in inference only, and needs no derivative of its own."""
     if extension.is_available():
         torch.library.register_fake(f"sa_layers::{name}", fake)
     return lambda *args: getattr(torch.ops.sa_layers, name)(*args)

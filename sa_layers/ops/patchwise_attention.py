@@ -18,10 +18,11 @@ from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
 
 class PatchwiseMapping(NamedTuple):
-    """A mapping γ of two linear layers whose norms are frozen, hence affine: all float32.
+    """A mapping γ of two linear layers whose norms are frozen, hence affine.
 
-    (D, E) are (1 + taps, R) for the relation 'concatenation', the query before the taps of the footprint. They are
-    (taps, 1) for 'star' and (taps * taps, 1) for 'clique', pair by pair as in :func:`patchwise_relation`.
+    All are float32, or float64 where the features are. (D, E) are (1 + taps, R) for the relation 'concatenation', the
+    query before the taps of the footprint. They are (taps, 1) for 'star' and (taps * taps, 1) for 'clique', pair by
+    pair as in :func:`patchwise_relation`.
 
     Args:
         scale: s of the first norm, (D, E).
@@ -64,7 +65,8 @@ def patchwise_attention(
     ever written to memory as a whole.
 
     Args:
-        query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels.
+        query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels;
+            or float64, in plain torch.
         key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
         value: β, (N, C, H, W), dtype and device of ``query``.
         mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.

@@ -40,7 +40,7 @@ def visualize(
     Raises:
         VisualizationError: An argument cannot be used.
     """
-    # Imported here, so that --help answers at once.
+    # Imported here: --help needs none of these packages, and main says which of them is missing.
     import cv2
 
     from sa_layers.visualize.drawing import draw_receptive_fields, draw_weights

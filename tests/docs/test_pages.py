@@ -22,7 +22,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def programs(page: Path) -> list[str]:
-    """Its Python, without the configs, which tests/test_readme.py and tests/openmmlab build."""
+    """Its Python, without the configs, which test_readme.py and tests/openmmlab build."""
     return [block for block in blocks(page, "python") if not re.search(r"^\s*(_base_|model)\s*=", block, re.MULTILINE)]
 
 
