@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
+
 from sa_layers.ops import extension
 
 STALE = """
@@ -18,7 +20,10 @@ print(extension.why_not())
 
 
 def test_names_what_the_schemas_name(repository: Path) -> None:
-    text = (repository / "csrc/library.cpp").read_text()
+    source = repository / "csrc/library.cpp"
+    if not source.is_file():
+        pytest.skip("the tests run outside the source tree")
+    text = source.read_text()
     assert sorted(re.findall(r'library\.def\(\s*"(\w+)\(', text)) == sorted(extension.OPERATORS)
 
 
