@@ -1,4 +1,4 @@
-"""The library of CUDA kernels loads where there is no GPU, and brings a kernel for every operator that the CPU has."""
+"""The library of CUDA kernels loads where there is no GPU, and brings a kernel for every operator of training."""
 
 import re
 import shutil
@@ -13,15 +13,19 @@ from sa_layers.ops import extension
 pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
 
 
+# For evaluation; on a GPU what they compute is computed by other operators.
+CPU_ONLY = {"affine_relu", "pairwise_attention", "patchwise_attention", "pooled_projection"}
+
+
 def operators(repository: Path) -> list[str]:
     names = re.findall(r'library\.def\(\s*"(\w+)\(', (repository / "csrc" / "library.cpp").read_text())
     assert "aggregation" in names
     return [name for name in names if name != "cpu_capability"]
 
 
-def test_every_operator_has_a_kernel(repository: Path) -> None:
+def test_every_operator_of_training_has_a_kernel(repository: Path) -> None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    assert [name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")] == []
+    assert {name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")} == CPU_ONLY
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm is here")

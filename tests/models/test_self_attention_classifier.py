@@ -7,20 +7,14 @@ import torch
 
 from sa_layers.models import SelfAttentionClassifier
 
+from .test_official_network import PARAMETERS
+
 SMALL = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 64), "kernel_sizes": (3, 3, 3, 3, 3)}
-# README's table: the official networks with a head of 1000 classes
-PARAMETERS = {
-    (10, "pairwise"): 10_531_848,
-    (10, "patchwise"): 11_841_124,
-    (15, "pairwise"): 14_065_436,
-    (15, "patchwise"): 16_181_310,
-    (19, "pairwise"): 17_596_156,
-    (19, "patchwise"): 20_518_470,
-}
 
 
 @pytest.mark.parametrize(("depth", "attention"), PARAMETERS)
 def test_parameters(depth: int, attention: str) -> None:
+    """Those of the README's table, the official networks' with a head of 1000 classes."""
     with torch.device("meta"):
         model = SelfAttentionClassifier(depth, attention)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[depth, attention]
