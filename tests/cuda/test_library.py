@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str
 
 
 # For evaluation; on a GPU what they compute is computed by other operators.
-CPU_ONLY = {"affine_relu", "pairwise_attention", "patchwise_attention", "pooled_projection"}
+CPU_ONLY = {"affine_relu", "pairwise_attention", "patchwise_attention", "pooled_projection", "projection"}
 
 
 def operators(repository: Path) -> list[str]:
