@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
 
 namespace sa_layers::cpu {
 
@@ -28,17 +29,19 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory of one task. Uninitialised, since every kernel writes what it reads.
+// Memory of one task. Uninitialised, since every kernel writes what it reads; aligned, since a vector that lies in two
+// lines of the cache costs two loads.
 template <typename T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : data_(new T[count]) {}
-  ~Scratch() { delete[] data_; }
+  explicit Scratch(int64_t count) : data_(static_cast<T*>(operator new(count * sizeof(T), kAlignment))) {}
+  ~Scratch() { operator delete(data_, kAlignment); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   T* data() const { return data_; }
 
  private:
+  static constexpr std::align_val_t kAlignment{64};
   T* data_;
 };
 

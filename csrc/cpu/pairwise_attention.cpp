@@ -2,6 +2,7 @@
 
 #include "cpu/pairwise_attention.h"
 
+#include <deque>
 #include <optional>
 
 #include "cpu/binding.h"
@@ -170,7 +171,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
     mapping.query_rows = query_rows.data(), mapping.query_columns = query_columns.data();
     mapping.key_rows = key_rows.data(), mapping.key_columns = key_columns.data();
 
-    std::vector<std::vector<C>> packed;
+    std::deque<Scratch<C>> packed;
     for (int64_t layer = 0; layer < problem.layers; ++layer) {
       const Tensor layer_bias = torch::stable::contiguous(biases[layer]);
       const Tensor& weight = weights[layer];
