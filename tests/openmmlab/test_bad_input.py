@@ -25,7 +25,7 @@ pytestmark = pytest.mark.openmmlab
 
 SMALL: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 32), "kernel_sizes": (3, 3, 3, 3, 3)}
 SEGMENTOR = "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
-DETECTOR = "detection/atss_san10-patchwise_fpn_1xb8-12e_shapes-64x64.py"
+DETECTOR = "detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_detector(photograph: Path) -> None:
     need("mmdet")
     from mmdet.apis import inference_detector, init_detector
 
-    config = str(CONFIGS / "detection/atss_san10-patchwise_fpn_1xb8-12e_shapes-64x64.py")
+    config = str(CONFIGS / "detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py")
     model = init_detector(config, device="cpu", cfg_options={"model.test_cfg.score_thr": 0.0})
     boxes = inference_detector(model, str(photograph)).pred_instances.bboxes
     assert 0 < len(boxes) <= 100

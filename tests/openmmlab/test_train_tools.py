@@ -102,7 +102,7 @@ def test_detection(train: Callable[..., str]) -> None:
     """mmdet, with our config: one iteration and a validation."""
     pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip("mmdet")
-    config = "mm_configs/detection/atss_san10-patchwise_fpn_1xb8-12e_shapes-64x64.py"
+    config = "mm_configs/detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py"
     printed = train("mmdet", config, "train_cfg.max_epochs=1", "train_cfg.val_interval=1", *LOADERS[2::3])
     assert "Epoch(val)" in printed
 
