@@ -22,13 +22,18 @@ struct Projection {
   bool adds;  // to what the result holds, instead of to the bias
   int64_t pixel_parts, panel_parts;
 
-  // As many tasks as threads at least. Pixels are shared out first, in parts that the cache holds, since every part
-  // reads the whole matrix; then, where pixels are few, the panels.
+  // As many tasks as threads at least. A part of the pixels reads the whole matrix, a part of the panels all pixels:
+  // what is less is read more often. Pixels come in parts that the cache holds.
   void share_out(int64_t threads) {
-    constexpr int64_t kMostPixels = 112;
-    pixel_parts = larger(1, divide_up(pixels, kMostPixels));
-    panel_parts = pixel_parts >= threads ? 1 : smaller(panels, divide_up(threads, pixel_parts));
-    if (pixel_parts > threads) pixel_parts = smaller(pixels, divide_up(pixel_parts, threads) * threads);
+    constexpr int64_t kMostPixels = 224;
+    pixel_parts = divide_up(pixels, kMostPixels), panel_parts = 1;
+    if (pixel_parts >= threads) {
+      pixel_parts = smaller(pixels, divide_up(pixel_parts, threads) * threads);
+    } else if (pixels < panels * kPanelColumns) {
+      panel_parts = smaller(panels, divide_up(threads, pixel_parts));
+    } else {
+      pixel_parts = smaller(pixels, threads);
+    }
   }
   int64_t tasks() const { return pixel_parts * panel_parts; }
 };
