@@ -14,14 +14,14 @@ model = dict(
         out_indices=(4, )),
     head=dict(num_classes=3, topk=(1, )))
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.99), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05, fused=True),
     # three classes from 2048 features: at the backbone's rate the logits would jump
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=0.05))),
     clip_grad=dict(max_norm=5.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
     dict(
-        type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=1e-5,
+        type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=2e-5,
         convert_to_iter_based=True)
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)

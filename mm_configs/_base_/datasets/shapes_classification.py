@@ -7,8 +7,9 @@ data_preprocessor = dict(
     num_classes=len(classes), mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=crop_size, crop_ratio_range=(0.6, 1.0)),
+    dict(type='RandomResizedCrop', scale=crop_size, crop_ratio_range=(0.8, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackInputs')
 ]
 test_pipeline = [
