@@ -71,7 +71,7 @@ def why_not_affine(norm: nn.Module) -> str | None:
     """What keeps one of ``NORMS`` from coming down to a scale and a shift, or None."""
     if norm.training:
         return "is in training mode"
-    if norm.running_mean is None or norm.weight is None:
+    if norm._buffers["running_mean"] is None or norm._parameters["weight"] is None:
         return "has no running statistics or no weight"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from ..ops.footprint import Footprint, IntOrPair, pair
 from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer, make_mapping
 
-SHARED_TRANSFORMS = (None, "query_key", "all")
+SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 
 
@@ -87,7 +88,7 @@ class SelfAttention(FoldingModule):
         if share < 1 or out_channels % share:
             raise ValueError(f"share must divide out_channels ({out_channels}), got {share!r}")
         if shared_transforms not in SHARED_TRANSFORMS:
-            raise ValueError(f"shared_transforms must be one of {SHARED_TRANSFORMS}, got {shared_transforms!r}")
+            raise ValueError(f"shared_transforms must be one of {tuple(SHARED_TRANSFORMS)}, got {shared_transforms!r}")
         if relation_channels is None:
             relation_channels = out_channels if shared_transforms == "all" else max(out_channels // 4, 1)
         if shared_transforms == "all" and relation_channels != out_channels:
@@ -190,9 +191,8 @@ class SelfAttention(FoldingModule):
 
     def transforms(self) -> list[nn.Conv2d]:
         """The linear layers of φ, ψ and β, those that are shared once."""
-        if self.shared_transforms is None:
-            return [self.query, self.key, self.value]
-        return [self.query] if self.shared_transforms == "all" else [self.query, self.value]
+        modules: Any = self._modules  # attributes of modules are looked up slowly
+        return [modules[name] for name in SHARED_TRANSFORMS[self.shared_transforms]]
 
     def split(self, transformed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value among the channels of all :meth:`transforms` at once: views."""

@@ -90,12 +90,15 @@ class SelfAttentionBlock(FoldingModule):
 
     def may_evaluate(self, features: Tensor) -> bool:
         """Whether :meth:`add_residual` may stand for a call of the block with ``features``."""
-        return type(self.attention) in ATTENTIONS.values() and may_pass_over(
+        # Straight from the dictionary, as in add_residual: attributes of modules are looked up slowly.
+        modules: Any = self._modules
+        attention, expansion = modules["attention"], modules["expansion"]
+        return type(attention) in ATTENTIONS.values() and may_pass_over(
             features,
-            norms=[self.norm1, self.norm2],
-            activations=[self.act1, self.act2],
-            linear=[*self.attention.transforms(), self.expansion],
-            around=[self, self.attention],
+            norms=[modules["norm1"], modules["norm2"]],
+            activations=[modules["act1"], modules["act2"]],
+            linear=[*attention.transforms(), expansion],
+            around=[self, attention],
         )
 
     def add_residual(self, pixels: Tensor, offset: Tensor, norm: Epilogue | None = None) -> Tensor:
@@ -111,15 +114,18 @@ class SelfAttentionBlock(FoldingModule):
         Returns:
             What is missing before the norm.
         """
-        transforms = self.attention.transforms()
-        sources = tensors_of([self.norm1, self.norm2, *transforms, self.expansion])
+        modules: Any = self._modules
+        attention, linear = modules["attention"], modules["expansion"]
+        transforms = attention.transforms()
+        sources = tensors_of([modules["norm1"], modules["norm2"], *transforms, linear])
         scale, shift, scale2, shift2, *parameters = self._folded(sources)
         transform, expansion = Linear(*parameters[:2]), Linear(*parameters[2:])
-        channels = sum(layer.out_channels for layer in transforms)
+        channels = sum([layer.out_channels for layer in transforms])
         before = Epilogue(scale, torch.addcmul(shift, scale, offset))
-        query, key, value = self.attention.split(map_of(project(pixels, transform, channels, before)))
-        attended = pixels_of(self.attention.attend(query, key, value, Epilogue(scale2, shift2)))
-        offset = offset if self.expansion.bias is None else offset + self.expansion.bias
+        query, key, value = attention.split(map_of(project(pixels, transform, channels, before)))
+        attended = pixels_of(attention.attend(query, key, value, Epilogue(scale2, shift2)))
+        bias = linear._parameters["bias"]
+        offset = offset if bias is None else offset + bias
         if norm is not None:
             norm = Epilogue(norm.scale, torch.addcmul(norm.shift, norm.scale, offset))
         add_projection(attended, expansion, pixels, norm)
