@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from . import configs, machine, networks, operators, report
+from . import calls, configs, machine, networks, operators, report
 
-SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks, "configs": configs}
+SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks, "calls": calls, "configs": configs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ COMMAND = ("-m", "sa_layers.benchmark", "configs")
 def test_quick(run_python: RunPython, repository: Path, tmp_path: Path) -> None:
     """A stock config and ours, in both layouts."""
     pytest.importorskip("mmpretrain")
-    ours = repository / "mm_configs/classification/san10-patchwise_1xb8-6e_shapes-64px.py"
+    ours = repository / "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py"
     result = tmp_path / "configs.json"
     stock = "mmpretrain::resnet/resnet18_8xb32_in1k.py"
     run_python(None, *COMMAND, stock, ours, "--quick", "--threads", "1", "--json", result)

@@ -94,7 +94,7 @@ def test_classification(train: Callable[..., str]) -> None:
     """mmpretrain, with our config: one iteration and a validation."""
     pytest.importorskip("mmpretrain")
     options = ["train_cfg.max_epochs=1", "default_hooks.checkpoint.save_best=None", "train_dataloader.batch_size=8"]
-    printed = train("mmpretrain", "mm_configs/classification/san10-patchwise_1xb8-6e_shapes-64px.py", *options)
+    printed = train("mmpretrain", "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py", *options)
     assert "accuracy/top1" in printed
 
 

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/datasets/shapes_classification.py',
     'mmpretrain::_base_/default_runtime.py'
 ]
-max_epochs = 6
+max_epochs = 10
 model = dict(
     backbone=dict(
         _delete_=True,

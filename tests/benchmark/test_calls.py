@@ -1,0 +1,40 @@
+"""Where the time goes, operator by operator."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sa_layers.benchmark.calls import measure
+from tests.conftest import RunPython
+
+pytest.importorskip("torchvision")
+
+
+def test_calls_are_summed_by_operator() -> None:
+    one = torch.ones(3)
+    rows = measure(lambda: (one.exp(), one.sin(), one.exp(), time.sleep(0.01)), runs=3)
+    assert {row["operator"]: row["calls"] for row in rows} == {"aten.exp": 2, "aten.sin": 1, "all": 3}
+    assert rows[-1]["fastest_s"] < 0.01  # what is between the calls does not count
+
+
+def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+    result = tmp_path / "calls.json"
+    run_python(
+        None, "-m", "sa_layers.benchmark", "calls", "--quick", "--depth", "10", "--threads", "1", "--json", result
+    )
+    rows = json.loads(result.read_text())["results"]
+    assert {row["network"] for row in rows} == {
+        "SAN10 pairwise",
+        "SAN10 patchwise",
+        "ResNet-26",
+        "ResNet-26, channels last",
+    }
+    for network in {row["network"] for row in rows}:
+        *parts, everything = [row for row in rows if row["network"] == network]
+        assert 0.5 < sum(row["share"] for row in parts) <= 1
+        assert everything["operator"] == "all"
