@@ -16,6 +16,7 @@ from ..ops import (
     why_not_fused,
 )
 from ..ops.footprint import IntOrPair
+from ..ops.pairwise_attention import why_no_kernel
 from .evaluation import conclude
 from .frozen_mapping import fold_mapping, is_watched, mapping_tensors, why_not_frozen
 from .position import PositionEncoding
@@ -92,8 +93,8 @@ class PairwiseSelfAttention(SelfAttention):
         """
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if query.device.type != "cpu":
-            return f"the fused operator of pairwise attention was not built for {query.device.type}"
+        if obstacle := why_no_kernel(query.device, self.mapping_widths(), value.shape[1]):
+            return obstacle
         if self.position is not None:
             if type(self.position) is not PositionEncoding:
                 return "the position encoding is not the usual one"

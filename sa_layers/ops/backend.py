@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import torch
 
 from . import extension
+from .native import native_devices
 
 BACKENDS = ("native", "torch", "reference")
 
@@ -133,14 +134,7 @@ def _known(name: str | None, source: str) -> str | None:
     return name
 
 
-def _find_native_devices() -> frozenset[str]:
-    if not extension.is_available():
-        return frozenset()
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # torch.library has no public question for this
-    return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel("sa_layers::aggregation", key))
-
-
 # Plain globals, read once or seldom written: torch.compile traces and guards them.
 _forced = _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
-_native_devices = _find_native_devices()
+_native_devices = native_devices("aggregation")
 _warned: set[str] = set()

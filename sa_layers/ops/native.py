@@ -87,6 +87,14 @@ def native_gradient(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: getattr(torch.ops.sa_layers, name)(*args)
 
 
+def native_devices(name: str) -> frozenset[str]:
+    """The types of the devices that have a native kernel for an operator, and not only its plain torch form."""
+    if not extension.is_available():
+        return frozenset()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # torch.library has no public question for this
+    return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel(f"sa_layers::{name}", key))
+
+
 def _fold(item: Any, dim: int | None, size: int) -> Any:
     if not isinstance(item, Tensor):
         return item

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +12,15 @@ from .checks import autocast, check_alike, check_map, check_shape
 from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair
 from .fusion import why_not_fused
-from .native import native_gradient
+from .native import native_devices, native_gradient
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
 from .softmax_aggregation import softmax_aggregation
 
 MAPPING_LAYERS = 3  # at most
 POSITION_CHANNELS = 4  # at most
+# Of the CUDA kernel, as in csrc/cuda/pairwise_attention.h: what its shared memory and its registers have room for.
+CUDA_WIDEST_LAYER = 384
+CUDA_VALUE_CHANNELS = 4096
 
 
 class Mapping(NamedTuple):
@@ -91,7 +94,8 @@ def pairwise_attention(
 
     Where :func:`sa_layers.ops.why_not_fused` finds no obstacle, one kernel computes it, whose memory is that of its
     operands and output; otherwise the unfused operators do, which have derivatives. The kernel reads channels-last maps
-    as they are, slices of channels too, and copies others.
+    as they are, slices of channels too, and copies others. On CUDA, mappings of more than 384 channels are left to the
+    unfused operators.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
@@ -131,7 +135,9 @@ def pairwise_attention(
         *(position or ())[:2],
         *(epilogue or ()),
     ]
-    if query.device.type == "cpu" and why_not_fused([query, key, value, *parameters]) is None:
+    widths = [mapping.scale.shape[0], *(bias.shape[0] for bias in mapping.biases)]
+    obstacle = why_no_kernel(query.device, widths, value.shape[1])
+    if obstacle is None and why_not_fused([query, key, value, *parameters]) is None:
         return native_attention(
             query,
             key,
@@ -176,6 +182,27 @@ def pairwise_attention_unfused(
     if epilogue is not None:
         output = (output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1)).relu().to(value.dtype)
     return output
+
+
+def why_no_kernel(device: torch.device, widths: Iterable[int], value_channels: int) -> str | None:
+    """One sentence on what leaves such a problem on ``device`` without a native kernel, or None.
+
+    Args:
+        device: Where the features are.
+        widths: Channels of the pairs' features, and of what each layer of the mapping makes of them.
+        value_channels: C.
+
+    Example:
+        >>> why_no_kernel(torch.device("meta"), [6, 4, 2], 16)
+        'the fused operator of pairwise attention was not built for meta'
+    """
+    if device.type not in _native_devices:
+        return f"the fused operator of pairwise attention was not built for {device.type}"
+    if device.type == "cuda" and (widest := max(widths)) > CUDA_WIDEST_LAYER:
+        return f"the CUDA kernel maps at most {CUDA_WIDEST_LAYER} channels, and a layer here has {widest}"
+    if device.type == "cuda" and value_channels > CUDA_VALUE_CHANNELS:
+        return f"the CUDA kernel adds up at most {CUDA_VALUE_CHANNELS} channels, and the value has {value_channels}"
+    return None
 
 
 def relation_width(relation: str, channels: int) -> int:
@@ -248,3 +275,4 @@ def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) 
 
 
 native_attention = native_gradient("pairwise_attention", _fake_attention)  # it has no derivative either
+_native_devices = native_devices("pairwise_attention")

@@ -12,6 +12,7 @@ from .aggregation import aggregation_in_torch
 from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape
 from .footprint import Footprint, IntOrPair
+from .native import native_devices
 from .pairwise_attention import Epilogue
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
@@ -193,11 +194,6 @@ def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *argume
     return torch.empty(size, dtype=value.dtype, device=value.device, memory_format=torch.channels_last)
 
 
-_native_devices: frozenset[str] = frozenset()
 if extension.is_available():
     torch.library.register_fake("sa_layers::patchwise_attention", _fake_patchwise_attention)
-    _native_devices = frozenset(
-        key.lower()
-        for key in ("CPU", "CUDA")
-        if torch._C._dispatch_has_kernel_for_dispatch_key("sa_layers::patchwise_attention", key)
-    )
+_native_devices = native_devices("patchwise_attention")

@@ -1,4 +1,4 @@
-"""The library of CUDA kernels loads where there is no GPU, and brings a kernel for every operator that the CPU has."""
+"""The library of CUDA kernels loads where there is no GPU, and brings a kernel for every operator it should."""
 
 import re
 import shutil
@@ -9,8 +9,18 @@ import pytest
 import torch
 
 from sa_layers.ops import extension
+from sa_layers.ops.pairwise_attention import (
+    CUDA_VALUE_CHANNELS,
+    CUDA_WIDEST_LAYER,
+    MAPPING_LAYERS,
+    POSITION_CHANNELS,
+)
 
 pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
+
+
+# What the evaluation path computes on the CPU alone: elsewhere plain torch does.
+CPU_ONLY = {"affine_relu", "patchwise_attention", "pooled_projection", "projection"}
 
 
 def operators(repository: Path) -> list[str]:
@@ -21,7 +31,16 @@ def operators(repository: Path) -> list[str]:
 
 def test_every_operator_has_a_kernel(repository: Path) -> None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    assert [name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")] == []
+    assert {name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")} == CPU_ONLY
+
+
+def test_the_limits_of_pairwise_attention_are_those_of_its_kernel(repository: Path) -> None:
+    header = (repository / "csrc" / "cuda" / "pairwise_attention.h").read_text()
+    limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
+    assert int(limits["kMappingLayers"]) == MAPPING_LAYERS
+    assert int(limits["kPositionWidth"]) == POSITION_CHANNELS
+    assert int(limits["kWidestLayer"]) == CUDA_WIDEST_LAYER
+    assert int(limits["kMostValueChannels"]) == CUDA_VALUE_CHANNELS
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm is here")
