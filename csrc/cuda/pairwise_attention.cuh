@@ -228,7 +228,7 @@ template <typename C>
 __device__ void multiply(const C* features, int stride, int rows, int inputs, const C* weight, int weight_stride,
                          const C* bias, int outputs, bool repeat, bool rectify, int first, int columns, C* result,
                          int result_stride) {
-  constexpr int kRows = sizeof(C) == 4 ? 8 : 4;
+  constexpr int kRows = tile_rows(sizeof(C));
   const int groups = (rows + kRows - 1) / kRows, quads = columns / 4;
   for (int tile = int(threadIdx.x); tile < groups * quads; tile += int(blockDim.x)) {
     const int column = tile % quads * 4, group = tile / quads;  // rows group, group + groups, ...

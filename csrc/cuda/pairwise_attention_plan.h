@@ -1,6 +1,8 @@
 // How pairwise attention is cut into blocks, and how a block divides its shared memory. Plain C++.
 #pragma once
 
+#include <initializer_list>
+
 #include "cuda/attention_threads.h"
 #include "cuda/pairwise_attention.h"
 
@@ -8,6 +10,9 @@ namespace sa_layers::cuda {
 
 // Sums of a thread, of so many times four channels: a block of 256 has those of kMostValueChannels.
 constexpr int kAttentionQuads = 4;
+
+// A thread computes four outputs of so many pairs at a time: as many as registers have room for, beside the sums.
+SA_LAYERS_HOST_DEVICE constexpr int tile_rows(int element_bytes) { return element_bytes == 4 ? 6 : 4; }
 
 // An output pixel.
 struct Centre {
@@ -98,9 +103,9 @@ inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& pr
   if (pixels == 0) return {};
   const int64_t share = problem.output_pixels() / (2 * multiprocessors);
   if (pixels > share) pixels = share > 0 ? share : 1;
-  // Rows enough that every thread has a block of a layer's outputs to compute.
-  const int64_t wanted = 2 * 16 * threads / widest;
-  const int most_rows = wanted < 64 ? 64 : wanted > 256 ? 256 : int(wanted);
+  // As many rows as give every thread one tile of the widest layer.
+  const int64_t wanted = tile_rows(element_bytes) * 4 * threads / widest;
+  const int most_rows = wanted < 32 ? 32 : wanted > 1024 ? 1024 : int(wanted);
 
   plan.resident = true;
   for (int rows = most_rows; rows >= 32; rows /= 2) {
@@ -110,8 +115,8 @@ inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& pr
   }
   plan.resident = false;
   for (int rows = most_rows; rows >= 1; rows /= 2) {
-    // Slices of 32 outputs, with few rows of as many as fit.
-    for (int columns = 32; columns >= (rows > 8 ? 32 : 4); columns /= 2) {
+    // Slices of no fewer than 32 outputs, as long as there are rows to take away.
+    for (int columns = 128; columns >= (rows > 8 ? 32 : 4); columns /= 2) {
       int64_t slice = 0;
       for (int layer = 0; layer < problem.layers; ++layer) {
         const int width = plan.widths[layer + 1];
