@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,21 +45,18 @@ def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor
     torch.autograd.grad(operator(*operands, **arguments).square().sum(), operands)
 
 
-def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: object) -> None:
+def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
     """The fused kernel, with all that it can be asked for; the value is the key."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
     layers = ([normal(channels, width), normal(weight_channels, channels)], [normal(channels), normal(weight_channels)])
     mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
+    epilogue = Epilogue(normal(channels), normal(channels))
+    query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
     with torch.no_grad():
         pairwise_attention(
-            *(item.to(memory_format=torch.channels_last) for item in (query, key, key)),
-            mapping,
-            relation=relation,
-            position=position,
-            epilogue=Epilogue(normal(channels), normal(channels)),
-            **arguments,
+            query, key, key, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
         )
 
 

@@ -74,6 +74,24 @@ const reference::Problem kSpecial[] = {
     {1, 1, 1, 11, 20, {7, 7}, {1, 1}, {1, 1}, true},
 };
 
+// The first and the last stage of SAN: weights that stay in shared memory, and such that come in slices.
+bool check_san_attention() {
+  for (const int channels : {4, 128}) {
+    const int side = channels == 4 ? 9 : 3, kernel = channels == 4 ? 3 : 5;
+    const reference::Problem p = {2, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
+    const AttentionShape shape = {
+        channels, 4 * channels, 2, {channels + 2, channels, channels / 2}, 2, Relation::kSubtraction, {0, 0},
+        true,     true,         0};
+    for (const int limit : {99 * 1024, 227 * 1024}) {
+      emulation::shared_limit = limit, emulation::multiprocessors = 1;
+      if (check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0)) continue;
+      describe(shape);
+      return false;
+    }
+  }
+  return true;
+}
+
 void describe(const reference::Problem& p, Element element, int shift) {
   std::printf(
       "batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
@@ -107,7 +125,7 @@ int main(int argc, char** argv) {
     describe(p, element, shift);
     ++failures;
   }
-  if (!check_plans()) ++failures;
+  if (!check_plans() || !check_san_attention()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
   return failures > 0;

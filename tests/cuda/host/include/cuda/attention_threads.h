@@ -3,6 +3,6 @@
 
 namespace sa_layers::cuda {
 
-constexpr int kAttentionThreads = 16;
+constexpr int kAttentionThreads = 32;
 
 }  // namespace sa_layers::cuda
