@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from .ops import BACKENDS, extension
-from .ops.backend import decide, why_not
+from .ops.backend import decide, devices_of, why_not
 from .version import __version__
 
 Information = dict[str, object]
@@ -49,13 +49,20 @@ def _kernels() -> Information:
     found |= {"built_with_torch": built.get("built_with_torch"), "needs_torch": built.get("needs_torch")}
     if extension.is_available():
         found["cpu_capability"] = torch.ops.sa_layers.cpu_capability()
+        found["whole_attention"] = _whole_attention("cpu")
     return found
 
 
 def _cuda_kernels() -> Information:
     obstacle = extension.why_not_cuda()
     built_for = extension.build_info().get("cuda_architectures")
-    return {"loaded": obstacle is None, "why_not": obstacle, "architectures": built_for}
+    found: Information = {"loaded": obstacle is None, "why_not": obstacle, "architectures": built_for}
+    return found | ({} if obstacle else {"whole_attention": _whole_attention("cuda")})
+
+
+def _whole_attention(device: str) -> list[str]:
+    """The attentions that one kernel computes in evaluation."""
+    return [name for name in ("pairwise_attention", "patchwise_attention") if device in devices_of(name)]
 
 
 def _devices() -> list[str]:

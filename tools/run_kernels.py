@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,13 @@ from torch import Tensor
 from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
+    Epilogue,
     Footprint,
+    Mapping,
+    PairPosition,
     aggregation,
     backend,
+    pairwise_attention,
     pairwise_relation,
     softmax_aggregation,
 )
@@ -40,6 +45,21 @@ def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor
     torch.autograd.grad(operator(*operands, **arguments).square().sum(), operands)
 
 
+def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
+    """The fused kernel, with all that it can be asked for; the value is the key."""
+    channels = query.shape[1]
+    normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
+    width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
+    layers = ([normal(channels, width), normal(weight_channels, channels)], [normal(channels), normal(weight_channels)])
+    mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
+    epilogue = Epilogue(normal(channels), normal(channels))
+    query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        pairwise_attention(
+            query, key, key, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
+        )
+
+
 def main(device: str) -> int:
     """Runs all of them; the result is the exit status."""
     for channels, weight_channels, size, footprint in SHAPES:
@@ -54,6 +74,7 @@ def main(device: str) -> int:
                 for relation in PAIRWISE_RELATIONS:
                     query, key = normal(2, channels, *size), normal(2, channels, *size)
                     differentiate(pairwise_relation, query, key, relation=relation, **arguments)
+                    attend(query, key, relation, weight_channels, **arguments)
     if device == "cuda":
         torch.cuda.synchronize()
     print("every kernel ran")

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "cuda/aggregation.h"
+#include "cuda/tiling.h"
 
 namespace sa_layers::cuda {
 
@@ -21,6 +22,11 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, i
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = size_t(shared_bytes);
   config.stream = stream;
+  if (shared_bytes > kSharedBytes) {  // more must be asked for
+    const cudaError_t refused =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    if (refused) return refused;
+  }
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

@@ -18,7 +18,7 @@ from ..ops import (
 )
 from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
-from ..ops.pairwise_attention import NATIVE_DEVICES, fused_pairwise_attention
+from ..ops.pairwise_attention import fused_pairwise_attention, why_no_kernel
 from ..ops.pairwise_relation import relation_width
 from .evaluation import conclude, is_pointwise, is_watched, tensors_of
 from .frozen_mapping import fold_mapping, why_not_frozen
@@ -99,8 +99,8 @@ class PairwiseSelfAttention(SelfAttention):
     def _why_not_fused(self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor]) -> str | None:
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if query.device.type not in NATIVE_DEVICES:
-            return f"the fused operator of pairwise attention was not built for {query.device.type}"
+        if obstacle := why_no_kernel(query.device, self.mapping_widths(), value.shape[1]):
+            return obstacle
         if self.position is not None:
             if type(self.position) is not PositionEncoding:
                 return "the position encoding is not the usual one"

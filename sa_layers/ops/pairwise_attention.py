@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ from .softmax_aggregation import softmax_aggregation
 
 MAPPING_LAYERS = 3  # at most
 POSITION_CHANNELS = 4  # at most
+# Of the CUDA kernel, as in csrc/cuda/pairwise_attention.h: what its shared memory and its registers have room for.
+CUDA_WIDEST_LAYER = 384
+CUDA_VALUE_CHANNELS = 4096
 
 
 class Mapping(NamedTuple):
@@ -92,7 +95,8 @@ def pairwise_attention(
 
     Where :func:`sa_layers.ops.why_not_fused` finds no obstacle, one kernel computes it, whose memory is that of its
     operands and output; otherwise the unfused operators do, which have derivatives. The kernel reads channels-last maps
-    as they are, slices of channels too, and copies others.
+    as they are, slices of channels too, and copies others. On CUDA, mappings of more than 384 channels are left to the
+    unfused operators.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
@@ -133,7 +137,9 @@ def pairwise_attention(
         *(position or ())[:2],
         *(epilogue or ()),
     ]
-    if query.device.type in NATIVE_DEVICES and why_not_fused([query, key, value, *parameters]) is None:
+    widths = [mapping.scale.shape[0], *(bias.shape[0] for bias in mapping.biases)]
+    obstacle = why_no_kernel(query.device, widths, value.shape[1])
+    if obstacle is None and why_not_fused([query, key, value, *parameters]) is None:
         return fused_pairwise_attention(query, key, value, mapping, footprint, relation, position, epilogue)
     return pairwise_attention_unfused(query, key, value, mapping, footprint, relation, position, epilogue)
 
@@ -192,6 +198,27 @@ def fused_pairwise_attention(
         relation,
         *footprint,
     )
+
+
+def why_no_kernel(device: torch.device, widths: Iterable[int], value_channels: int) -> str | None:
+    """One sentence on what leaves such a problem on ``device`` without a native kernel, or None.
+
+    Args:
+        device: Where the features are.
+        widths: Channels of the pairs' features, and of what each layer of the mapping makes of them.
+        value_channels: C.
+
+    Example:
+        >>> why_no_kernel(torch.device("meta"), [6, 4, 2], 16)
+        'the fused operator of pairwise attention was not built for meta'
+    """
+    if device.type not in _native_devices:
+        return f"the fused operator of pairwise attention was not built for {device.type}"
+    if device.type == "cuda" and (widest := max(widths)) > CUDA_WIDEST_LAYER:
+        return f"the CUDA kernel maps at most {CUDA_WIDEST_LAYER} channels, and a layer here has {widest}"
+    if device.type == "cuda" and value_channels > CUDA_VALUE_CHANNELS:
+        return f"the CUDA kernel adds up at most {CUDA_VALUE_CHANNELS} channels, and the value has {value_channels}"
+    return None
 
 
 def _check(
@@ -259,4 +286,4 @@ def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) 
 
 
 native_attention = native_gradient("pairwise_attention", _fake_attention)  # it has no derivative either
-NATIVE_DEVICES = devices_of("pairwise_attention")
+_native_devices = devices_of("pairwise_attention")

@@ -9,12 +9,18 @@ import pytest
 import torch
 
 from sa_layers.ops import extension
+from sa_layers.ops.pairwise_attention import (
+    CUDA_VALUE_CHANNELS,
+    CUDA_WIDEST_LAYER,
+    MAPPING_LAYERS,
+    POSITION_CHANNELS,
+)
 
 pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
 
 
 # For evaluation; on a GPU what they compute is computed by other operators.
-CPU_ONLY = {"affine_relu", "pairwise_attention", "patchwise_attention", "pooled_projection", "projection"}
+CPU_ONLY = {"affine_relu", "patchwise_attention", "pooled_projection", "projection"}
 
 
 def operators(repository: Path) -> list[str]:
@@ -26,6 +32,15 @@ def operators(repository: Path) -> list[str]:
 def test_every_operator_of_training_has_a_kernel(repository: Path) -> None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     assert {name for name in operators(repository) if not has_kernel(f"sa_layers::{name}", "CUDA")} == CPU_ONLY
+
+
+def test_the_limits_of_pairwise_attention_are_those_of_its_kernel(repository: Path) -> None:
+    header = (repository / "csrc" / "cuda" / "pairwise_attention.h").read_text()
+    limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
+    assert int(limits["kMappingLayers"]) == MAPPING_LAYERS
+    assert int(limits["kPositionWidth"]) == POSITION_CHANNELS
+    assert int(limits["kWidestLayer"]) == CUDA_WIDEST_LAYER
+    assert int(limits["kMostValueChannels"]) == CUDA_VALUE_CHANNELS
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm is here")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from sa_layers.ops import aggregation, backend, extension, pairwise_relation, softmax_aggregation
+from sa_layers.layers import PairwiseSelfAttention, SelfAttentionBlock
+from sa_layers.ops import aggregation, backend, extension, fused, pairwise_relation, softmax_aggregation
 from sa_layers.ops.pairwise_relation import PAIRWISE_RELATIONS
 
 pytestmark = [
@@ -156,3 +157,59 @@ def test_autocast() -> None:
     with torch.autocast("cuda", torch.bfloat16):
         output = aggregation(value.bfloat16(), weight, *footprint)
     assert output.dtype == torch.bfloat16
+
+
+def layer(kernel_size: int = 7, **options: object) -> PairwiseSelfAttention:
+    """A pairwise layer in evaluation; tests/ops/test_pairwise_attention.py has the operator itself."""
+    torch.manual_seed(0)
+    return PairwiseSelfAttention(64, 64, kernel_size, **options).cuda().eval().requires_grad_(False)
+
+
+def compare_layer(module: torch.nn.Module, features: torch.Tensor, tolerance: float) -> torch.Tensor:
+    with fused(False):
+        expected = module(features)
+    output = module(features)
+    assert (output - expected).abs().max() <= tolerance * expected.abs().max()
+    return output
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
+@pytest.mark.parametrize("relation", PAIRWISE_RELATIONS)
+def test_a_pairwise_layer_is_fused(relation: str, dtype: torch.dtype, tolerance: float) -> None:
+    attention = layer(relation=relation).to(dtype)
+    features = torch.randn(3, 64, 14, 15, device="cuda", dtype=dtype)
+    assert attention.why_not_fused(*attention.transform(features)) is None
+    compare_layer(attention, features, tolerance)
+
+
+def test_a_block_passes_its_norm_and_relu() -> None:
+    torch.manual_seed(0)
+    block = SelfAttentionBlock(256, 7, attention="pairwise").cuda().eval().requires_grad_(False)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        compare_layer(block, torch.randn(5, 256, 7, 7, device="cuda").to(memory_format=layout), 1e-4)
+
+
+def test_the_fused_kernel_in_streams_and_graphs() -> None:
+    attention, features = layer(), torch.randn(2, 64, 28, 28, device="cuda")
+    expected = compare_layer(attention, features, 1e-4)
+    assert torch.equal(attention(features), expected)  # the same every time
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        output = attention(features.clone())
+    stream.synchronize()
+    assert torch.equal(output, expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = attention(features)
+    output.zero_()
+    graph.replay()
+    assert torch.equal(output, expected)
+
+
+def test_too_wide_a_mapping_is_left_to_the_unfused_operators() -> None:
+    attention = layer(3, relation_channels=400)
+    features = torch.randn(1, 64, 5, 5, device="cuda")
+    assert "maps at most 384 channels" in str(attention.why_not_fused(*attention.transform(features)))
+    compare_layer(attention, features, 1e-6)

@@ -27,8 +27,14 @@ from sa_layers.ops import (
     fused,
     pairwise_attention,
 )
+from sa_layers.ops.pairwise_attention import why_no_kernel
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+
+NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
+on_devices = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
+)
 
 # relation, channels, channels of the value, of the weights: those of SAN's stages; parts of vectors; a single channel
 WIDTHS = [(4, 16, 2), (16, 64, 8), (32, 128, 16), (64, 256, 32), (7, 9, 3), (3, 40, 20), (1, 1, 1)]
@@ -59,13 +65,14 @@ def operands(
     position_size: tuple[int, int] | None = None,
     epilogue: bool = False,
     seed: int = 0,
+    device: str = "cpu",
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Mapping], dict[str, Any]]:
     """Positional and keyword arguments of a call without its geometry."""
     generator = torch.Generator().manual_seed(seed)
     parameter_dtype = torch.promote_types(dtype, torch.float32)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(parameter_dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, parameter_dtype)
 
     channels, value_channels, weight_channels = widths
     query, key, value = (
@@ -105,9 +112,10 @@ def check(arguments: tuple, options: dict[str, Any], geometry: dict[str, Any], t
     return output
 
 
+@on_devices
 @pytest.mark.parametrize("relation", PAIRWISE_RELATIONS)
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_equals_its_parts(relation: str, widths: tuple[int, int, int]) -> None:
+def test_equals_its_parts(relation: str, widths: tuple[int, int, int], device: str) -> None:
     for number, (size, kernel_size, stride, dilation) in enumerate(GEOMETRIES):
         for padding_mode in PADDING_MODES:
             geometry = {
@@ -116,13 +124,14 @@ def test_equals_its_parts(relation: str, widths: tuple[int, int, int]) -> None:
                 "dilation": dilation,
                 "padding_mode": padding_mode,
             }
-            drawn = operands(relation, widths, size, batch=1 + number % 2, epilogue=number % 3 == 0, seed=number)
-            check(*drawn, geometry, 1e-5)
+            options = {"batch": 1 + number % 2, "epilogue": number % 3 == 0, "seed": number, "device": device}
+            check(*operands(relation, widths, size, **options), geometry, 1e-5)
 
 
+@on_devices
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_any_problem(data: st.DataObject) -> None:
+def test_any_problem(data: st.DataObject, device: str) -> None:
     draw, small = data.draw, st.integers(1, 3)
     weight_channels = draw(st.integers(1, 20))
     widths = (draw(st.integers(1, 40)), weight_channels * draw(st.integers(1, 9)), weight_channels)
@@ -147,6 +156,7 @@ def test_any_problem(data: st.DataObject) -> None:
         position_size=draw(st.sampled_from([None, (5, 9)])),
         epilogue=draw(st.booleans()),
         seed=draw(st.integers(0, 9)),
+        device=device,
     )
     if drawn[0][0].numel():
         check(*drawn, geometry, tolerance)
@@ -167,18 +177,27 @@ def test_equals_the_reference(relation: str) -> None:
     np.testing.assert_allclose(output.numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
+@on_devices
 @pytest.mark.parametrize(
     ("widths", "size", "kernel_size"),
     [((4, 16, 2), (200, 333), 3), ((16, 64, 8), (50, 84), 7), ((128, 512, 64), (7, 11), 7)],
 )
-def test_large_maps(widths: tuple[int, int, int], size: tuple[int, int], kernel_size: int) -> None:
+def test_large_maps(widths: tuple[int, int, int], size: tuple[int, int], kernel_size: int, device: str) -> None:
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
-        check(*operands("subtraction", widths, size, dtype), {"kernel_size": kernel_size}, tolerance)
+        check(*operands("subtraction", widths, size, dtype, device=device), {"kernel_size": kernel_size}, tolerance)
 
 
+@on_devices
+def test_more_than_a_batch_of_small_maps_and_wide_mappings(device: str) -> None:
+    check(*operands("subtraction", (128, 512, 64), (7, 7), batch=33, device=device), {"kernel_size": 7}, 1e-4)
+    check(*operands("concatenation", (128, 512, 64), (5, 6), layers=3, device=device), {"kernel_size": 5}, 1e-4)
+    check(*operands("concatenation", (190, 380, 380), (3, 4), device=device), {"kernel_size": 3}, 1e-4)
+
+
+@on_devices
 @pytest.mark.parametrize("layout", ["contiguous", "slices", "expanded", "strided"])
-def test_any_strides(layout: str) -> None:
-    (query, key, value, mapping), options = operands("subtraction", (16, 32, 4), (6, 7), batch=2)
+def test_any_strides(layout: str, device: str) -> None:
+    (query, key, value, mapping), options = operands("subtraction", (16, 32, 4), (6, 7), batch=2, device=device)
     if layout == "contiguous":
         query, key, value = (item.contiguous() for item in (query, key, value))
     elif layout == "slices":
@@ -247,14 +266,16 @@ def test_instruction_sets_agree(capability: str, tmp_path: Path) -> None:
         torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance)
 
 
-def test_gradients_come_from_the_parts() -> None:
-    (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (3, 4), torch.float64)
+@on_devices
+def test_gradients_come_from_the_parts(device: str) -> None:
+    (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (3, 4), torch.float64, device=device)
     maps = [item.requires_grad_() for item in (query, key, value)]
     assert torch.autograd.gradcheck(lambda *items: pairwise_attention(*items, mapping, 3, **options), maps)
 
 
-def test_registration_and_compilation() -> None:
-    (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4), epilogue=True)
+@on_devices
+def test_registration_and_compilation(device: str) -> None:
+    (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4), epilogue=True, device=device)
     position, epilogue = options["position"], options["epilogue"]
     parameters = (mapping.scale, mapping.shift, list(mapping.weights), list(mapping.biases))
     geometry = ("subtraction", [3, 3], [2, 1], [1, 1], "reflect")
@@ -270,21 +291,34 @@ def test_registration_and_compilation() -> None:
     torch.testing.assert_close(compiled(query, key, value), function(query, key, value))
 
 
-def test_autocast() -> None:
-    arguments, options = operands("subtraction", (16, 32, 4), (6, 7))
-    with torch.autocast("cpu", torch.bfloat16):
+@on_devices
+def test_autocast(device: str) -> None:
+    arguments, options = operands("subtraction", (16, 32, 4), (6, 7), device=device)
+    with torch.autocast(device, torch.bfloat16):
         output = pairwise_attention(*arguments, kernel_size=3, **options)
     assert output.dtype == torch.bfloat16
     expected = pairwise_attention(*arguments, kernel_size=3, **options)
     torch.testing.assert_close(output.float(), expected, rtol=5e-2, atol=5e-2)
 
 
-def test_a_nan_is_seen_and_stays_near() -> None:
-    (query, key, value, mapping), options = operands("subtraction", (16, 32, 4), (9, 9))
+@on_devices
+def test_a_nan_is_seen_and_stays_near(device: str) -> None:
+    (query, key, value, mapping), options = operands("subtraction", (16, 32, 4), (9, 9), device=device)
     key[0, 3, 0, 0] = float("nan")
     output = pairwise_attention(query, key, value, mapping, 3, **options)
     assert output[0, :, :2, :2].isnan().all()
     assert output[0, :, 2:, 2:].isfinite().all()
+
+
+def test_what_the_cuda_kernel_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[why_no_kernel.__module__]  # of the name of its function
+    monkeypatch.setattr(module, "_native_devices", frozenset(["cpu", "cuda"]))
+    cpu, cuda, meta = map(torch.device, ("cpu", "cuda", "meta"))
+    assert why_no_kernel(cuda, [258, 128, 64], 512) is None
+    assert why_no_kernel(cpu, [2000, 500, 64], 5120) is None
+    assert "was not built for meta" in why_no_kernel(meta, [6, 4, 2], 16)
+    assert "maps at most 384 channels, and a layer here has 386" in why_no_kernel(cuda, [386, 192, 96], 768)
+    assert "at most 4096 channels, and the value has 5120" in why_no_kernel(cuda, [6, 4, 2], 5120)
 
 
 @pytest.mark.parametrize(

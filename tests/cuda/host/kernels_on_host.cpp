@@ -4,9 +4,11 @@
 #include <cstdlib>
 
 #include "check_aggregation.h"
+#include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
 #include "check_softmax_aggregation.h"
 #include "cuda/aggregation_kernels.cu"
+#include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
 #include "cuda/softmax_aggregation_kernels.cu"
 
@@ -14,22 +16,37 @@ namespace sa_layers::cuda {
 namespace {
 
 template <typename T>
-bool check(const reference::Problem& p, Element element, int shift) {
+bool check_parts(const reference::Problem& p, Element element, int shift) {
   return check_aggregation<T>(p, element, shift) && check_pairwise_relation<T>(p, element, shift) &&
          (p.channels < p.weight_channels || check_softmax_aggregation<T>(p, element, shift));
 }
 
-bool check(const reference::Problem& p, Element element, int shift) {
+// Calls body with an element of the type.
+template <typename Body>
+bool with_type(Element element, const Body& body) {
   switch (element) {
     case Element::kFloat32:
-      return check<float>(p, element, shift);
+      return body(float{});
     case Element::kFloat64:
-      return check<double>(p, element, shift);
+      return body(double{});
     case Element::kFloat16:
-      return check<__half>(p, element, shift);
+      return body(__half{});
     default:
-      return check<__nv_bfloat16>(p, element, shift);
+      return body(__nv_bfloat16{});
   }
+}
+
+bool check(const reference::Problem& p, Element element, int shift) {
+  return with_type(element, [&](auto of_type) { return check_parts<decltype(of_type)>(p, element, shift); });
+}
+
+// On maps no larger than 9 x 9, and devices of much and little.
+bool check_attention(reference::Problem p, const AttentionShape& shape, Element element, int shift) {
+  p.height = (p.height - 1) % 9 + 1, p.width = (p.width - 1) % 9 + 1;
+  const int limits[] = {2000, 8000, 48 * 1024, 99 * 1024, 227 * 1024}, multiprocessors[] = {1, 4, 40};
+  emulation::shared_limit = limits[pick(0, 4)], emulation::multiprocessors = multiprocessors[pick(0, 2)];
+  return with_type(element,
+                   [&](auto of_type) { return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift); });
 }
 
 reference::Problem random_problem() {
@@ -57,6 +74,24 @@ const reference::Problem kSpecial[] = {
     {1, 1, 1, 11, 20, {7, 7}, {1, 1}, {1, 1}, true},
 };
 
+// The first and the last stage of SAN: weights that stay in shared memory, and such that come in slices.
+bool check_san_attention() {
+  for (const int channels : {4, 128}) {
+    const int side = channels == 4 ? 9 : 3, kernel = channels == 4 ? 3 : 5;
+    const reference::Problem p = {2, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
+    const AttentionShape shape = {
+        channels, 4 * channels, 2, {channels + 2, channels, channels / 2}, 2, Relation::kSubtraction, {0, 0},
+        true,     true,         0};
+    for (const int limit : {99 * 1024, 227 * 1024}) {
+      emulation::shared_limit = limit, emulation::multiprocessors = 1;
+      if (check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0)) continue;
+      describe(shape);
+      return false;
+    }
+  }
+  return true;
+}
+
 void describe(const reference::Problem& p, Element element, int shift) {
   std::printf(
       "batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
@@ -79,10 +114,18 @@ int main(int argc, char** argv) {
     const reference::Problem p = special ? kSpecial[i - random_problems] : random_problem();
     const Element element = special ? Element::kFloat32 : Element(pick(0, 3));
     const int shift = special ? 0 : pick(0, 3) % 2;
-    if (check(p, element, shift)) continue;
+    bool good = check(p, element, shift);
+    if (!special) {
+      const AttentionShape shape = random_attention();
+      const bool agrees = check_attention(p, shape, element, shift);
+      if (!agrees) describe(shape);
+      good = good && agrees;
+    }
+    if (good) continue;
     describe(p, element, shift);
     ++failures;
   }
+  if (!check_plans() || !check_san_attention()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
   return failures > 0;

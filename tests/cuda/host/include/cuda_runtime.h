@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -18,6 +19,7 @@
 #define __shared__
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct dim3 {
   unsigned x, y, z;
@@ -42,6 +44,10 @@ inline Block* block = nullptr;
 inline bool without_barriers = false;                // the mistake that ThreadSanitizer must report
 inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and without
 
+// What the device is said to have.
+inline int shared_limit = 99 * 1024, multiprocessors = 4;
+inline std::map<void (*)(), size_t> asked_for;  // shared memory, by kernel
+
 }  // namespace emulation
 
 inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -52,12 +58,31 @@ inline void __syncthreads() {
   if (!emulation::without_barriers) emulation::block->threads.arrive_and_wait();
 }
 
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::multiprocessors : emulation::shared_limit;
+  return cudaSuccess;
+}
+
+template <typename... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int bytes) {
+  if (bytes > emulation::shared_limit) return cudaErrorInvalidValue;
+  emulation::asked_for[reinterpret_cast<void (*)()>(kernel)] = size_t(bytes);
+  return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const unsigned thread_count = config->blockDim.x, block_count = config->gridDim.x;
   if (thread_count == 0 || thread_count > 1024 || block_count == 0) return cudaErrorInvalidConfiguration;
-  if (config->dynamicSmemBytes > 48 * 1024) return cudaErrorInvalidValue;  // more must be asked for
+  size_t allowed = emulation::asked_for[reinterpret_cast<void (*)()>(kernel)];
+  if (allowed < 48 * 1024) allowed = 48 * 1024;  // more must be asked for
+  if (config->dynamicSmemBytes > allowed) return cudaErrorInvalidValue;
   const bool sharing = config->dynamicSmemBytes > 0;
   (sharing ? emulation::tiled_launches : emulation::other_launches)++;
 
