@@ -122,8 +122,9 @@ def pairwise_attention(
     Example:
         >>> features = torch.arange(9.0).view(1, 1, 3, 3)
         >>> constant = Mapping(torch.ones(1), torch.zeros(1), [torch.zeros(1, 1)], [torch.zeros(1)])
-        >>> pairwise_attention(features, features, features, constant, kernel_size=3)[0, 0, 1, 1]
-        tensor(4.)
+        >>> output = pairwise_attention(features, features, features, constant, kernel_size=3)
+        >>> round(output[0, 0, 1, 1].item(), 4)
+        4.0
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     check_tensors(query=query, key=key, value=value)
