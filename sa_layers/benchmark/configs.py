@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     calls: dict[str, Run] = {}
     for config in arguments.configs:
         for layout, memory_format in LAYOUTS.items():
-            name = f"{Path(config.rpartition('::')[2]).stem}{layout}"
+            name = f"{find(config).stem}{layout}"
             model = build(config).to(device, memory_format=memory_format)  # type: ignore[call-overload]
             call = prediction(model, height, width, arguments.batch)
             try:
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             calls[name] = call
     report = Report("Models", described, COLUMNS, [], tuple(notes))
-    report.rows += measure(calls, Path(arguments.configs[0].rpartition("::")[2]).stem, device, arguments)
+    report.rows += measure(calls, find(arguments.configs[0]).stem, device, arguments)
     report.print()
     if arguments.json:
         report.write_json(arguments.json)
@@ -116,7 +116,7 @@ def measure(calls: dict[str, Run], first: str, device: torch.device, arguments: 
     """A row for every model in every layout."""
     seconds, least = (0.0, 2) if arguments.quick else (arguments.seconds, 5)
     timings = time_in_turn(calls, device, seconds=seconds, least=least)
-    yardstick = min(timings[name].median for name in (first, f"{first}, channels last") if name in timings)
+    yardstick = min(timings[name].median for name in (first + layout for layout in LAYOUTS) if name in timings)
     for name, timing in timings.items():
         yield {
             "model": name,
