@@ -3,27 +3,16 @@
 #include "cpu/pairwise_attention.h"
 
 #include <deque>
-#include <optional>
+#include <algorithm>
 
 #include "cpu/binding.h"
+#include "pairwise_operands.h"
 
 #define SA_LAYERS_KERNELS "cpu/pairwise_attention_kernels.inc"
 #include "cpu/for_each_capability.inc"
 
 namespace sa_layers::cpu {
 namespace {
-
-int64_t relation_width(Relation relation, int64_t channels) {
-  if (relation == Relation::kDot) return 1;
-  return relation == Relation::kConcatenation ? 2 * channels : channels;
-}
-
-// The map itself where its channels lie side by side, or a copy in which they do.
-Tensor channels_last(const Tensor& map) {
-  if (map.stride(1) == 1 || map.size(1) == 1) return map;
-  const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
-  return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
-}
 
 MapSteps steps_of(const Tensor& map) { return {map.stride(0), map.stride(2), map.stride(3)}; }
 
@@ -65,14 +54,6 @@ std::vector<C> position_table(const Tensor& position, int64_t coordinate, const 
   return table;
 }
 
-void check_parameter(const char* name, const Tensor& tensor, const Tensor& query, const std::vector<int64_t>& shape) {
-  check_shape(name, tensor, shape);
-  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(query), name, " must have the dtype ",
-                  torch::headeronly::toString(compute_dtype(query)), ", got ",
-                  torch::headeronly::toString(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
-}
-
 Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
                           const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
@@ -80,55 +61,20 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const std::optional<Tensor>& output_shift, const std::string& relation_name,
                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                           const std::string& padding_mode) {
-  check_dims("query", query, 4);
-  check_shape("key", key, shape_of(query));
-  check_like("key", key, "query", query);
-  check_dims("value", value, 4);
-  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
-  check_like("value", value, "query", query);
-  STD_TORCH_CHECK(query.size(1) > 0 && value.size(1) > 0, "query and value must have at least one channel");
-  STD_TORCH_CHECK(!weights.empty() && weights.size() <= kMappingLayers && weights.size() == biases.size(),
-                  "weights and biases must be lists of one to ", kMappingLayers, " tensors, got ", weights.size(),
-                  " and ", biases.size());
-  STD_TORCH_CHECK(query_position.has_value() == key_position.has_value(),
-                  "query_position and key_position must be given together");
-  STD_TORCH_CHECK(output_scale.has_value() == output_shift.has_value(),
-                  "output_scale and output_shift must be given together");
-
+  check_maps(query, key, value);
   PairwiseAttention problem{};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
   problem.relation = parse_relation(relation_name);
   problem.batch = query.size(0), problem.channels = query.size(1), problem.value_channels = value.size(1);
-  if (query_position) {
-    check_dims("query_position", *query_position, 2);
-    problem.positions = query_position->size(0);
-    STD_TORCH_CHECK(problem.positions <= kPositionWidth, "query_position must have at most ", kPositionWidth,
-                    " rows, got ", problem.positions);
-    check_parameter("query_position", *query_position, query, {problem.positions, 3});
-    check_parameter("key_position", *key_position, query, {problem.positions, 3});
-    STD_TORCH_CHECK(
-        position_size.empty() || (position_size.size() == 2 && position_size[0] > 1 && position_size[1] > 1),
-        "position_size must be empty or two numbers above 1, got ", shape_text(position_size));
-  }
+  problem.positions = check_positions(query_position, key_position, position_size, query, kPositionWidth);
   problem.layers = static_cast<int64_t>(weights.size());
-  problem.widths[0] = relation_width(problem.relation, problem.channels) + problem.positions;
-  check_parameter("scale", scale, query, {problem.widths[0]});
-  check_parameter("shift", shift, query, {problem.widths[0]});
-  for (int64_t layer = 0; layer < problem.layers; ++layer) {
-    check_dims("weights", weights[layer], 2);
-    problem.widths[layer + 1] = weights[layer].size(0);
-    STD_TORCH_CHECK(problem.widths[layer + 1] > 0, "weights must have at least one output, got 0");
-    check_parameter("weights", weights[layer], query, {problem.widths[layer + 1], problem.widths[layer]});
-    check_parameter("biases", biases[layer], query, {problem.widths[layer + 1]});
-  }
-  STD_TORCH_CHECK(problem.value_channels % problem.weight_channels() == 0, "value must have a multiple of the ",
-                  problem.weight_channels(), " channels of the weights, got ", problem.value_channels);
-  if (output_scale) {
-    check_parameter("output_scale", *output_scale, query, {problem.value_channels});
-    check_parameter("output_shift", *output_shift, query, {problem.value_channels});
-  }
+  const auto widths =
+      check_mapping(scale, shift, weights, biases, problem.relation, problem.positions, query, value, kMappingLayers);
+  std::copy(widths.begin(), widths.end(), problem.widths);
+  check_epilogue(output_scale, output_shift, query, value);
 
-  const Tensor queries = channels_last(query), keys = channels_last(key), values = channels_last(value);
+  const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),
+               values = channels_side_by_side(value);
   problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
   const Footprint& footprint = problem.footprint;
   const auto row_pixels = pixels_read(footprint.rows, footprint.mode);

@@ -2,24 +2,11 @@
 
 #include "cuda/pairwise_attention.h"
 
-#include <optional>
-
 #include "cuda/binding.h"
+#include "pairwise_operands.h"
 
 namespace sa_layers::cuda {
 namespace {
-
-int64_t relation_width(Relation relation, int64_t channels) {
-  if (relation == Relation::kDot) return 1;
-  return relation == Relation::kConcatenation ? 2 * channels : channels;
-}
-
-// The map itself where its channels lie side by side, or a copy in which they do.
-Tensor channels_last(const Tensor& map) {
-  if (map.stride(1) == 1 || map.size(1) == 1) return map;
-  const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
-  return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
-}
 
 MapSteps steps_of(const Tensor& map) { return {map.stride(0), map.stride(2), map.stride(3)}; }
 
@@ -37,21 +24,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const std::optional<Tensor>& output_shift, const std::string& relation_name,
                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
                           const std::string& padding_mode) {
-  check_dims("query", query, 4);
-  check_shape("key", key, shape_of(query));
-  check_like("key", key, "query", query);
-  check_dims("value", value, 4);
-  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
-  check_like("value", value, "query", query);
-  STD_TORCH_CHECK(query.size(1) > 0 && value.size(1) > 0, "query and value must have at least one channel");
-  STD_TORCH_CHECK(!weights.empty() && weights.size() <= kMappingLayers && weights.size() == biases.size(),
-                  "weights and biases must be lists of one to ", kMappingLayers, " tensors, got ", weights.size(),
-                  " and ", biases.size());
-  STD_TORCH_CHECK(query_position.has_value() == key_position.has_value(),
-                  "query_position and key_position must be given together");
-  STD_TORCH_CHECK(output_scale.has_value() == output_shift.has_value(),
-                  "output_scale and output_shift must be given together");
-
+  check_maps(query, key, value);
   PairwiseAttention problem = {};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
   STD_TORCH_CHECK(query.size(1) <= INT32_MAX && query.size(2) <= INT32_MAX && query.size(3) <= INT32_MAX &&
@@ -61,43 +34,22 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   problem.batch = query.size(0);
   problem.channels = int(query.size(1));
   problem.value_channels = checked_width("a value", value.size(1), kMostValueChannels);
-  if (query_position) {
-    check_dims("query_position", *query_position, 2);
-    const int64_t positions = query_position->size(0);
-    STD_TORCH_CHECK(positions <= kPositionWidth, "query_position must have at most ", kPositionWidth, " rows, got ",
-                    positions);
-    check_coefficients("query_position", *query_position, query, {positions, 3});
-    check_coefficients("key_position", *key_position, query, {positions, 3});
-    STD_TORCH_CHECK(
-        position_size.empty() || (position_size.size() == 2 && position_size[0] > 1 && position_size[1] > 1),
-        "position_size must be empty or two numbers above 1, got ", shape_text(position_size));
-    problem.positions = int(positions);
-    if (!position_size.empty()) {
-      problem.position_height = position_size[0], problem.position_width = position_size[1];
-    }
+  problem.positions = int(check_positions(query_position, key_position, position_size, query, kPositionWidth));
+  if (query_position && !position_size.empty()) {
+    problem.position_height = position_size[0], problem.position_width = position_size[1];
   }
   problem.layers = int(weights.size());
-  problem.widths[0] =
-      checked_width("pairs", relation_width(problem.relation, problem.channels) + problem.positions, kWidestLayer);
-  check_coefficients("scale", scale, query, {problem.widths[0]});
-  check_coefficients("shift", shift, query, {problem.widths[0]});
-  for (int layer = 0; layer < problem.layers; ++layer) {
-    check_dims("weights", weights[layer], 2);
-    STD_TORCH_CHECK(weights[layer].size(0) > 0, "weights must have at least one output, got 0");
-    problem.widths[layer + 1] = checked_width("a mapping", weights[layer].size(0), kWidestLayer);
-    check_coefficients("weights", weights[layer], query, {problem.widths[layer + 1], problem.widths[layer]});
-    check_coefficients("biases", biases[layer], query, {problem.widths[layer + 1]});
-    problem.weight_steps[layer] = {weights[layer].stride(0), weights[layer].stride(1)};
+  const auto widths =
+      check_mapping(scale, shift, weights, biases, problem.relation, problem.positions, query, value, kMappingLayers);
+  for (int layer = 0; layer <= problem.layers; ++layer) {
+    problem.widths[layer] = checked_width(layer == 0 ? "pairs" : "a mapping", widths[layer], kWidestLayer);
+    if (layer < problem.layers) problem.weight_steps[layer] = {weights[layer].stride(0), weights[layer].stride(1)};
   }
-  STD_TORCH_CHECK(problem.value_channels % problem.weight_channels() == 0, "value must have a multiple of the ",
-                  problem.weight_channels(), " channels of the weights, got ", problem.value_channels);
-  if (output_scale) {
-    check_coefficients("output_scale", *output_scale, query, {problem.value_channels});
-    check_coefficients("output_shift", *output_shift, query, {problem.value_channels});
-  }
+  check_epilogue(output_scale, output_shift, query, value);
 
   const DeviceOf device(query);
-  const Tensor queries = channels_last(query), keys = channels_last(key), values = channels_last(value);
+  const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),
+               values = channels_side_by_side(value);
   problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
   const Footprint& footprint = problem.footprint;
   const Tensor output = torch::stable::new_empty(

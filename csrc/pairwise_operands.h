@@ -1,0 +1,88 @@
+// The operands of pairwise_attention, as the bindings of every device check and arrange them.
+#pragma once
+
+#include <optional>
+
+#include "operands.h"
+
+namespace sa_layers {
+
+// The map itself where its channels lie side by side, or a copy in which they do.
+inline Tensor channels_side_by_side(const Tensor& map) {
+  if (map.stride(1) == 1 || map.size(1) == 1) return map;
+  const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
+  return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
+}
+
+// A parameter in the dtype that sums are kept in.
+inline void check_parameter(const char* name, const Tensor& tensor, const Tensor& query,
+                            const std::vector<int64_t>& shape) {
+  check_shape(name, tensor, shape);
+  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(query), name, " must have the dtype ",
+                  torch::headeronly::toString(compute_dtype(query)), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
+  STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
+}
+
+inline void check_maps(const Tensor& query, const Tensor& key, const Tensor& value) {
+  check_dims("query", query, 4);
+  check_shape("key", key, shape_of(query));
+  check_like("key", key, "query", query);
+  check_dims("value", value, 4);
+  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
+  check_like("value", value, "query", query);
+  STD_TORCH_CHECK(query.size(1) > 0 && value.size(1) > 0, "query and value must have at least one channel");
+}
+
+// The number of position features, none without positions.
+inline int64_t check_positions(const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
+                               const Pair& size, const Tensor& query, int64_t most) {
+  STD_TORCH_CHECK(query_position.has_value() == key_position.has_value(),
+                  "query_position and key_position must be given together");
+  if (!query_position) return 0;
+  check_dims("query_position", *query_position, 2);
+  const int64_t positions = query_position->size(0);
+  STD_TORCH_CHECK(positions <= most, "query_position must have at most ", most, " rows, got ", positions);
+  check_parameter("query_position", *query_position, query, {positions, 3});
+  check_parameter("key_position", *key_position, query, {positions, 3});
+  STD_TORCH_CHECK(size.empty() || (size.size() == 2 && size[0] > 1 && size[1] > 1),
+                  "position_size must be empty or two numbers above 1, got ", shape_text(size));
+  return positions;
+}
+
+// The widths of the mapping: features of a pair, `positions` of them of its position, then each layer's outputs.
+inline std::vector<int64_t> check_mapping(const Tensor& scale, const Tensor& shift, const std::vector<Tensor>& weights,
+                                          const std::vector<Tensor>& biases, Relation relation, int64_t positions,
+                                          const Tensor& query, const Tensor& value, size_t most_layers) {
+  STD_TORCH_CHECK(!weights.empty() && weights.size() <= most_layers && weights.size() == biases.size(),
+                  "weights and biases must be lists of one to ", most_layers, " tensors, got ", weights.size(), " and ",
+                  biases.size());
+  const int64_t channels = query.size(1);
+  const int64_t of_relation = relation == Relation::kDot             ? 1
+                              : relation == Relation::kConcatenation ? 2 * channels
+                                                                     : channels;
+  std::vector<int64_t> widths = {of_relation + positions};
+  check_parameter("scale", scale, query, {widths[0]});
+  check_parameter("shift", shift, query, {widths[0]});
+  for (size_t layer = 0; layer < weights.size(); ++layer) {
+    check_dims("weights", weights[layer], 2);
+    const int64_t outputs = weights[layer].size(0);
+    STD_TORCH_CHECK(outputs > 0, "weights must have at least one output, got 0");
+    check_parameter("weights", weights[layer], query, {outputs, widths.back()});
+    check_parameter("biases", biases[layer], query, {outputs});
+    widths.push_back(outputs);
+  }
+  STD_TORCH_CHECK(value.size(1) % widths.back() == 0, "value must have a multiple of the ", widths.back(),
+                  " channels of the weights, got ", value.size(1));
+  return widths;
+}
+
+inline void check_epilogue(const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, const Tensor& query,
+                           const Tensor& value) {
+  STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "output_scale and output_shift must be given together");
+  if (!scale) return;
+  check_parameter("output_scale", *scale, query, {value.size(1)});
+  check_parameter("output_shift", *shift, query, {value.size(1)});
+}
+
+}  // namespace sa_layers
