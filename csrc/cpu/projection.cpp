@@ -25,35 +25,37 @@ void check_pair(const char* first_name, const OptionalTensor& first, const char*
 void projection(const Tensor& features, const Tensor& matrix, const OptionalTensor& bias, const OptionalTensor& scale,
                 const OptionalTensor& shift, const OptionalTensor& output_scale, const OptionalTensor& output_shift,
                 const Tensor& result) {
-  check_dims("features", features, 2);
+  STD_TORCH_CHECK(features.dim() > 1, "features must have pixels and channels, got the shape ",
+                  shape_text(shape_of(features)));
   check_dims("matrix", matrix, 3);
   STD_TORCH_CHECK(features.scalar_type() == ScalarType::Float, "features must be float32, got ",
                   torch::headeronly::toString(features.scalar_type()));
-  const int64_t pixels = features.size(0), channels = features.size(1), panels = matrix.size(0);
+  const int64_t channels = features.size(-1), panels = matrix.size(0);
+  STD_TORCH_CHECK(channels > 0, "features must have at least one channel");
   check_coefficients("matrix", matrix, features, {panels, channels, kPanelColumns});
-  check_coefficients("result", result, features, {pixels, panels * kPanelColumns});
+  std::vector<int64_t> result_shape = shape_of(features);
+  result_shape.back() = panels * kPanelColumns;
+  check_coefficients("result", result, features, result_shape);
+  STD_TORCH_CHECK(result.is_contiguous(), "result must be contiguous");
   if (bias) check_coefficients("bias", *bias, features, {panels * kPanelColumns});
   check_pair("scale", scale, "shift", shift, features, channels);
   check_pair("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
-  STD_TORCH_CHECK(channels > 0, "features must have at least one channel");
-  STD_TORCH_CHECK(result.stride(1) == 1 || panels == 0, "the channels of result must be neighbours in memory");
-  if (pixels == 0 || panels == 0) return;
+  if (result.numel() == 0) return;
 
   const auto contiguous = [](const OptionalTensor& tensor) {
     return tensor ? OptionalTensor(torch::stable::contiguous(*tensor)) : std::nullopt;
   };
   const auto pointer = [](const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; };
-  const Tensor from = features.stride(1) == 1 ? features : torch::stable::contiguous(features);
-  const Tensor panel_matrices = torch::stable::contiguous(matrix);
+  const Tensor from = torch::stable::contiguous(features), panel_matrices = torch::stable::contiguous(matrix);
   const OptionalTensor biases = contiguous(bias), scales = contiguous(scale), shifts = contiguous(shift);
   const OptionalTensor output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
   Projection problem{};
-  problem.pixels = pixels, problem.channels = channels, problem.panels = panels;
-  problem.features = data<float>(from), problem.feature_step = from.stride(0);
+  problem.pixels = features.numel() / channels, problem.channels = channels, problem.panels = panels;
+  problem.features = data<float>(from), problem.feature_step = channels;
   problem.scale = pointer(scales), problem.shift = pointer(shifts);
   problem.matrix = data<float>(panel_matrices), problem.bias = pointer(biases), problem.adds = !bias;
   problem.output_scale = pointer(output_scales), problem.output_shift = pointer(output_shifts);
-  problem.result = mutable_data<float>(result), problem.result_step = result.stride(0);
+  problem.result = mutable_data<float>(result), problem.result_step = result_shape.back();
   problem.share_out(torch::stable::get_num_threads());
   torch::stable::parallel_for(0, problem.tasks(), 1, [&](int64_t begin, int64_t end) {
     SA_LAYERS_BEST(float, projection, problem, begin, end);

@@ -7,44 +7,57 @@ gradient, another norm or activation, autocast, export, quantisation), all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from ..ops import Epilogue, why_not_fused
-from ..ops.affine_relu import affine_relu
-
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation a synchronised norm is a plain one
 
 
-def may_pass_over(
-    features: Tensor,
+def why_not_passed_over(
     *,
     norms: Sequence[nn.Module],
     activations: Sequence[nn.Module],
     linear: Sequence[nn.Module],
     around: Sequence[nn.Module] = (),
-) -> bool:
-    """Whether modules need not be called: what they compute follows from their parameters, and nobody looks.
+) -> str | None:
+    """One sentence on why modules must be called, or None: what they compute follows from their parameters.
 
     Args:
-        features: What the first of them would be called with.
         norms: Must be batch norms with frozen statistics.
         activations: Must be ReLUs.
-        linear: Must be 1x1 convolutions in the dtype of ``features``.
+        linear: Must be 1x1 convolutions, all of one dtype.
         around: Modules of any type that would not be called either.
+
+    Example:
+        >>> why_not_passed_over(norms=[nn.BatchNorm2d(2)], activations=[], linear=[])
+        'a BatchNorm2d is in training mode'
     """
-    return (
-        not is_every_module_watched()
-        and not any(map(is_watched, [*norms, *activations, *linear, *around]))
-        and all(type(norm) in NORMS and why_not_affine(norm) is None for norm in norms)
-        and all(type(activation) is nn.ReLU for activation in activations)
-        and all(is_pointwise(layer) and layer.weight.dtype == features.dtype for layer in linear)
-        and not torch.is_autocast_enabled(features.device.type)
-        and why_not_fused([features, *tensors_of([*norms, *linear])]) is None
-    )
+    for module in [*norms, *activations, *linear, *around]:
+        if is_watched(module):
+            return f"a hook watches a {type(module).__name__}"
+    for norm in norms:
+        obstacle = why_not_affine(norm) if type(norm) in NORMS else "has the place of a batch norm"
+        if obstacle:
+            return f"a {type(norm).__name__} {obstacle}"
+    for activation in activations:
+        if type(activation) is not nn.ReLU:
+            return f"a {type(activation).__name__} has the place of a ReLU"
+    for layer in linear:
+        if not is_pointwise(layer):
+            return f"a {type(layer).__name__} has the place of a 1x1 convolution"
+    if len({layer.weight.dtype for layer in linear}) > 1:
+        return "the linear layers are of different dtypes"
+    return None
+
+
+def is_taken(features: Tensor, weight: Tensor) -> bool:
+    """Whether a linear layer of this weight takes features as they are: autocast would convert them."""
+    if torch.is_autocast_enabled(features.device.type):
+        return False
+    return weight.dtype == features.dtype and weight.device == features.device
 
 
 def is_every_module_watched() -> bool:
@@ -76,20 +89,6 @@ def why_not_affine(norm: nn.Module) -> str | None:
     return None
 
 
-def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """All parameters and buffers of modules without children.
-
-    The counts of batches are among them: these alone tell that training has changed running statistics, since the batch
-    norm of torch updates those without counting up their versions.
-    """
-    # Straight from the dictionaries: this runs at every call, and attributes of modules are looked up slowly.
-    tensors: list[Tensor | None] = []
-    for module in modules:
-        tensors += module._parameters.values()
-        tensors += module._buffers.values()
-    return [tensor for tensor in tensors if tensor is not None]
-
-
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """The scale and the shift that a frozen norm comes down to, (C,) each; float32, or float64 for float64."""
     assert isinstance(norm, NORMS)
@@ -98,11 +97,6 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
     scale = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
     return scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
-
-
-def conclude(attended: Tensor, epilogue: Epilogue | None) -> Tensor:
-    """The norm and the ReLU behind an attention that was computed without them: (N, C, H, W) -> the same."""
-    return attended if epilogue is None else map_of(affine_relu(pixels_of(attended), *epilogue))
 
 
 def pixels_of(features: Tensor) -> Tensor:

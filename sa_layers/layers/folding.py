@@ -1,97 +1,115 @@
-"""Folding: parameters computed from other parameters, kept for as long as those stay what they are."""
+"""Folding: what a module's parameters come down to in evaluation, kept for as long as the module stays what it is."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import maybe_current_level  # torch.func has no such question
 from typing_extensions import Self
 
-State = tuple[int, int, tuple[int, ...]]
-ORDINARY = {Tensor, nn.Parameter}
+from ..ops import why_not_fused
+from .evaluation import is_every_module_watched
+from .snapshot import Snapshot
+
+Folded = TypeVar("Folded")
 
 
-class Folded:
-    """Tensors folded from a module's parameters and buffers, such as a frozen norm merged into a linear layer.
+class Folding(Generic[Folded]):
+    """Calls a module's method once, and again when the module or one below it has changed.
 
-    They are computed at the first call and again whenever a source has changed: by an optimizer's step, by loading a
-    state dict, by moving or converting the module, by an assignment. Copies and pickles of a module leave them behind.
+    Changes are an optimizer's step, a loaded state dict, a move or conversion, an assignment of a parameter, module or
+    attribute, a hook. Copies and pickles of the module leave behind what is kept.
 
     Args:
-        compute: Makes the folded tensors from the sources, in the order in which they are given.
+        fold: The method; what it returns depends on nothing but the module and those below it.
 
     Example:
-        >>> scale = torch.ones(2)
-        >>> double = Folded(lambda tensor: (2 * tensor,))
-        >>> double([scale])
-        (tensor([2., 2.]),)
-        >>> _ = scale.add_(1)
-        >>> double([scale])
-        (tensor([4., 4.]),)
+        >>> class Doubling(nn.Linear):
+        ...     def double(self) -> Tensor:
+        ...         return 2 * self.weight
+        >>> module = Doubling(1, 1)
+        >>> doubled = Folding(module.double)
+        >>> doubled() is doubled()
+        True
+        >>> _ = nn.init.ones_(module.weight)
+        >>> doubled()
+        tensor([[2.]])
     """
 
-    def __init__(self, compute: Callable[..., tuple[Tensor, ...]]) -> None:
-        self.compute = compute
-        self._states: tuple[State, ...] | None = None
-        self._folded: tuple[Tensor, ...] = ()
-        self._aliases: tuple[Tensor, ...] = ()
+    def __init__(self, fold: Callable[[], Folded]) -> None:
+        self.fold = fold
+        self._kept: tuple[Snapshot, Folded] | None = None
 
-    def __call__(self, sources: Iterable[Tensor]) -> tuple[Tensor, ...]:
-        """The folded tensors of ``sources``, without a gradient; remembered only for ordinary tensors."""
-        sources = tuple(sources)
-        states = None if torch.compiler.is_compiling() else _states(sources)
-        if states is None:
-            return self.compute(*sources)
-        if states != self._states:
-            # A tensor made in inference mode could not be saved for a later backward pass.
-            with torch.no_grad(), torch.inference_mode(False):
-                self._folded = self.compute(*(source.detach() for source in sources))
-            # Aliases of the sources: while they live, no other tensor can be given their memory and pass for them.
-            self._aliases = tuple(source.detach() for source in sources)
-            self._states = states
-        return self._folded
+    def __call__(self) -> Folded:
+        """What the method returns, without a gradient; kept where all parameters are ordinary tensors."""
+        if torch.compiler.is_compiling():
+            return self.fold()
+        kept = self._kept
+        if kept is not None and kept[0].holds():
+            return kept[1]
+        module: Any = self.fold
+        snapshot = Snapshot(module.__self__)
+        # A tensor made in inference mode could not be saved for a later backward pass.
+        with torch.inference_mode(False), torch.no_grad():
+            folded = self.fold()
+        self._kept = (snapshot, folded) if snapshot.tells else None
+        return folded
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Folded:
-        """A copy that remembers nothing."""
-        return type(self)(copy.deepcopy(self.compute, memo))  # a method goes with the copy of its module
+    def __deepcopy__(self, memo: dict[int, Any]) -> Folding[Folded]:
+        """A copy that keeps nothing yet."""
+        return type(self)(copy.deepcopy(self.fold, memo))  # a method goes with the copy of its module
 
     def __reduce__(self) -> tuple:
-        """Pickles ``compute`` alone."""
-        return type(self), (self.compute,)
+        """Pickles the method alone."""
+        return type(self), (self.fold,)
 
 
-class FoldingModule(nn.Module):
-    """Base of modules that fold: ``self._folded`` keeps what :meth:`_fold` computes, and :meth:`train` forgets it.
+class FoldingModule(nn.Module, Generic[Folded]):
+    """Base of modules that need not be called one by one in evaluation.
 
-    Moving averages change ``parameter.data`` in place, which nothing tells, and call ``eval`` before they evaluate.
+    Moving averages change ``parameter.data`` in place, which nothing tells, and call ``eval`` before they evaluate: so
+    :meth:`train` forgets what is folded.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._folded = Folded(self._fold)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._folding: Folding[Folded | str] = Folding(self.fold)
+
+    def fold(self) -> Folded | str:
+        """What the modules come down to, or a sentence on why they must be called. All parameters are on one device."""
+        raise NotImplementedError
+
+    def folded(self, *features: Tensor) -> Folded | None:
+        """What :meth:`fold` made, or None where it must not stand for the modules in a call with these."""
+        if is_every_module_watched() or why_not_fused(features) is not None or self._needs_gradient():
+            return None
+        folded = self._folding()
+        return None if isinstance(folded, str) else folded
+
+    def why_not_fused(self, *features: Tensor) -> str | None:
+        """One sentence on why the modules would be called one by one, or None where a fused operator stands for them.
+
+        Args:
+            *features: What the layer would be called with; of an attention layer query, key and value.
+
+        Example:
+            >>> from sa_layers.layers import PairwiseSelfAttention
+            >>> features = torch.zeros(1, 8, 5, 5)
+            >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
+            'mapping.0 is in training mode'
+        """
+        if is_every_module_watched():
+            return "a hook watches every module"
+        folded = self._folding()
+        return folded if isinstance(folded, str) else why_not_fused([*features, *self.parameters(), *self.buffers()])
 
     def train(self, mode: bool = True) -> Self:
         """As of every module; what is folded is folded again."""
-        self._folded = Folded(self._fold)
+        self._folding = Folding(self.fold)
         return super().train(mode)
 
-    def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
-        """The folded tensors."""
-        raise NotImplementedError
-
-
-def _states(tensors: tuple[Tensor, ...]) -> tuple[State, ...] | None:
-    """What changes when the tensors' values may have, or None for tensors that do not tell.
-
-    In-place changes count up a tensor's version; a conversion or a move gives it other memory. Fake, mapped and other
-    wrapped tensors do not tell, nor do those of inference mode, which count no versions.
-    """
-    if not set(map(type, tensors)) <= ORDINARY or maybe_current_level() is not None:
-        return None
-    if any(map(Tensor.is_inference, tensors)):
-        return None
-    return tuple([(tensor.data_ptr(), tensor._version, tensor.stride()) for tensor in tensors])
+    def _needs_gradient(self) -> bool:
+        return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())

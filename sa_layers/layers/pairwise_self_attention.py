@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,21 +10,18 @@ from torch import Tensor
 
 from ..ops import (
     PAIRWISE_RELATIONS,
-    Epilogue,
     Mapping,
     PairPosition,
     pairwise_relation,
     softmax_aggregation,
-    why_not_fused,
 )
-from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import fused_pairwise_attention, why_no_kernel
 from ..ops.pairwise_relation import relation_width
-from .evaluation import conclude, is_pointwise, is_watched, tensors_of
+from .evaluation import is_pointwise, is_watched
 from .frozen_mapping import fold_mapping, why_not_frozen
 from .position import PositionEncoding
-from .self_attention import SelfAttention
+from .self_attention import Attend, SelfAttention
 
 
 class PairwiseSelfAttention(SelfAttention):
@@ -76,67 +74,49 @@ class PairwiseSelfAttention(SelfAttention):
             relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
         return self.mapping(relation)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
+    def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ, the softmax and the aggregation."""
-        sources = self._tensors_of_attention()
-        if self._why_not_fused(query, key, value, sources) is None:
-            return self._attend_fused(query, key, value, sources, epilogue)
-        return conclude(softmax_aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
+        return softmax_aggregation(value, self.map_relation(query, key), *self.footprint)
 
     def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
         return super().weights(features).softmax(2)
 
-    def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
-        """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None.
-
-        Example:
-            >>> features = torch.zeros(1, 8, 5, 5)
-            >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
-            'mapping.0 is in training mode'
-        """
-        return self._why_not_fused(query, key, value, self._tensors_of_attention())
-
-    def _why_not_fused(self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor]) -> str | None:
+    def fold(self) -> Attend | str:
+        """The fused operator with the mapping of :func:`fold_mapping`, and the two matrices of the position."""
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if obstacle := why_no_kernel(query.device, self.mapping_widths(), value.shape[1]):
+        if obstacle := self._why_not_usual() or why_not_frozen(self.mapping, layers=(1, 2, 3)):
             return obstacle
-        if self.position is not None:
-            if type(self.position) is not PositionEncoding:
-                return "the position encoding is not the usual one"
-            transform = self.position.transform
-            if not is_pointwise(transform) or transform.bias is None:
-                return "the linear layer of the position encoding is not the usual one"
-            if is_watched(self.position) or is_watched(transform):
-                return "a hook watches the position encoding"
-        refusal = why_not_frozen(self.mapping, layers=(1, 2, 3))
-        return refusal or why_not_fused([query, key, value, *sources])
+        scale, shift, *layers = fold_mapping(self.mapping)
+        if obstacle := why_no_kernel(scale.device, self.mapping_widths(), self.out_channels):
+            return obstacle
+        return partial(
+            fused_pairwise_attention,
+            mapping=Mapping(scale, shift, layers[::2], layers[1::2]),
+            footprint=self.footprint,
+            relation=self.relation,
+            position=self._fold_position(scale.dtype),
+        )
 
-    def _attend_fused(
-        self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor], epilogue: Epilogue | None
-    ) -> Tensor:
-        scale, shift, *layers = self._folded(sources)
-        position = None
-        if isinstance(self.position, PositionEncoding):
-            *layers, here, there = layers
-            position = PairPosition(here, there, self.position.size)
-        mapping = Mapping(scale, shift, layers[::2], layers[1::2])
-        query, key, value = autocast(query, key, value)
-        return fused_pairwise_attention(query, key, value, mapping, self.footprint, self.relation, position, epilogue)
+    def _why_not_usual(self) -> str | None:
+        """What keeps the position encoding from being two affine maps."""
+        if self.position is None:
+            return None
+        if type(self.position) is not PositionEncoding:
+            return "the position encoding is not the usual one"
+        transform = self.position.transform
+        if not is_pointwise(transform) or transform.bias is None:
+            return "the linear layer of the position encoding is not the usual one"
+        if is_watched(self.position) or is_watched(transform):
+            return "a hook watches the position encoding"
+        return None
 
-    def _tensors_of_attention(self) -> list[Tensor]:
-        """The parameters and statistics that :meth:`attend` computes with."""
-        of_position = [self.position.transform] if isinstance(self.position, PositionEncoding) else []
-        return tensors_of([*self.mapping.children(), *of_position])
-
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """The mapping as :func:`fold_mapping` gives it, and the two matrices of the position."""
-        folded = fold_mapping(self.mapping)
+    def _fold_position(self, dtype: torch.dtype) -> PairPosition | None:
         if not isinstance(self.position, PositionEncoding):
-            return folded
+            return None
         linear: Any = self.position.transform
-        here = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(folded[0].dtype)
+        here = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(dtype)
         if self.position.position == "relative":
-            return *folded, here, -here
+            return PairPosition(here, -here, self.position.size)
         nothing = torch.zeros_like(here)
-        return *folded, torch.cat([here, nothing]), torch.cat([nothing, here])
+        return PairPosition(torch.cat([here, nothing]), torch.cat([nothing, here]), self.position.size)

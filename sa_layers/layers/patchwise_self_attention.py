@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from ..ops import (
-    PATCHWISE_RELATIONS,
-    Epilogue,
-    PatchwiseMapping,
-    aggregation,
-    patchwise_relation,
-    why_not_fused,
-)
-from ..ops.checks import autocast
+from ..ops import PATCHWISE_RELATIONS, PatchwiseMapping, aggregation, patchwise_relation
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import NATIVE_DEVICES, fused_patchwise_attention
-from .evaluation import conclude, tensors_of
 from .frozen_mapping import fold_mapping, why_not_frozen
-from .self_attention import SelfAttention
+from .self_attention import Attend, SelfAttention
 
 
 class PatchwiseSelfAttention(SelfAttention):
@@ -67,30 +60,24 @@ class PatchwiseSelfAttention(SelfAttention):
         weight = self.mapping(self.relate(query, key))
         return weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
+    def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ and the aggregation."""
-        sources = tensors_of(self.mapping.children())
-        if self._why_not_fused(query, key, value, sources) is None:
-            mapping = PatchwiseMapping(*self._folded(sources))
-            query, key, value = autocast(query, key, value)
-            return fused_patchwise_attention(query, key, value, mapping, self.footprint, self.relation, epilogue)
-        return conclude(aggregation(value, self.map_relation(query, key), *self.footprint), epilogue)
+        return aggregation(value, self.map_relation(query, key), *self.footprint)
 
-    def why_not_fused(self, query: Tensor, key: Tensor, value: Tensor) -> str | None:
-        """One sentence on what keeps :meth:`attend` from the fused operator for these operands, or None."""
-        return self._why_not_fused(query, key, value, tensors_of(self.mapping.children()))
-
-    def _why_not_fused(self, query: Tensor, key: Tensor, value: Tensor, sources: list[Tensor]) -> str | None:
+    def fold(self) -> Attend | str:
+        """The fused operator with the mapping as :func:`patchwise_attention` takes it."""
         if overridden := self.overrides(PatchwiseSelfAttention):
             return f"{type(self).__name__} has {overridden} of its own"
-        if query.dtype == torch.float64:
+        if obstacle := why_not_frozen(self.mapping):
+            return obstacle
+        mapping = self._fold_mapping()
+        if mapping.scale.dtype == torch.float64:
             return "the fused operator of patchwise attention computes in float32"
-        if query.device.type not in NATIVE_DEVICES:
-            return f"the fused operator of patchwise attention was not built for {query.device.type}"
-        return why_not_frozen(self.mapping) or why_not_fused([query, key, value, *sources])
+        if mapping.scale.device.type not in NATIVE_DEVICES:
+            return f"the fused operator of patchwise attention was not built for {mapping.scale.device.type}"
+        return partial(fused_patchwise_attention, mapping=mapping, footprint=self.footprint, relation=self.relation)
 
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """The mapping as :func:`patchwise_attention` takes it."""
+    def _fold_mapping(self) -> PatchwiseMapping:
         channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
         scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping)
 
@@ -104,4 +91,5 @@ class PatchwiseSelfAttention(SelfAttention):
         scale, shift = by_tap(torch.stack([scale, shift]))
         hidden_weight = by_tap(hidden_weight).permute(1, 2, 0)
         weight, bias = weight.view(weights, taps, weights).permute(2, 1, 0), bias.view(weights, taps).t()
-        return tuple(tensor.contiguous() for tensor in (scale, shift, hidden_weight, hidden_bias, weight, bias))
+        folded = (scale, shift, hidden_weight, hidden_bias, weight, bias)
+        return PatchwiseMapping(*(tensor.contiguous() for tensor in folded))

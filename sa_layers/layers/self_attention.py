@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from ..ops import Epilogue
+from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer, make_mapping
@@ -16,7 +17,15 @@ SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "va
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 
 
-class SelfAttention(FoldingModule):
+class Attend(Protocol):
+    """What the modules of an attention behind its transforms come down to."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: Epilogue | None) -> Tensor:
+        """As :meth:`SelfAttention.attend`, with the epilogue in the same pass."""
+        ...
+
+
+class SelfAttention(FoldingModule[Attend]):
     """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
 
     The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can stand wherever a convolution of
@@ -134,11 +143,15 @@ class SelfAttention(FoldingModule):
         """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo); of a pairwise layer the logits of its softmax."""
         raise NotImplementedError
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, epilogue: Epilogue | None = None) -> Tensor:
-        """Weights from query and key, and the aggregation of value with them.
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Weights from query and key, and the aggregation of value with them."""
+        if (fused := self.folded(query, key, value)) is not None:
+            query, key, value = autocast(query, key, value)
+            return fused(query, key, value, epilogue=None)
+        return self.attend_unfused(query, key, value)
 
-        In evaluation the norm and the ReLU that follow may come along, as ``epilogue``.
-        """
+    def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same by calling the mapping."""
         raise NotImplementedError
 
     def overrides(self, layer: type[SelfAttention]) -> str | None:
@@ -147,10 +160,6 @@ class SelfAttention(FoldingModule):
             if getattr(type(self), name) is not getattr(layer, name):
                 return name
         return None
-
-    def _fold(self, *sources: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of :meth:`attend` as the fused operator takes them."""
-        raise NotImplementedError
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
@@ -191,14 +200,7 @@ class SelfAttention(FoldingModule):
 
     def transforms(self) -> list[nn.Conv2d]:
         """The linear layers of φ, ψ and β, those that are shared once."""
-        modules: Any = self._modules  # attributes of modules are looked up slowly
-        return [modules[name] for name in SHARED_TRANSFORMS[self.shared_transforms]]
-
-    def split(self, transformed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value among the channels of all :meth:`transforms` at once: views."""
-        parts = transformed.split([layer.out_channels for layer in self.transforms()], dim=1)
-        query, value = parts[0], parts[-1]
-        return query, parts[1] if self.shared_transforms is None else query, value
+        return [getattr(self, name) for name in SHARED_TRANSFORMS[self.shared_transforms]]
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from ..ops import Epilogue
 from ..ops.footprint import IntOrPair
-from ..ops.projection import Linear, add_projection, pack, project
-from .evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
+from ..ops.projection import pack
+from .evaluation import affine, in_layout_of, is_taken, map_of, why_not_passed_over
+from .folded_block import FoldedBlock, attend_and_conclude
 from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer
 from .pairwise_self_attention import PairwiseSelfAttention
@@ -20,7 +22,7 @@ from .self_attention import SelfAttention, default_act_layer
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
 
 
-class SelfAttentionBlock(FoldingModule):
+class SelfAttentionBlock(FoldingModule[FoldedBlock]):
     r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
 
     Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
@@ -78,9 +80,11 @@ class SelfAttentionBlock(FoldingModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """The block's output, of the shape of its input."""
-        if self.may_evaluate(features):
+        folded = self.folded(features)
+        if folded is not None and is_taken(features, self.expansion.weight):
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-            pixels += self.add_residual(pixels, pixels.new_zeros(()))
+            folded.add_residual(pixels, folded.new_operands(pixels))
+            pixels += folded.bias
             return in_layout_of(features, map_of(pixels))
         normalised = self.norm1(features)
         if normalised is features:  # nn.Identity: an in-place activation would reach the identity branch
@@ -88,54 +92,29 @@ class SelfAttentionBlock(FoldingModule):
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))
 
-    def may_evaluate(self, features: Tensor) -> bool:
-        """Whether :meth:`add_residual` may stand for a call of the block with ``features``."""
-        # Straight from the dictionary, as in add_residual: attributes of modules are looked up slowly.
-        modules: Any = self._modules
-        attention, expansion = modules["attention"], modules["expansion"]
-        return type(attention) in ATTENTIONS.values() and may_pass_over(
-            features,
-            norms=[modules["norm1"], modules["norm2"]],
-            activations=[modules["act1"], modules["act2"]],
-            linear=[*attention.transforms(), expansion],
+    def fold(self) -> FoldedBlock | str:
+        """The block for the evaluation path."""
+        attention, transforms = self.attention, self.attention.transforms()
+        if type(attention) not in ATTENTIONS.values():
+            return f"the attention is a {type(attention).__name__}"
+        if obstacle := why_not_passed_over(
+            norms=[self.norm1, self.norm2],
+            activations=[self.act1, self.act2],
+            linear=[*transforms, self.expansion],
             around=[self, attention],
-        )
-
-    def add_residual(self, pixels: Tensor, offset: Tensor, norm: Epilogue | None = None) -> Tensor:
-        """The evaluation path: adds the residual to ``pixels`` in place, all but the bias of the expansion.
-
-        Biases are the same for every pixel: a stage collects them, and its norms take them into their shifts.
-
-        Args:
-            pixels: (N, H, W, C), channels last.
-            offset: What is missing in them, (C,): ``pixels + offset`` are the block's features.
-            norm: What comes after the block, then nothing is missing: a frozen norm, which is followed by a ReLU.
-
-        Returns:
-            What is missing before the norm.
-        """
-        modules: Any = self._modules
-        attention, linear = modules["attention"], modules["expansion"]
-        transforms = attention.transforms()
-        sources = tensors_of([modules["norm1"], modules["norm2"], *transforms, linear])
-        scale, shift, scale2, shift2, *parameters = self._folded(sources)
-        transform, expansion = Linear(*parameters[:2]), Linear(*parameters[2:])
-        channels = sum([layer.out_channels for layer in transforms])
-        before = Epilogue(scale, torch.addcmul(shift, scale, offset))
-        query, key, value = attention.split(map_of(project(pixels, transform, channels, before)))
-        attended = pixels_of(attention.attend(query, key, value, Epilogue(scale2, shift2)))
-        bias = linear._parameters["bias"]
-        offset = offset if bias is None else offset + bias
-        if norm is not None:
-            norm = Epilogue(norm.scale, torch.addcmul(norm.shift, norm.scale, offset))
-        add_projection(attended, expansion, pixels, norm)
-        return offset
-
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """Scales and shifts of the norms; the attention's transforms as one layer, and the expansion."""
-        transforms = self.attention.transforms()
+        ):
+            return obstacle
         weight = torch.cat([layer.weight.flatten(1) for layer in transforms])
         zeros = weight.new_zeros(weight.shape[0])
         bias = torch.cat([zeros[: layer.out_channels] if layer.bias is None else layer.bias for layer in transforms])
-        expansion = pack(self.expansion.weight.flatten(1).t())
-        return *affine(self.norm1), *affine(self.norm2), *pack(weight.t(), bias), *expansion
+        expansion: Any = self.expansion
+        attend = attention.fold()
+        return FoldedBlock(
+            Epilogue(*affine(self.norm1)),
+            pack(weight.t(), bias),
+            tuple(layer.out_channels for layer in transforms),
+            partial(attend_and_conclude, attention) if isinstance(attend, str) else attend,
+            Epilogue(*affine(self.norm2)),
+            pack(expansion.weight.flatten(1).t()),
+            expansion.weight.new_zeros(()) if expansion.bias is None else expansion.bias,
+        )

@@ -10,21 +10,20 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, tensors_of
-from ..layers.folding import FoldingModule
+from ..layers.evaluation import in_layout_of, is_watched, map_of
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
 from ..ops.footprint import IntOrPair, pair
 from ..ops.pooled_projection import pooled_projection
 from .self_attention_stage import SelfAttentionStage
+from .stem import Stem
 
 STAGES = 5
 
 
-class SelfAttentionNetwork(FoldingModule):
+class SelfAttentionNetwork(nn.Module):
     """A SAN without a head: the features of its stages.
 
     Args:
@@ -92,7 +91,7 @@ class SelfAttentionNetwork(FoldingModule):
         self.stage_blocks = blocks
         self.out_indices = self._stage_indices(out_indices)
         self.out_channels = tuple(widths[index] for index in self.out_indices)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
+        self.stem = Stem(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
         self.stages = nn.ModuleList()
         self.out_strides: tuple[int, ...] = ()
         image_size = self._position_image_size(position_image_size, math.prod(strides))
@@ -131,11 +130,8 @@ class SelfAttentionNetwork(FoldingModule):
                 f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
-        if self._may_evaluate(image):
-            weight, shift = self._folded(tensors_of(list(self.stem)))
-            first: Any = self.stages[0]
-            features = map_of(first.evaluate(pooled_projection(image, weight, shift)))
-        else:
+        features = self._evaluate_first(image)
+        if features is None:
             features = self.stages[0](self.stem(image))
         outputs = []
         for index, stage in enumerate(self.stages):
@@ -144,25 +140,20 @@ class SelfAttentionNetwork(FoldingModule):
                 outputs.append(in_layout_of(image, features))
         return tuple(outputs)
 
-    def _may_evaluate(self, image: Tensor) -> bool:
-        """Whether the stem and the first stage's pooling may be one pass, in evaluation."""
-        stage = self.stages[0]
+    def _evaluate_first(self, image: Tensor) -> Tensor | None:
+        """The stem and the first stage in evaluation, the pooling in the stem's pass; None where that may not be."""
+        stem, stage = self.stem, self.stages[0]
+        if type(stem) is not Stem or type(stage) is not SelfAttentionStage:
+            return None
         pool = stage.pool
-        if type(stage) is not SelfAttentionStage or len(self.stem) != 3 or type(pool) is not nn.MaxPool2d:
-            return False
+        if type(pool) is not nn.MaxPool2d or is_watched(pool) or is_watched(stage):
+            return None
         if (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (2, 2, 0, 1, False):
-            return False
-        linear, norm, activation = list(self.stem)
-        return may_pass_over(
-            image, norms=[norm], activations=[activation], linear=[linear], around=[self.stem, stage, pool]
-        ) and stage.may_evaluate(image)
-
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        """The stem's linear layer with its norm folded in: weight (in_channels, widths[0]) and shift."""
-        linear: Any = self.stem[0]
-        scale, shift = affine(self.stem[1])
-        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
-        return (linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift
+            return None
+        folded_stem, folded_stage = stem.folded(image), stage.evaluated(image)
+        if folded_stem is None or folded_stage is None:
+            return None
+        return map_of(stage.evaluate(folded_stage, pooled_projection(image, *folded_stem)))
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

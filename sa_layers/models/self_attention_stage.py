@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import SelfAttentionBlock
-from ..layers.evaluation import affine, in_layout_of, map_of, may_pass_over, pixels_of, tensors_of
+from ..layers.evaluation import affine, in_layout_of, is_taken, map_of, pixels_of, why_not_passed_over
+from ..layers.folded_block import FoldedBlock
 from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
 from ..ops import Epilogue
 from ..ops.projection import Linear, pack, project
 
 
-class SelfAttentionStage(FoldingModule):
+class FoldedStage(NamedTuple):
+    """What a stage with frozen norms comes down to."""
+
+    transition: Linear
+    blocks: list[FoldedBlock]
+    norm: Epilogue
+
+
+class SelfAttentionStage(FoldingModule[FoldedStage]):
     """Max-pooling, linear transition to the stage's width, residual blocks, norm and activation.
 
     Args:
@@ -59,8 +68,8 @@ class SelfAttentionStage(FoldingModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
-        if self.may_evaluate(features):
-            pixels = self.evaluate(pixels_of(self.pool(map_of(pixels_of(features)))))
+        if (folded := self.evaluated(features)) is not None:
+            pixels = self.evaluate(folded, pixels_of(self.pool(map_of(pixels_of(features)))))
             return in_layout_of(features, map_of(pixels))
         features = self.transition(self.pool(features))
         for block in self.blocks:
@@ -70,24 +79,37 @@ class SelfAttentionStage(FoldingModule):
                 features = block(features)
         return self.act(self.norm(features))
 
-    def may_evaluate(self, features: Tensor) -> bool:
-        """Whether :meth:`evaluate` may stand for all that comes after the pooling."""
-        return may_pass_over(features, norms=[self.norm], activations=[self.act], linear=[self.transition]) and all(
-            type(block) is SelfAttentionBlock and block.may_evaluate(features) for block in self.blocks
-        )
+    def evaluated(self, features: Tensor) -> FoldedStage | None:
+        """What stands for all that comes after the pooling, in a call with ``features``, if anything may."""
+        folded = self.folded(features)
+        return folded if folded is not None and is_taken(features, self.transition.weight) else None
 
-    def evaluate(self, pooled: Tensor) -> Tensor:
+    def evaluate(self, folded: FoldedStage, pooled: Tensor) -> Tensor:
         """The evaluation path, channels last: (N, H, W, in_channels) -> (N, H, W, channels)."""
-        scale, shift, *transition = self._folded(tensors_of([self.norm, self.transition]))
-        pixels = project(pooled, Linear(*transition), self.transition.out_channels)
-        pixels = pixels.contiguous()
+        pixels = pooled.new_empty(*pooled.shape[:3], folded.transition.channels)
+        project(pooled, folded.transition, pixels)
         del pooled  # a map less while the blocks compute
-        offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
-        *blocks, last = cast("list[SelfAttentionBlock]", list(self.blocks))
+        *blocks, last = folded.blocks
+        operands = last.new_operands(pixels)
         for block in blocks:
-            offset = block.add_residual(pixels, offset)
-        last.add_residual(pixels, offset, Epilogue(scale, shift))
+            block.add_residual(pixels, operands)
+        last.add_residual(pixels, operands, folded.norm)
         return pixels
 
-    def _fold(self, *_: Tensor) -> tuple[Tensor, ...]:
-        return *affine(self.norm), *pack(self.transition.weight.flatten(1).t())
+    def fold(self) -> FoldedStage | str:
+        """The stage for the evaluation path: every norm makes up for the biases before it."""
+        if obstacle := why_not_passed_over(norms=[self.norm], activations=[self.act], linear=[self.transition]):
+            return obstacle
+        scale, shift = affine(self.norm)
+        offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
+        blocks = []
+        for block in self.blocks:
+            folded = block.fold() if type(block) is SelfAttentionBlock else f"a block is a {type(block).__name__}"
+            if isinstance(folded, str):
+                return folded
+            blocks.append(folded.offset_by(offset))
+            offset = offset + folded.bias
+        if len({block.channels for block in blocks}) > 1:
+            return "the transforms of the blocks have different channels"
+        norm = Epilogue(scale, torch.addcmul(shift, scale, offset))
+        return FoldedStage(pack(self.transition.weight.flatten(1).t()), blocks, norm)

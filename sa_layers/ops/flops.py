@@ -76,7 +76,7 @@ def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: An
 
 def _projection_flops(features: Shape, matrix: Shape, *_: Any, **__: Any) -> int:
     """A matrix product."""
-    return 2 * features[0] * prod(matrix)
+    return 2 * prod(features[:-1]) * prod(matrix)
 
 
 FORMULAS: dict[str, Callable[..., int]] = {

@@ -82,9 +82,11 @@ def native_operator(
 
 def native_gradient(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     """Ties in an operator that runs inside a backward pass or in inference only, and needs no derivative of its own."""
-    if extension.is_available():
-        torch.library.register_fake(f"sa_layers::{name}", fake)
-    return lambda *args: getattr(torch.ops.sa_layers, name)(*args)
+    if not extension.is_available():
+        return lambda *args: getattr(torch.ops.sa_layers, name)(*args)  # never chosen: backend.choose says why
+    torch.library.register_fake(f"sa_layers::{name}", fake)
+    overload: Callable[..., Any] = getattr(torch.ops.sa_layers, name).default
+    return overload
 
 
 def _fold(item: Any, dim: int | None, size: int) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sa_layers.ops import Epilogue, extension
-from sa_layers.ops.projection import add_projection, pack, project
+from sa_layers.ops.projection import pack, project
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 
@@ -41,11 +41,15 @@ def compute(given: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     coefficients = torch.promote_types(dtype, torch.float32)
     names = ("scale", "shift", "output_scale", "output_shift")
     scale, shift, output_scale, output_shift = (given[name].to(coefficients) for name in names)
-    linear, added, normalised = pack(weight, bias), to.clone(), to.clone()
-    add_projection(x, linear, added)
-    add_projection(x, linear, normalised, Epilogue(output_scale, output_shift))
-    width = weight.shape[1]
-    return project(x, linear, width), project(x, linear, width, Epilogue(scale, shift)), added, normalised
+    linear, plain, activated, added, normalised = pack(weight, bias), *(to.clone() for _ in range(4))
+    project(x, linear, plain)
+    project(x, linear, activated, before=Epilogue(scale, shift))
+    project(x, linear, added, adds=True)
+    project(x, linear, normalised, adds=True, after=Epilogue(output_scale, output_shift))
+    whole = linear.new_map(x)
+    project(x, linear, whole)
+    torch.testing.assert_close(whole[..., : linear.channels], plain, rtol=0, atol=0, equal_nan=True)
+    return plain, activated, added, normalised
 
 
 def expected(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -137,7 +141,7 @@ def test_refusals() -> None:
         call(features, torch.zeros(2, 8, 16), *none, torch.zeros(4, 32))
     with pytest.raises(RuntimeError, match="scale and shift must be given together"):
         call(features, matrix, None, torch.zeros(8), None, None, None, torch.zeros(4, 64))
-    with pytest.raises(RuntimeError, match="neighbours in memory"):
+    with pytest.raises(RuntimeError, match="contiguous"):
         call(features, matrix, *none, torch.zeros(64, 4).t())
     with pytest.raises(RuntimeError, match="float32"):
         call(features.double(), matrix.double(), *none, torch.zeros(4, 64).double())
