@@ -7,7 +7,7 @@ network in parameters and function. Plain torch: backbones/ adds what OpenMMLab'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..layers.evaluation import in_layout_of, is_watched, map_of
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
 from ..ops.footprint import IntOrPair, pair
-from ..ops.pooled_projection import pooled_projection
+from .evaluation import evaluate
 from .self_attention_stage import SelfAttentionStage
 from .stem import Stem
 
@@ -130,30 +130,25 @@ class SelfAttentionNetwork(nn.Module):
                 f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
-        features = self._evaluate_first(image)
-        if features is None:
-            features = self.stages[0](self.stem(image))
-        outputs = []
+        if (evaluated := self._evaluate(image)) is not None:
+            return tuple(in_layout_of(image, map_of(pixels)) for pixels in evaluated)
+        features, outputs = self.stem(image), []
         for index, stage in enumerate(self.stages):
-            features = stage(features) if index else features
+            features = stage(features)
             if index in self.out_indices:
-                outputs.append(in_layout_of(image, features))
+                outputs.append(features)
         return tuple(outputs)
 
-    def _evaluate_first(self, image: Tensor) -> Tensor | None:
-        """The stem and the first stage in evaluation, the pooling in the stem's pass; None where that may not be."""
-        stem, stage = self.stem, self.stages[0]
-        if type(stem) is not Stem or type(stage) is not SelfAttentionStage:
-            return None
-        pool = stage.pool
-        if type(pool) is not nn.MaxPool2d or is_watched(pool) or is_watched(stage):
-            return None
-        if (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) != (2, 2, 0, 1, False):
-            return None
-        folded_stem, folded_stage = stem.folded(image), stage.evaluated(image)
-        if folded_stem is None or folded_stage is None:
-            return None
-        return map_of(stage.evaluate(folded_stage, pooled_projection(image, *folded_stem)))
+    def _evaluate(self, image: Tensor) -> Iterator[Tensor] | None:
+        """The evaluation path for the whole network, or None where a stage or a module of its own must be called."""
+        stem = self.stem.folded(image) if type(self.stem) is Stem else None
+        stages = []
+        for stage in self.stages:
+            folded = stage.evaluated(image) if type(stage) is SelfAttentionStage and not is_watched(stage) else None
+            if folded is None or folded.stride is None:
+                return None
+            stages.append(folded)
+        return None if stem is None or stages[0].stride != 2 else evaluate(image, stem, stages, self.out_indices)
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import SelfAttentionBlock
-from ..layers.evaluation import affine, in_layout_of, is_taken, map_of, pixels_of, why_not_passed_over
-from ..layers.folded_block import FoldedBlock
+from ..layers.evaluation import affine, in_layout_of, is_taken, is_watched, map_of, pixels_of, why_not_passed_over
 from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
 from ..ops import Epilogue
-from ..ops.projection import Linear, pack, project
-
-
-class FoldedStage(NamedTuple):
-    """What a stage with frozen norms comes down to."""
-
-    transition: Linear
-    blocks: list[FoldedBlock]
-    norm: Epilogue
+from ..ops.projection import pack
+from .folded_stage import FoldedStage
 
 
 class SelfAttentionStage(FoldingModule[FoldedStage]):
@@ -69,7 +61,7 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
         if (folded := self.evaluated(features)) is not None:
-            pixels = self.evaluate(folded, pixels_of(self.pool(map_of(pixels_of(features)))))
+            pixels = folded.evaluate(pixels_of(self.pool(map_of(pixels_of(features)))))
             return in_layout_of(features, map_of(pixels))
         features = self.transition(self.pool(features))
         for block in self.blocks:
@@ -83,18 +75,6 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
         """What stands for all that comes after the pooling, in a call with ``features``, if anything may."""
         folded = self.folded(features)
         return folded if folded is not None and is_taken(features, self.transition.weight) else None
-
-    def evaluate(self, folded: FoldedStage, pooled: Tensor) -> Tensor:
-        """The evaluation path, channels last: (N, H, W, in_channels) -> (N, H, W, channels)."""
-        pixels = pooled.new_empty(*pooled.shape[:3], folded.transition.channels)
-        project(pooled, folded.transition, pixels)
-        del pooled  # a map less while the blocks compute
-        *blocks, last = folded.blocks
-        operands = last.new_operands(pixels)
-        for block in blocks:
-            block.add_residual(pixels, operands)
-        last.add_residual(pixels, operands, folded.norm)
-        return pixels
 
     def fold(self) -> FoldedStage | str:
         """The stage for the evaluation path: every norm makes up for the biases before it."""
@@ -112,4 +92,14 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
         if len({block.channels for block in blocks}) > 1:
             return "the transforms of the blocks have different channels"
         norm = Epilogue(scale, torch.addcmul(shift, scale, offset))
-        return FoldedStage(pack(self.transition.weight.flatten(1).t()), blocks, norm)
+        return FoldedStage(self._pooling_stride(), pack(self.transition.weight.flatten(1).t()), blocks, norm)
+
+    def _pooling_stride(self) -> int | None:
+        """That of the pooling, or None where it is not the usual one."""
+        pool = self.pool
+        if is_watched(pool):
+            return None
+        if type(pool) is nn.MaxPool2d:
+            plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
+            return 2 if plain else None
+        return 1 if type(pool) is nn.Identity else None

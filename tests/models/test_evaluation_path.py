@@ -16,7 +16,7 @@ from torch import nn
 
 from sa_layers.layers import SelfAttentionBlock
 from sa_layers.models import SelfAttentionNetwork
-from sa_layers.models.self_attention_stage import SelfAttentionStage
+from sa_layers.models.folded_stage import FoldedStage
 from sa_layers.ops import backend, fused
 from sa_layers.ops.backend import decide
 
@@ -50,10 +50,8 @@ def randomise(norm: nn.BatchNorm2d) -> None:
 @contextmanager
 def counted() -> Iterator[mock.Mock]:
     """Counts the stages that take the evaluation path."""
-    with mock.patch.object(
-        SelfAttentionStage, "evaluate", autospec=True, side_effect=SelfAttentionStage.evaluate
-    ) as evaluate:
-        yield evaluate
+    with mock.patch.object(FoldedStage, "attend", autospec=True, side_effect=FoldedStage.attend) as attend:
+        yield attend
 
 
 def check_equal(model: nn.Module, image: torch.Tensor, tolerance: float = 1e-4) -> None:
@@ -113,6 +111,32 @@ def test_dtypes(attention: str, dtype: torch.dtype) -> None:
         assert result.dtype == dtype
         assert (result - wanted).norm() <= max(1.2 * (one_by_one - wanted).norm(), 1e-2 * wanted.norm())
     return None
+
+
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+@pytest.mark.parametrize(
+    ("large_map", "out_indices", "batches"),
+    [
+        (2**21, (4,), [3, 3, 3, 3, 3]),
+        (40_000, (4,), [1] * 6 + [3] * 3),  # one image's maps have 49, 49 and 23 KB, then less
+        (40_000, (0, 4), [3, 3, 3, 3, 3]),
+        (40_000, (1, 2, 3), [1, 1, 1, 3, 3, 3, 3]),
+        (0, (4,), [1] * 12 + [3]),
+    ],
+)
+def test_image_by_image(
+    attention: str, large_map: int, out_indices: tuple[int, ...], batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large maps that are not wanted are computed for one image at a time."""
+    monkeypatch.setattr("sa_layers.models.evaluation.LARGE_MAP", large_map)
+    model, image = network(attention, strides=(2, 1, 2, 2, 1), out_indices=out_indices), torch.randn(3, 3, 41, 38)
+    with torch.no_grad(), counted() as attend:
+        results = model(image)
+        with fused(False):
+            expected = model(image)
+    assert [len(call.args[1]) for call in attend.call_args_list] == batches
+    for result, wanted in zip(results, expected, strict=True):
+        assert (result - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
