@@ -35,6 +35,7 @@ struct Projection {
       pixel_parts = smaller(pixels, threads);
     }
   }
+  float* result_at(int64_t pixel, int64_t panel) const { return result + pixel * result_step + panel * kPanelColumns; }
   int64_t tasks() const { return pixel_parts * panel_parts; }
 };
 

@@ -89,10 +89,10 @@ def test_other_dtypes_are_plain_torch(dtype: torch.dtype, tolerance: float) -> N
 
 
 @needs_kernels
-@pytest.mark.parametrize("pixels", [7, 49, 300])
-def test_threads_agree(pixels: int) -> None:
-    """Few pixels share out the panels, many the pixels: not a bit differs."""
-    operands, before, results = problem(pixels, 300, 96), torch.get_num_threads(), []
+@pytest.mark.parametrize("shape", [(7, 300, 96), (49, 300, 96), (300, 300, 96), (300, 1100, 160), (49, 1100, 160)])
+def test_threads_agree(shape: tuple[int, int, int]) -> None:
+    """Few pixels share out the panels, many the pixels, in another order where a matrix is large: not a bit differs."""
+    operands, before, results = problem(*shape), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
@@ -122,7 +122,7 @@ def test_instruction_sets(capability: str) -> None:
     code = (
         "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
         "from test_projection import check, compute, problem\n"
-        "for shape in ((15, 300, 40), (230, 17, 96), (3, 512, 32)):\n"
+        "for shape in ((15, 300, 40), (230, 17, 96), (3, 512, 32), (40, 1100, 160)):\n"
         "    operands = problem(*shape)\n"
         "    check(operands, compute(operands, torch.float32), 1e-5)"
     )
