@@ -31,7 +31,7 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Memory of one task. Uninitialised, since every kernel writes what it reads; aligned, since a vector that lies in two
 // lines of the cache costs two loads.
-template <typename T>
+template <typename T, int kBytes = 64>
 class Scratch {
  public:
   explicit Scratch(int64_t count) : data_(static_cast<T*>(operator new(count * sizeof(T), kAlignment))) {}
@@ -41,7 +41,7 @@ class Scratch {
   T* data() const { return data_; }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  static constexpr std::align_val_t kAlignment{kBytes};
   T* data_;
 };
 
