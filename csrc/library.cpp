@@ -69,13 +69,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // (N, C, H, W). Coefficients are float32, float64 for float64.
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
-  // A linear layer of every pixel: features (..., C), matrix (panels, C, 32), result (..., 32 * panels), all float32. The
-  // result becomes
+  // A linear layer of every pixel: features (..., C), matrix (panels, C, 32), result (..., 32 * panels), all float32.
+  // The result becomes
   //     bias + matrix^T * relu(scale * features + shift), without a bias added to what it holds,
   // then relu(output_scale * result + output_shift). Without scale and shift, either pair, norm and ReLU stay away.
+  // Where it pools, features are (N, H, W, C), and the maximum of every 2x2 pixels takes their place.
   library.def(
       "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
-      "Tensor? output_shift, Tensor(a!) result) -> ()");
+      "Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

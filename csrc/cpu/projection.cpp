@@ -24,7 +24,7 @@ void check_pair(const char* first_name, const OptionalTensor& first, const char*
 
 void projection(const Tensor& features, const Tensor& matrix, const OptionalTensor& bias, const OptionalTensor& scale,
                 const OptionalTensor& shift, const OptionalTensor& output_scale, const OptionalTensor& output_shift,
-                const Tensor& result) {
+                const Tensor& result, bool pools) {
   STD_TORCH_CHECK(features.dim() > 1, "features must have pixels and channels, got the shape ",
                   shape_text(shape_of(features)));
   check_dims("matrix", matrix, 3);
@@ -34,6 +34,11 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   STD_TORCH_CHECK(channels > 0, "features must have at least one channel");
   check_coefficients("matrix", matrix, features, {panels, channels, kPanelColumns});
   std::vector<int64_t> result_shape = shape_of(features);
+  if (pools) {
+    check_dims("features", features, 4);
+    STD_TORCH_CHECK(!scale, "scale must not be given for features that are pooled");
+    result_shape[1] /= 2, result_shape[2] /= 2;
+  }
   result_shape.back() = panels * kPanelColumns;
   check_coefficients("result", result, features, result_shape);
   STD_TORCH_CHECK(result.is_contiguous(), "result must be contiguous");
@@ -50,8 +55,11 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   const OptionalTensor biases = contiguous(bias), scales = contiguous(scale), shifts = contiguous(shift);
   const OptionalTensor output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
   Projection problem{};
-  problem.pixels = features.numel() / channels, problem.channels = channels, problem.panels = panels;
+  problem.pixels = result.numel() / result_shape.back(), problem.channels = channels, problem.panels = panels;
   problem.features = data<float>(from), problem.feature_step = channels;
+  problem.pools = pools;
+  if (pools) problem.height = features.size(1), problem.width = features.size(2);
+  problem.row_step = problem.width * channels;
   problem.scale = pointer(scales), problem.shift = pointer(shifts);
   problem.matrix = data<float>(panel_matrices), problem.bias = pointer(biases), problem.adds = !bias;
   problem.output_scale = pointer(output_scales), problem.output_shift = pointer(output_shifts);

@@ -1,6 +1,8 @@
 // A linear layer of every pixel, channels last, with what frozen norms leave around it:
 //
 //     result (+)= bias + matrix * relu(scale * features + shift), and then relu(output_scale * result + output_shift)
+//
+// or of the maximum of every 2x2 pixels of the features, which has no norm.
 #pragma once
 
 #include "cpu/matrix.h"
@@ -15,7 +17,9 @@ struct Projection {
   int64_t pixels, channels, panels;
   const float *features, *scale, *shift;  // scale and shift are null without a norm before
   int64_t feature_step;                   // from pixel to pixel
-  const float *matrix, *bias;             // (panels, channels, kPanelColumns) and (panels, kPanelColumns)
+  bool pools;
+  int64_t height, width, row_step;  // of the features, where they are pooled
+  const float *matrix, *bias;       // (panels, channels, kPanelColumns) and (panels, kPanelColumns)
   const float *output_scale, *output_shift;
   float* result;
   int64_t result_step;
@@ -36,6 +40,11 @@ struct Projection {
     }
   }
   float* result_at(int64_t pixel, int64_t panel) const { return result + pixel * result_step + panel * kPanelColumns; }
+  // The upper left of the four features that a pixel of the result is the maximum of.
+  const float* corner_of(int64_t pixel) const {
+    const int64_t columns = width / 2, rows = height / 2, row = pixel / columns;
+    return features + (row / rows * height + 2 * (row % rows)) * row_step + 2 * (pixel % columns) * feature_step;
+  }
   int64_t tasks() const { return pixel_parts * panel_parts; }
 };
 

@@ -35,21 +35,20 @@ def evaluate(
     """
     alone = stages_of_one_image(image, stages, out_indices)
     if alone == 0:
-        pixels = stages[0].evaluate(pooled_projection(image, *stem))
+        pixels = stages[0].evaluate(pooled_projection(image, *stem), pooled=True)
     else:
         for index, one in enumerate(image.split(1)):
-            features = stages[0].evaluate(pooled_projection(one, *stem))
+            features = stages[0].evaluate(pooled_projection(one, *stem), pooled=True)
             for stage in stages[1:alone]:
-                features = stage.evaluate(stage.pool(features))
-            pooled = stages[alone].pool(features)
+                features = stage.evaluate(features)
             if index == 0:
-                pixels = stages[alone].new_pixels(pooled.expand(len(image), -1, -1, -1))
-            stages[alone].enter(pooled, pixels[index : index + 1])
+                pixels = stages[alone].new_pixels(features, len(image))
+            stages[alone].enter(features, pixels[index : index + 1])
         stages[alone].attend(pixels)
     if alone in out_indices:
         yield pixels
     for index in range(alone + 1, len(stages)):
-        pixels = stages[index].evaluate(stages[index].pool(pixels))
+        pixels = stages[index].evaluate(pixels)
         if index in out_indices:
             yield pixels
 

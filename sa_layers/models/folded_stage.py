@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.evaluation import map_of, pixels_of
 from ..layers.folded_block import FoldedBlock
 from ..ops import Epilogue
 from ..ops.projection import Linear, project
@@ -22,25 +20,28 @@ class FoldedStage(NamedTuple):
     blocks: list[FoldedBlock]
     norm: Epilogue
 
-    def pool(self, features: Tensor) -> Tensor:
-        """(N, H, W, in_channels) -> (N, H // stride, W // stride, in_channels)."""
-        return features if self.stride == 1 else pixels_of(F.max_pool2d(map_of(features), 2))
+    def evaluate(self, features: Tensor, pooled: bool = False) -> Tensor:
+        """(N, H, W, in_channels) -> (N, H // stride, W // stride, channels).
 
-    def new_pixels(self, pooled: Tensor) -> Tensor:
-        """An empty map of the stage: (N, H, W, in_channels) -> (N, H, W, channels)."""
-        return pooled.new_empty(*pooled.shape[:3], self.transition.channels)
-
-    def evaluate(self, pooled: Tensor) -> Tensor:
-        """All that comes after the pooling: (N, H, W, in_channels) -> (N, H, W, channels)."""
-        pixels = self.new_pixels(pooled)
-        self.enter(pooled, pixels)
-        del pooled  # a map less while the blocks compute
+        Args:
+            features: Those of the stage before.
+            pooled: Whether they are pooled already. Defaults to False.
+        """
+        pixels = self.new_pixels(features, len(features), pooled)
+        self.enter(features, pixels, pooled)
+        del features  # a map less while the blocks compute
         self.attend(pixels)
         return pixels
 
-    def enter(self, pooled: Tensor, pixels: Tensor) -> None:
-        """The transition, into ``pixels``."""
-        project(pooled, self.transition, pixels)
+    def new_pixels(self, features: Tensor, batch: int, pooled: bool = False) -> Tensor:
+        """An empty map of the stage for a batch of such features."""
+        stride = 1 if pooled or self.stride is None else self.stride
+        height, width = features.shape[1] // stride, features.shape[2] // stride
+        return features.new_empty(batch, height, width, self.transition.channels)
+
+    def enter(self, features: Tensor, pixels: Tensor, pooled: bool = False) -> None:
+        """The pooling and the transition, into ``pixels``."""
+        project(features, self.transition, pixels, pools=self.stride == 2 and not pooled)
 
     def attend(self, pixels: Tensor) -> None:
         """The blocks, the norm and the ReLU, in place."""

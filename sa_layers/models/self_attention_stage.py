@@ -61,8 +61,10 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
         if (folded := self.evaluated(features)) is not None:
-            pixels = folded.evaluate(pixels_of(self.pool(map_of(pixels_of(features)))))
-            return in_layout_of(features, map_of(pixels))
+            pixels, pooled = pixels_of(features), folded.stride is None
+            if pooled:
+                pixels = pixels_of(self.pool(map_of(pixels)))
+            return in_layout_of(features, map_of(folded.evaluate(pixels, pooled)))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             if self.with_cp and features.requires_grad:

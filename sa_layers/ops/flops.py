@@ -74,9 +74,10 @@ def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: An
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
-def _projection_flops(features: Shape, matrix: Shape, *_: Any, **__: Any) -> int:
-    """A matrix product."""
-    return 2 * prod(features[:-1]) * prod(matrix)
+def _projection_flops(features: Shape, matrix: Shape, *rest: Any, **_: Any) -> int:
+    """A matrix product, for every pixel of the result."""
+    result = rest[5]
+    return 2 * prod(result[:-1]) * prod(matrix)
 
 
 FORMULAS: dict[str, Callable[..., int]] = {

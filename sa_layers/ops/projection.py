@@ -59,6 +59,7 @@ def project(
     adds: bool = False,
     before: Epilogue | None = None,
     after: Epilogue | None = None,
+    pools: bool = False,
 ) -> None:
     r"""A linear layer of every pixel into a map that is there. Not differentiable.
 
@@ -73,6 +74,8 @@ def project(
         before: s and t, (C,), a frozen norm that is followed by a ReLU; float32, or float64 for features in float64.
             Defaults to None, for neither.
         after: s' and t', (D,), likewise.
+        pools: Whether x is not ``features`` but the maximum of every 2x2 pixels of them; an odd last row or column is
+            dropped. Then there is no norm before. Defaults to False.
 
     Example:
         >>> two, identity = torch.full((2,), 2.0), torch.eye(2)
@@ -85,6 +88,8 @@ def project(
         tensor([[[[0., 0.]]]])
     """
     if linear.weight.dim() == 2:
+        if pools:
+            features = F.max_pool2d(features.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
         pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
         if adds:
             result.addmm_(pixels.flatten(0, 2), linear.weight)
@@ -93,10 +98,10 @@ def project(
     else:
         bias = None if adds else linear.bias
         if to.shape[3] == linear.bias.shape[0]:
-            _native_projection(features, linear.weight, bias, *(before or NONE), *(after or NONE), to)
+            _native_projection(features, linear.weight, bias, *(before or NONE), *(after or NONE), to, pools)
             return
-        whole = linear.new_map(features).zero_()
-        _native_projection(features, linear.weight, bias, *(before or NONE), *NONE, whole)
+        whole = linear.new_map(to).zero_()
+        _native_projection(features, linear.weight, bias, *(before or NONE), *NONE, whole, pools)
         result = whole[..., : linear.channels]
         to.copy_(to + result if adds else result)
     if after is not None:

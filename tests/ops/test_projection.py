@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -79,6 +80,26 @@ def test_random_shapes(pixels: int, channels: int, out_channels: int) -> None:
     check(operands, compute(operands, torch.float32), 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_kernels), torch.bfloat16])
+@pytest.mark.parametrize(
+    ("size", "channels", "width"), [((2, 7, 10), 37, 32), ((3, 2, 3), 300, 40), ((1, 40, 9), 16, 64)]
+)
+def test_pools(size: tuple[int, ...], channels: int, width: int, dtype: torch.dtype) -> None:
+    """Features are pooled first; odd rows and columns are dropped, and what is not a number stays."""
+    torch.manual_seed(0)
+    features, weight = torch.randn(*size, channels, dtype=dtype), torch.randn(channels, width, dtype=dtype)
+    features[0, 1, 0, 0] = torch.nan
+    pooled = F.max_pool2d(features.permute(0, 3, 1, 2).double(), 2).permute(0, 2, 3, 1)
+    expected = pooled @ weight.double()
+    to = expected.to(dtype).zero_()
+    project(features, pack(weight), to, pools=True)
+    assert to[0, 0, 0].isnan().all()
+    assert to.isnan().sum() == width
+    tolerance = 5e-2 if dtype == torch.bfloat16 else 1e-5
+    scale = expected.nan_to_num().abs().max().item()
+    torch.testing.assert_close(to.double(), expected, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
 )
@@ -141,6 +162,11 @@ def test_refusals() -> None:
         call(features, torch.zeros(2, 8, 16), *none, torch.zeros(4, 32))
     with pytest.raises(RuntimeError, match="scale and shift must be given together"):
         call(features, matrix, None, torch.zeros(8), None, None, None, torch.zeros(4, 64))
+    with pytest.raises(RuntimeError, match="result must have the shape"):
+        call(torch.zeros(1, 4, 4, 8), matrix, *none, torch.zeros(1, 4, 4, 64), True)
+    scale = torch.zeros(8)
+    with pytest.raises(RuntimeError, match="scale must not be given"):
+        call(torch.zeros(1, 4, 4, 8), matrix, None, scale, scale, None, None, torch.zeros(1, 2, 2, 64), True)
     with pytest.raises(RuntimeError, match="contiguous"):
         call(features, matrix, *none, torch.zeros(64, 4).t())
     with pytest.raises(RuntimeError, match="float32"):
