@@ -1,6 +1,7 @@
 // From tensors to typed pointers and tasks: what the bindings of all CPU operators share.
 #pragma once
 
+#include <optional>
 #include <type_traits>
 
 #include "cpu/aggregation.h"
@@ -16,6 +17,14 @@ const T* data(const Tensor& tensor) {
 template <typename T>
 T* mutable_data(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// The tensor itself, or a contiguous copy. A call of torch's contiguous() costs half a microsecond even for nothing.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(as_contiguous(*tensor)) : std::nullopt;
 }
 
 // Calls body with a null pointer of the tensor's element type: [&](auto* element) { using T = Element<element>; ... }.

@@ -80,17 +80,16 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   const auto row_pixels = pixels_read(footprint.rows, footprint.mode);
   const auto column_pixels = pixels_read(footprint.columns, footprint.mode);
   problem.row_pixels = row_pixels.data(), problem.column_pixels = column_pixels.data();
-  const Tensor output = torch::stable::new_empty(
-      query, {problem.batch, footprint.rows.output_size(), footprint.columns.output_size(), problem.value_channels});
+  const std::vector<int64_t> shape{problem.batch, problem.value_channels, footprint.rows.output_size(),
+                                   footprint.columns.output_size()};
+  const Tensor output = torch::stable::empty(shape, query.scalar_type(), std::nullopt, query.device(), std::nullopt,
+                                             torch::headeronly::MemoryFormat::ChannelsLast);
 
   dispatch("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     using C = Compute<T>;
-    const auto contiguous = [](const std::optional<Tensor>& tensor) {
-      return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
-    };
-    const Tensor scales = torch::stable::contiguous(scale), shifts = torch::stable::contiguous(shift);
-    const auto output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
+    const Tensor scales = as_contiguous(scale), shifts = as_contiguous(shift);
+    const auto output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
     PackedMapping<C> mapping{};
     mapping.scale = data<C>(scales), mapping.shift = data<C>(shifts);
     mapping.output_scale = output_scales ? data<C>(*output_scales) : nullptr;
@@ -98,7 +97,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
 
     std::vector<C> query_rows, query_columns, key_rows, key_columns;
     if (query_position) {
-      const Tensor here = torch::stable::contiguous(*query_position), there = torch::stable::contiguous(*key_position);
+      const Tensor here = as_contiguous(*query_position), there = as_contiguous(*key_position);
       const auto down = places(footprint.rows.size, position_size.empty() ? 0 : position_size[0]);
       const auto right = places(footprint.columns.size, position_size.empty() ? 0 : position_size[1]);
       const C* const scale_of = mapping.scale + problem.relation_channels();
@@ -119,7 +118,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
 
     std::deque<Scratch<C>> packed;
     for (int64_t layer = 0; layer < problem.layers; ++layer) {
-      const Tensor layer_bias = torch::stable::contiguous(biases[layer]);
+      const Tensor layer_bias = as_contiguous(biases[layer]);
       const Tensor& weight = weights[layer];
       const int64_t largest = problem.widths[layer + 1] * kWidestVector;  // repeated until vectors are full
       packed.emplace_back(largest);
@@ -149,7 +148,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
       });
     }
   });
-  return torch::stable::transpose(torch::stable::transpose(output, 2, 3), 1, 2);
+  return output;
 }
 
 }  // namespace

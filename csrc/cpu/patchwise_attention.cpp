@@ -44,7 +44,7 @@ Tensor parameter(const char* name, const Tensor& tensor, const std::vector<int64
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, name, " must be float32, got ",
                   torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
-  return torch::stable::contiguous(tensor);
+  return as_contiguous(tensor);
 }
 
 // Matrices as the kernels read them. Those whose rows are made of whole groups of columns are used as they are.
