@@ -47,13 +47,10 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   check_pair("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
   if (result.numel() == 0) return;
 
-  const auto contiguous = [](const OptionalTensor& tensor) {
-    return tensor ? OptionalTensor(torch::stable::contiguous(*tensor)) : std::nullopt;
-  };
   const auto pointer = [](const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; };
-  const Tensor from = torch::stable::contiguous(features), panel_matrices = torch::stable::contiguous(matrix);
-  const OptionalTensor biases = contiguous(bias), scales = contiguous(scale), shifts = contiguous(shift);
-  const OptionalTensor output_scales = contiguous(output_scale), output_shifts = contiguous(output_shift);
+  const Tensor from = as_contiguous(features), panel_matrices = as_contiguous(matrix);
+  const OptionalTensor biases = as_contiguous(bias), scales = as_contiguous(scale), shifts = as_contiguous(shift);
+  const OptionalTensor output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
   Projection problem{};
   problem.pixels = result.numel() / result_shape.back(), problem.channels = channels, problem.panels = panels;
   problem.features = data<float>(from), problem.feature_step = channels;

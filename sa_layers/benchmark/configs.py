@@ -2,7 +2,8 @@
 
 The first config is what the others are compared with: a file, or one of an installed toolbox, such as
 mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py. Each model predicts from the same random image, from the raw pixels
-to the result, with random parameters; in both memory layouts, and the faster one of the first config counts.
+to the result, with the random parameters that its training would begin with; in both memory layouts, and the faster one
+of the first config counts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SystemExit("--dtype: models of configs are measured in float32")
     height, width = (min(side, 128) if arguments.quick else side for side in arguments.size)
     described = machine.describe(device) | {"image": f"{height} x {width}", "batch": arguments.batch}
-    notes = ["ratio: the median as a multiple of that of the first model in its faster layout."]
+    notes = ["ratio: to the time of the first model in its faster layout, the median of the rounds."]
     calls: dict[str, Run] = {}
     for config in arguments.configs:
         for layout, memory_format in LAYOUTS.items():
@@ -82,8 +84,13 @@ def build(config: str) -> nn.Module:
     if "data_preprocessor" in settings:
         settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
     settings.model.backbone.init_cfg = None
+    torch.manual_seed(0)  # one model in both layouts: what a head does depends on what it finds
     with DefaultScope.overwrite_default_scope(settings.get("default_scope", "mmengine")):
-        return MODELS.build(settings.model).eval()
+        model = MODELS.build(settings.model)
+    logging.disable(logging.INFO)  # a line for every parameter
+    model.init_weights()
+    logging.disable(logging.NOTSET)
+    return model.eval()
 
 
 def find(config: str) -> Path:
@@ -116,12 +123,13 @@ def measure(calls: dict[str, Run], first: str, device: torch.device, arguments: 
     """A row for every model in every layout."""
     seconds, least = (0.0, 2) if arguments.quick else (arguments.seconds, 5)
     timings = time_in_turn(calls, device, seconds=seconds, least=least)
-    yardstick = min(timings[name].median for name in (first + layout for layout in LAYOUTS) if name in timings)
+    of_first = [timings[name] for name in (first + layout for layout in LAYOUTS) if name in timings]
+    yardstick = min(of_first, key=lambda timing: timing.median)
     for name, timing in timings.items():
         yield {
             "model": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
             "turns": timing.turns,
-            "ratio": timing.median / yardstick,
+            "ratio": timing.ratio_to(yardstick),
         }

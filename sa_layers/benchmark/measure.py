@@ -14,11 +14,39 @@ Run = Callable[[], object]
 
 
 class Timing(NamedTuple):
-    """The time of one call, in seconds: the mean of a turn's calls, its median and least over the turns."""
+    """The time of one call, in seconds.
 
-    median: float
-    fastest: float
-    turns: int
+    Example:
+        >>> Timing((1.0, 3.0, 2.0)).median
+        2.0
+    """
+
+    means: tuple[float, ...]
+    """Of the calls of each turn."""
+
+    @property
+    def median(self) -> float:
+        """That of the turns."""
+        return statistics.median(self.means)
+
+    @property
+    def fastest(self) -> float:
+        """That of the fastest turn."""
+        return min(self.means)
+
+    @property
+    def turns(self) -> int:
+        """How often it was measured."""
+        return len(self.means)
+
+    def ratio_to(self, other: Timing) -> float:
+        """The median of the rounds' ratios: both had their turns one soon after the other, on a machine as fast.
+
+        Example:
+            >>> Timing((1.0, 3.0, 2.0)).ratio_to(Timing((2.0, 6.0, 1.0)))
+            0.5
+        """
+        return statistics.median(mean / others for mean, others in zip(self.means, other.means, strict=True))
 
 
 def time_in_turn(
@@ -60,7 +88,7 @@ def time_in_turn(
         for name, run in candidates.items():
             run()
             samples[name].append(_seconds(run, device, calls[name]))
-    return {name: Timing(statistics.median(taken), min(taken), len(taken)) for name, taken in samples.items()}
+    return {name: Timing(tuple(taken)) for name, taken in samples.items()}
 
 
 def peak_memory(run: Run, device: torch.device) -> int:

@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, default=224, help="height and width of an image (default: 224)")
     parser.add_argument("--seconds", type=float, default=30, help="for all rounds of one table (default: 30)")
+    parser.add_argument(
+        "--without-unfused",
+        action="store_true",
+        help="time no inference without the fused operators, which is most of the time",
+    )
     parser.add_argument("--compile", action="store_true", help="also torch.compile of all; takes minutes")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw bars to FILE (needs matplotlib)")
 
@@ -94,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def notes(device: torch.device) -> Iterator[str]:
     """What to read the tables by."""
-    yield "ratio: the median as a multiple of that of the ResNet in its faster layout."
+    yield "ratio: to the time of the ResNet in its faster layout, the median of the rounds."
     yield "peak memory: what a call holds at once beyond weights, images and the optimizer's state."
     yield "unfused: without the fused operators. plain torch: without native kernels, neighbours unfolded."
     if obstacle := why_not("native", device):
@@ -137,6 +142,8 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
     calls: dict[str, Run]
     if task == "inference":
         check_equal(candidates)
+        if arguments.without_unfused:
+            candidates = {name: candidate for name, candidate in candidates.items() if candidate.how is nullcontext}
         calls = {name: inference(candidate) for name, candidate in candidates.items()}
     else:  # where the fused operators are never in use
         calls = {name: training_step(candidate) for name, candidate in candidates.items() if "unfused" not in name}
@@ -146,14 +153,15 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
     timings = time_in_turn(
         calls, device, seconds=0 if arguments.quick else arguments.seconds, least=2 if arguments.quick else 5
     )
-    yardstick = min(timing.median for name, timing in timings.items() if name.startswith("ResNet"))
+    resnets = [timing for name, timing in timings.items() if name.startswith("ResNet")]
+    yardstick = min(resnets, key=lambda timing: timing.median)
     for name, timing in timings.items():
         yield {
             "network": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
             "turns": timing.turns,
-            "ratio": timing.median / yardstick,
+            "ratio": timing.ratio_to(yardstick),
             "images_per_s": len(candidates[name].image) / timing.median,
             "peak_bytes": memory[name],
         }

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def notes(device: torch.device, dtype: torch.dtype) -> Iterator[str]:
     """What to read the tables by, and what is missing from them."""
-    yield f"ratio: the median as a multiple of that of {OURS}."
+    yield f"ratio: to the time of {OURS}, the median of the rounds."
     if device.type == "cuda":
         yield "peak memory: of torch's allocator, beyond the operands."
     else:
@@ -142,7 +142,7 @@ def measure_task(
             "median_s": timing.median,
             "fastest_s": timing.fastest,
             "turns": timing.turns,
-            "ratio": timing.median / timings[OURS].median,
+            "ratio": timing.ratio_to(timings[OURS]),
             "peak_bytes": memory.get(name),
             "flops": flops,
             "flops_per_s": flops / timing.median,
