@@ -86,7 +86,7 @@ class FoldingModule(nn.Module, Generic[Folded]):
         """What :meth:`fold` made, or None where it must not stand for the modules in a call with these."""
         if is_every_module_watched() or why_not_fused(features) is not None or self._needs_gradient():
             return None
-        folded = self._folding()
+        folded = self._own_folding()()
         return None if isinstance(folded, str) else folded
 
     def why_not_fused(self, *features: Tensor) -> str | None:
@@ -103,13 +103,25 @@ class FoldingModule(nn.Module, Generic[Folded]):
         """
         if is_every_module_watched():
             return "a hook watches every module"
-        folded = self._folding()
+        folded = self._own_folding()()
         return folded if isinstance(folded, str) else why_not_fused([*features, *self.parameters(), *self.buffers()])
 
     def train(self, mode: bool = True) -> Self:
         """As of every module; what is folded is folded again."""
         self._folding = Folding(self.fold)
         return super().train(mode)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As of every module, at a move or a conversion; what was folded would keep the memory of the old tensors."""
+        self._folding = Folding(self.fold)
+        return super()._apply(function, recurse)
+
+    def _own_folding(self) -> Folding[Folded | str]:
+        """That of this module: a replica of DataParallel, as any shallow copy, has the original's attributes."""
+        method: Any = self._folding.fold
+        if method.__self__ is not self:
+            self._folding = Folding(self.fold)
+        return self._folding
 
     def _needs_gradient(self) -> bool:
         return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())

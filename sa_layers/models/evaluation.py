@@ -47,7 +47,7 @@ def evaluate(
         stages[alone].attend(pixels)
     if alone in out_indices:
         yield pixels
-    for index in range(alone + 1, len(stages)):
+    for index in range(alone + 1, max(out_indices) + 1):
         pixels = stages[index].evaluate(pixels)
         if index in out_indices:
             yield pixels

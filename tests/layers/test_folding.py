@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sa_layers.layers.folding import Folding
+from sa_layers.layers.folding import Folding, FoldingModule
 
 
 class Doubling(nn.Module):
@@ -126,6 +128,42 @@ def test_a_copy_is_independent(duplicate: Callable[[nn.Module], nn.Module]) -> N
     assert twin(torch.ones(3))[0] == 18
     assert module(torch.ones(3))[0] == 2
     assert (module.computed, twin.computed) == ([1], [2])
+
+
+class Halving(FoldingModule[Tensor]):
+    """Half a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def fold(self) -> Tensor:
+        return self.weight / 2
+
+
+@torch.no_grad()
+def test_a_replica_folds_its_own_parameters() -> None:
+    """As DataParallel makes them: the attributes of the original, and parameters of its own."""
+    module = Halving()
+    assert module.folded(torch.ones(1))[0] == 0.5
+    replica = module._replicate_for_data_parallel()
+    replica.weight = nn.Parameter(torch.full((3,), 6.0))
+    assert replica.folded(torch.ones(1))[0] == 3
+    assert module.folded(torch.ones(1))[0] == 0.5
+
+
+@torch.no_grad()
+def test_a_move_lets_go_of_the_old_memory() -> None:
+    module = Halving()
+    module.folded(torch.ones(1))
+    old = weakref.ref(module.weight.untyped_storage())
+    kept = module._folding
+    module.to(torch.float64)
+    assert module._folding is not kept
+    del kept
+    gc.collect()
+    assert old() is None
+    assert module.folded(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
 
 
 def test_usable_in_a_backward_pass_after_inference_mode() -> None:
