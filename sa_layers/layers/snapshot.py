@@ -12,6 +12,7 @@ from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level  # torch.func has no such question
 
 # What a module keeps in dictionaries of its own.
 REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
@@ -55,7 +56,8 @@ class Snapshot:
         # Aliases of the tensors: while they live, no other can be given their memory and pass for them.
         self._aliases = [tensor.detach() for tensor in self._tensors]
         self.tells = (
-            len(self._registries) == len(registries)
+            maybe_current_level() is None
+            and len(self._registries) == len(registries)
             and set(map(type, self._tensors)) <= ORDINARY
             and not any(map(Tensor.is_inference, self._tensors))
         )

@@ -184,6 +184,15 @@ def test_parameters_of_inference_mode_are_folded_anew() -> None:
         assert module(torch.ones(3))[0] == 6
 
 
+def test_mapped_over_parameters() -> None:
+    module = Doubling()
+    weights = torch.arange(6.0).view(2, 3, 1)
+    outputs = torch.vmap(
+        lambda weight: torch.func.functional_call(module, {"inner.weight": weight}, torch.ones(3)), randomness="error"
+    )(weights)
+    torch.testing.assert_close(outputs, 2 * weights.flatten(1))
+
+
 def test_scripted_modules_are_folded_anew() -> None:
     module = Doubling()
     with warnings.catch_warnings():
