@@ -35,7 +35,7 @@ inline ScalarType compute_dtype(const Tensor& tensor) {
 inline void check_coefficients(const char* name, const Tensor& tensor, const Tensor& map,
                                const std::vector<int64_t>& shape) {
   check_shape(name, tensor, shape);
-  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(map), name, " must be ",
+  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(map), name, " must have the dtype ",
                   torch::headeronly::toString(compute_dtype(map)), ", got ",
                   torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");

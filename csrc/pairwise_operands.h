@@ -14,16 +14,6 @@ inline Tensor channels_side_by_side(const Tensor& map) {
   return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
 }
 
-// A parameter in the dtype that sums are kept in.
-inline void check_parameter(const char* name, const Tensor& tensor, const Tensor& query,
-                            const std::vector<int64_t>& shape) {
-  check_shape(name, tensor, shape);
-  STD_TORCH_CHECK(tensor.scalar_type() == compute_dtype(query), name, " must have the dtype ",
-                  torch::headeronly::toString(compute_dtype(query)), ", got ",
-                  torch::headeronly::toString(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
-}
-
 inline void check_maps(const Tensor& query, const Tensor& key, const Tensor& value) {
   check_dims("query", query, 4);
   check_shape("key", key, shape_of(query));
@@ -43,8 +33,8 @@ inline int64_t check_positions(const std::optional<Tensor>& query_position, cons
   check_dims("query_position", *query_position, 2);
   const int64_t positions = query_position->size(0);
   STD_TORCH_CHECK(positions <= most, "query_position must have at most ", most, " rows, got ", positions);
-  check_parameter("query_position", *query_position, query, {positions, 3});
-  check_parameter("key_position", *key_position, query, {positions, 3});
+  check_coefficients("query_position", *query_position, query, {positions, 3});
+  check_coefficients("key_position", *key_position, query, {positions, 3});
   STD_TORCH_CHECK(size.empty() || (size.size() == 2 && size[0] > 1 && size[1] > 1),
                   "position_size must be empty or two numbers above 1, got ", shape_text(size));
   return positions;
@@ -62,14 +52,14 @@ inline std::vector<int64_t> check_mapping(const Tensor& scale, const Tensor& shi
                               : relation == Relation::kConcatenation ? 2 * channels
                                                                      : channels;
   std::vector<int64_t> widths = {of_relation + positions};
-  check_parameter("scale", scale, query, {widths[0]});
-  check_parameter("shift", shift, query, {widths[0]});
+  check_coefficients("scale", scale, query, {widths[0]});
+  check_coefficients("shift", shift, query, {widths[0]});
   for (size_t layer = 0; layer < weights.size(); ++layer) {
     check_dims("weights", weights[layer], 2);
     const int64_t outputs = weights[layer].size(0);
     STD_TORCH_CHECK(outputs > 0, "weights must have at least one output, got 0");
-    check_parameter("weights", weights[layer], query, {outputs, widths.back()});
-    check_parameter("biases", biases[layer], query, {outputs});
+    check_coefficients("weights", weights[layer], query, {outputs, widths.back()});
+    check_coefficients("biases", biases[layer], query, {outputs});
     widths.push_back(outputs);
   }
   STD_TORCH_CHECK(value.size(1) % widths.back() == 0, "value must have a multiple of the ", widths.back(),
@@ -81,8 +71,8 @@ inline void check_epilogue(const std::optional<Tensor>& scale, const std::option
                            const Tensor& value) {
   STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "output_scale and output_shift must be given together");
   if (!scale) return;
-  check_parameter("output_scale", *scale, query, {value.size(1)});
-  check_parameter("output_shift", *shift, query, {value.size(1)});
+  check_coefficients("output_scale", *scale, query, {value.size(1)});
+  check_coefficients("output_shift", *shift, query, {value.size(1)});
 }
 
 }  // namespace sa_layers
