@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/aggregation.h"
+#include "cuda/matrix_tiles.h"
 
 namespace sa_layers::cuda {
 
@@ -13,11 +14,6 @@ constexpr int kMostValueChannels = 4096;  // the sums of one pixel fit the regis
 // Steps, in elements, to the next image, row and pixel of a map, whose channels lie side by side.
 struct MapSteps {
   int64_t image, row, pixel;
-};
-
-// Steps, in elements, of a weight (output, input).
-struct WeightSteps {
-  int64_t output, input;
 };
 
 struct PairwiseAttention {

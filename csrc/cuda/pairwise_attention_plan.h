@@ -11,9 +11,6 @@ namespace sa_layers::cuda {
 // Sums of a thread, of so many times four channels: a block of 256 has those of kMostValueChannels.
 constexpr int kAttentionQuads = 4;
 
-// A thread computes four outputs of so many pairs at a time: as many as registers have room for, beside the sums.
-SA_LAYERS_HOST_DEVICE constexpr int tile_rows(int element_bytes) { return element_bytes == 4 ? 6 : 4; }
-
 // An output pixel.
 struct Centre {
   int64_t image;
@@ -25,13 +22,6 @@ struct Neighbour {
   int64_t key, value;
   int row, column;
 };
-
-SA_LAYERS_HOST_DEVICE inline int quads_of(int64_t channels) { return int((channels + 3) / 4); }
-inline int round_up_to_quads(int64_t width) { return 4 * quads_of(width); }
-
-// The step between rows of so many numbers that are read four at a time: an odd multiple of four, so that eight rows
-// lie in different banks.
-inline int row_stride(int width) { return width % 8 == 0 ? width + 4 : width; }
 
 // A block has some output pixels, and takes some taps of all of them at a time: one pair, of a pixel and a tap, is a
 // row of `features`, which the mapping's layers turn into others. Offsets count bytes in shared memory.
