@@ -16,18 +16,6 @@ namespace {
 
 MapSteps steps_of(const Tensor& map) { return {map.stride(0), map.stride(2), map.stride(3)}; }
 
-// Which pixel each tap of each output row (or column) reads: [output][tap].
-std::vector<int32_t> pixels_read(const Axis& axis, Padding mode) {
-  std::vector<int32_t> pixels;
-  pixels.reserve(axis.output_size() * axis.kernel);
-  for (int64_t output = 0; output < axis.output_size(); ++output) {
-    for (int64_t tap = 0; tap < axis.kernel; ++tap) {
-      pixels.push_back(static_cast<int32_t>(axis.pixel(axis.padded(output, tap), mode)));
-    }
-  }
-  return pixels;
-}
-
 // Places of pixels along an axis: from -1 to 1, or the centre of a map of `size` pixels at 0 and its ends at -1 and 1.
 std::vector<double> places(int64_t length, int64_t size) {
   std::vector<double> result(length, -1.0);
@@ -77,9 +65,8 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                values = channels_side_by_side(value);
   problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
   const Footprint& footprint = problem.footprint;
-  const auto row_pixels = pixels_read(footprint.rows, footprint.mode);
-  const auto column_pixels = pixels_read(footprint.columns, footprint.mode);
-  problem.row_pixels = row_pixels.data(), problem.column_pixels = column_pixels.data();
+  const DistinctPixels rows_read(footprint.rows, footprint.mode), columns_read(footprint.columns, footprint.mode);
+  problem.rows_read = rows_read.view(), problem.columns_read = columns_read.view();
   const std::vector<int64_t> shape{problem.batch, problem.value_channels, footprint.rows.output_size(),
                                    footprint.columns.output_size()};
   const Tensor output = torch::stable::empty(shape, query.scalar_type(), std::nullopt, query.device(), std::nullopt,

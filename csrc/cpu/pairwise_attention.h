@@ -1,6 +1,7 @@
 // Pairwise attention in one pass: what the kernels are told. Maps have their channels side by side in memory.
 #pragma once
 
+#include "cpu/distinct_pixels.h"
 #include "cpu/element.h"
 #include "problem.h"
 
@@ -11,10 +12,9 @@ constexpr int kPositionWidth = 4;     // the position features of a pair, and ro
 constexpr int kWidestVector = 16;     // elements
 constexpr int64_t kRowsInBlock = 98;  // pairs that are mapped at once: two footprints of 7 x 7, and fit the cache
 
-// An output pixel, and the rows and columns of the map that its taps read, -1 beyond the border.
+// An output pixel.
 struct PixelPlace {
   int64_t image, row, column;
-  const int32_t *rows_read, *columns_read;
 };
 
 // Steps, in elements, to the next image, row and pixel.
@@ -34,24 +34,21 @@ struct PairwiseAttention {
   int64_t batch, channels, value_channels, positions;
   int64_t layers, widths[kMappingLayers + 1];  // of the mapping: its input, what lies between, its output
   MapSteps query_steps, key_steps, value_steps;
-  // The pixel that a tap of an output row or column reads, -1 beyond the border: [output][tap].
-  const int32_t *row_pixels, *column_pixels;
+  DistinctPixelsOfAxis rows_read, columns_read;
 
   int64_t relation_channels() const { return widths[0] - positions; }
   int64_t weight_channels() const { return widths[layers]; }
   int64_t output_pixels() const { return batch * footprint.output_pixels(); }
   PixelPlace place_of(int64_t output_pixel) const {
     const int64_t image = output_pixel / footprint.output_pixels(), pixel = output_pixel % footprint.output_pixels();
-    const int64_t row = pixel / footprint.columns.output_size(), column = pixel % footprint.columns.output_size();
-    return {image, row, column, row_pixels + row * footprint.rows.kernel,
-            column_pixels + column * footprint.columns.kernel};
+    return {image, pixel / footprint.columns.output_size(), pixel % footprint.columns.output_size()};
   }
-  int64_t pixels_in_block() const { return larger(1, kRowsInBlock / footprint.taps()); }
+  int64_t most_rows_in_block() const { return larger(kRowsInBlock, footprint.taps()); }
   // How many pixels are worth a thread: about 50 microseconds at 40 products a nanosecond.
   int64_t grain() const {
     int64_t products = 2 * value_channels;
     for (int64_t layer = 0; layer < layers; ++layer) products += widths[layer] * widths[layer + 1];
-    return larger(pixels_in_block(), 2'000'000 / (products * footprint.taps()));
+    return larger(divide_up(kRowsInBlock, footprint.taps()), 2'000'000 / (products * footprint.taps()));
   }
 };
 
