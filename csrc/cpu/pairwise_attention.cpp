@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cpu/binding.h"
+#include "cpu/share_tasks.h"
 #include "pairwise_operands.h"
 
 #define SA_LAYERS_KERNELS "cpu/pairwise_attention_kernels.inc"
@@ -119,17 +120,14 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
     }
     bool by_rows = false;  // pixels in the lanes of vectors instead of channels
     SA_LAYERS_BEST(T, choose_rows, problem, &by_rows);
-    const auto run = [&](int64_t tasks, int64_t grain, const auto& kernel) {
-      torch::stable::parallel_for(0, tasks, grain, kernel);
-    };
     if (by_rows) {
       const int64_t width = footprint.columns.output_size();
-      run(problem.output_pixels() / width, larger(4, problem.grain() / width), [&](int64_t begin, int64_t end) {
+      share_tasks(problem.output_pixels() / width, larger(4, problem.grain() / width), [&](int64_t begin, int64_t end) {
         SA_LAYERS_BEST(T, pairwise_attention_by_rows, problem, mapping, data<T>(queries), data<T>(keys),
                        data<T>(values), mutable_data<T>(output), begin, end);
       });
     } else {
-      run(problem.output_pixels(), problem.grain(), [&](int64_t begin, int64_t end) {
+      share_tasks(problem.output_pixels(), problem.grain(), [&](int64_t begin, int64_t end) {
         SA_LAYERS_BEST(T, pairwise_attention, problem, mapping, data<T>(queries), data<T>(keys), data<T>(values),
                        mutable_data<T>(output), begin, end);
       });

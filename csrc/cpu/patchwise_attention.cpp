@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cpu/binding.h"
+#include "cpu/share_tasks.h"
 
 #define SA_LAYERS_KERNELS "cpu/patchwise_attention_kernels.inc"
 #include "cpu/for_each_capability.inc"
@@ -184,9 +185,8 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                           channels_last_data<T>(keys),
                                           channels_last_data<T>(values),
                                           {mutable_data<T>(output), problem.channels}};
-      torch::stable::parallel_for(0, problem.batch * problem.tiles(), grain, [&](int64_t begin, int64_t end) {
-        SA_LAYERS_BEST(T, patchwise_attention, operands, begin, end);
-      });
+      share_tasks(problem.batch * problem.tiles(), grain,
+                  [&](int64_t begin, int64_t end) { SA_LAYERS_BEST(T, patchwise_attention, operands, begin, end); });
     }
   });
   return output;

@@ -1,6 +1,7 @@
 // Binding of pooled_projection.
 
 #include "cpu/binding.h"
+#include "cpu/share_tasks.h"
 
 #define SA_LAYERS_KERNELS "cpu/pooled_projection_kernels.inc"
 #include "cpu/for_each_capability.inc"
@@ -21,7 +22,7 @@ Tensor pooled_projection(const Tensor& image, const Tensor& weight, const Tensor
     using T = std::remove_pointer_t<decltype(element)>;
     using C = Compute<T>;
     const int64_t grain = larger(1, 16'384 / larger(1, width * in_channels));
-    torch::stable::parallel_for(0, image.size(0) * (height / 2), grain, [&](int64_t begin, int64_t end) {
+    share_tasks(image.size(0) * (height / 2), grain, [&](int64_t begin, int64_t end) {
       SA_LAYERS_BEST(T, pooled_projection, data<T>(from), data<C>(weights), data<C>(shifts), in_channels, height, width,
                      channels, mutable_data<T>(result), begin, end);
     });

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "cpu/binding.h"
+#include "cpu/share_tasks.h"
 
 #define SA_LAYERS_KERNELS "cpu/projection_kernels.inc"
 #include "cpu/for_each_capability.inc"
@@ -62,9 +63,8 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   problem.output_scale = pointer(output_scales), problem.output_shift = pointer(output_shifts);
   problem.result = mutable_data<float>(result), problem.result_step = result_shape.back();
   problem.share_out(torch::stable::get_num_threads());
-  torch::stable::parallel_for(0, problem.tasks(), 1, [&](int64_t begin, int64_t end) {
-    SA_LAYERS_BEST(float, projection, problem, begin, end);
-  });
+  share_tasks(problem.tasks(), problem.grain(),
+              [&](int64_t begin, int64_t end) { SA_LAYERS_BEST(float, projection, problem, begin, end); });
 }
 
 }  // namespace

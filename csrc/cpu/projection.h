@@ -12,6 +12,8 @@ namespace sa_layers::cpu {
 // Output channels come in panels, each a matrix of its own, input channels x kPanelColumns: what the innermost loop
 // reads is one run of memory.
 constexpr int64_t kPanelColumns = 2 * kGroupColumns;
+// Pixels that pass through a panel together, at most: so many the cache holds.
+constexpr int64_t kMostPixels = 224;
 
 struct Projection {
   int64_t pixels, channels, panels;
@@ -24,20 +26,26 @@ struct Projection {
   float* result;
   int64_t result_step;
   bool adds;  // to what the result holds, instead of to the bias
-  int64_t pixel_parts, panel_parts;
+  int64_t part_pixels, panel_parts;
+  bool matrix_is_cached;  // by the second-level cache
 
-  // As many tasks as threads at least. A part of the pixels reads the whole matrix, a part of the panels all pixels:
-  // what is less is read more often. Pixels come in parts that the cache holds.
+  // As many tasks as threads at least, and more where that costs little. A part of the pixels reads the whole matrix, a
+  // part of the panels all pixels: what is less is read more often.
   void share_out(int64_t threads) {
-    constexpr int64_t kMostPixels = 224;
-    pixel_parts = divide_up(pixels, kMostPixels), panel_parts = 1;
-    if (pixel_parts >= threads) {
-      pixel_parts = smaller(pixels, divide_up(pixel_parts, threads) * threads);
-    } else if (pixels < panels * kPanelColumns) {
-      panel_parts = smaller(panels, divide_up(threads, pixel_parts));
-    } else {
-      pixel_parts = smaller(pixels, threads);
+    constexpr int64_t kBlocks = 3 * 14, kCachedMatrix = (512 << 10) / sizeof(float);  // blocks of every capability
+    matrix_is_cached = panels * channels * kPanelColumns <= kCachedMatrix;
+    int64_t pixel_parts = divide_up(pixels, matrix_is_cached ? kBlocks : kMostPixels / 2);
+    panel_parts = 1;
+    if (pixel_parts < threads && pixels < panels * kPanelColumns) {
+      pixel_parts = divide_up(pixels, kMostPixels), panel_parts = smaller(panels, divide_up(threads, pixel_parts));
+    } else if (!matrix_is_cached || pixel_parts < threads) {
+      pixel_parts = divide_up(pixel_parts, threads) * threads;
     }
+    part_pixels = matrix_is_cached && pixel_parts > threads ? kBlocks : divide_up(pixels, pixel_parts);
+  }
+  // How many tasks are worth a thread: about 10 microseconds at 40 products a nanosecond.
+  int64_t grain() const {
+    return larger(1, 400'000 / (part_pixels * channels * divide_up(panels, panel_parts) * kPanelColumns));
   }
   float* result_at(int64_t pixel, int64_t panel) const { return result + pixel * result_step + panel * kPanelColumns; }
   // The upper left of the four features that a pixel of the result is the maximum of.
@@ -45,7 +53,7 @@ struct Projection {
     const int64_t columns = width / 2, rows = height / 2, row = pixel / columns;
     return features + (row / rows * height + 2 * (row % rows)) * row_step + 2 * (pixel % columns) * feature_step;
   }
-  int64_t tasks() const { return pixel_parts * panel_parts; }
+  int64_t tasks() const { return divide_up(pixels, part_pixels) * panel_parts; }
 };
 
 }  // namespace sa_layers::cpu
