@@ -23,6 +23,7 @@ from sa_layers.ops import (
     Epilogue,
     Mapping,
     PairPosition,
+    aggregation,
     extension,
     fused,
     pairwise_attention,
@@ -242,6 +243,35 @@ def results() -> list[Tensor]:
             for dtype in (torch.float32, torch.bfloat16)
         )
     ]
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (9, 40)], ids=str)
+@pytest.mark.parametrize("widths", [(3, 8, 4), (20, 64, 32)], ids=str)
+def test_a_pixel_counts_as_often_as_taps_read_it(
+    widths: tuple[int, int, int], size: tuple[int, int], padding_mode: str
+) -> None:
+    """With logits all alike the result is the mean over all taps, also those that read the same pixel."""
+    (query, key, value, mapping), options = operands("subtraction", widths, size, batch=2)
+    alike = mapping._replace(weights=[torch.zeros_like(weight) for weight in mapping.weights])
+    output = pairwise_attention(query, key, value, alike, 7, padding_mode=padding_mode, **options)
+    weight = value.new_full((2, 1, 49, size[0] * size[1]), 1 / 49)
+    torch.testing.assert_close(output, aggregation(value, weight, 7, padding_mode=padding_mode))
+
+
+def test_threads_change_no_bit() -> None:
+    """They share out the pixels by what each has left, in another way every time."""
+    before, results = torch.get_num_threads(), []
+    try:
+        for widths, size in (((4, 16, 2), (60, 45)), ((20, 64, 16), (28, 30)), ((64, 256, 32), (7, 7))):
+            arguments, options = operands("subtraction", widths, size, batch=3)
+            for threads in (1, 2, 3, 5, 5, 5):
+                torch.set_num_threads(threads)
+                results.append(pairwise_attention(*arguments, 7, **options))
+            assert all(torch.equal(result, results[0]) for result in results)
+            results.clear()
+    finally:
+        torch.set_num_threads(before)
 
 
 RUN = """
