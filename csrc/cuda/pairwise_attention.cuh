@@ -8,6 +8,7 @@
 #include "cuda/pairs.cuh"
 #include "cuda/running_softmax.cuh"
 #include "cuda/shared_memory.cuh"
+#include "cuda/tensor_tiles.cuh"
 
 namespace sa_layers::cuda {
 
@@ -90,14 +91,15 @@ __device__ void finish(const PairwiseAttention& problem, const PairwiseAttention
   }
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2 : 1)
-    pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
-                             const __grid_constant__ PairwiseAttentionPlan plan,
-                             const __grid_constant__ PairwiseAttentionOperands<T> operands) {
+// The work of a block, with the factors of the mapping's products as tensor cores read them or as numbers of the sums.
+template <bool kTensorCores, typename T>
+__device__ void attend(const PairwiseAttention& problem, const PairwiseAttentionPlan& plan,
+                       const PairwiseAttentionOperands<T>& operands) {
   using C = Compute<T>;
+  using F = Factor<T, kTensorCores>;
   char* const memory = reinterpret_cast<char*>(shared_memory());
   const auto numbers = [&](int offset) { return reinterpret_cast<C*>(memory + offset); };
+  const auto factors = [&](int offset) { return reinterpret_cast<F*>(memory + offset); };
   Centre* const centres = reinterpret_cast<Centre*>(memory + plan.centres);
   Neighbour* const neighbours = reinterpret_cast<Neighbour*>(memory + plan.neighbours);
   C *const greatest = numbers(plan.greatest), *const total = numbers(plan.total);
@@ -107,9 +109,30 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
   const int all_taps = int(problem.footprint.taps());
   const auto repeats = [&](int layer) { return layer + 1 == problem.layers; };
   const auto copy_slice = [&](int layer, int first, int columns) {
-    copy_weight(operands.weights[layer], problem.weight_steps[layer], problem.widths[layer], problem.widths[layer + 1],
-                repeats(layer), plan.widths[layer], first, columns, numbers(plan.weights[layer]),
-                plan.strides_of_weights[layer]);
+    const auto copy = [&](const auto& copy_to) {
+      copy_to(operands.weights[layer], problem.weight_steps[layer], problem.widths[layer], problem.widths[layer + 1],
+              repeats(layer), plan.widths[layer], first, columns, factors(plan.weights[layer]),
+              plan.strides_of_weights[layer]);
+    };
+    if constexpr (kTensorCores) {
+      copy(copy_weight_rows<F>);
+    } else {
+      copy(copy_weight<C>);
+    }
+  };
+  const auto multiply_slice = [&](int layer, int rows, int first, int columns) {
+    const F *const features = factors(plan.features[layer % 2]), *const weight = factors(plan.weights[layer]);
+    const int to = plan.features[(layer + 1) % 2], stride = plan.strides[layer], to_stride = plan.strides[layer + 1];
+    const int inputs = plan.widths[layer], outputs = problem.widths[layer + 1];
+    const C* const bias = operands.biases[layer];
+    if constexpr (kTensorCores) {
+      const LayerOutput<F> output = {repeats(layer) ? nullptr : factors(to), numbers(to), to_stride};
+      multiply_on_tensor_cores(features, stride, rows, inputs, weight, bias, outputs, repeats(layer), first, columns,
+                               output);
+    } else {
+      multiply(features, stride, rows, inputs, weight, plan.strides_of_weights[layer], bias, outputs, repeats(layer),
+               !repeats(layer), first, columns, numbers(to), to_stride);
+    }
   };
 
   find_centres(problem, first_pixel, pixels, centres);
@@ -120,7 +143,7 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
     __syncthreads();  // the centres are there, the last round's neighbours and logits not needed any more
     find_neighbours(problem, centres, pixels, first_tap, rows, neighbours);
     __syncthreads();
-    C *features = numbers(plan.features[0]), *others = numbers(plan.features[1]);
+    F* const features = factors(plan.features[0]);
     if (problem.relation == Relation::kDot) {
       relate_by_dot(problem, operands, centres, neighbours, pixels, rows, features, plan.strides[0]);
     } else {
@@ -136,21 +159,28 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
           copy_slice(layer, first, columns);
         }
         __syncthreads();
-        multiply(features, plan.strides[layer], rows, plan.widths[layer], numbers(plan.weights[layer]),
-                 plan.strides_of_weights[layer], operands.biases[layer], problem.widths[layer + 1], repeats(layer),
-                 layer + 1 < problem.layers, first, columns, others, plan.strides[layer + 1]);
+        multiply_slice(layer, rows, first, columns);
       }
-      C* const results = others;
-      others = features, features = results;
     }
     __syncthreads();
-    run_softmax(features, plan.strides[problem.layers], plan.logits, pixels, taps, first_tap == 0, greatest, total,
-                correction);
+    C* const logits = numbers(plan.features[problem.layers % 2]);
+    const int stride = plan.strides[problem.layers];
+    run_softmax(logits, stride, plan.logits, pixels, taps, first_tap == 0, greatest, total, correction);
     __syncthreads();
-    aggregate(problem, plan, operands, neighbours, pixels, taps, features, plan.strides[problem.layers], correction,
-              sums);
+    aggregate(problem, plan, operands, neighbours, pixels, taps, logits, stride, correction, sums);
   }
   finish(problem, plan, operands, first_pixel, pixels, total, sums);
+}
+
+template <typename T, bool kTensorCores>
+__global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2 : 1)
+    pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
+                             const __grid_constant__ PairwiseAttentionPlan plan,
+                             const __grid_constant__ PairwiseAttentionOperands<T> operands) {
+  // Where the architecture has none for such factors, nothing is compiled, and the launcher does without.
+  if constexpr (!kTensorCores || has_tensor_cores<Factor<T, kTensorCores>>()) {
+    attend<kTensorCores>(problem, plan, operands);
+  }
 }
 
 }  // namespace sa_layers::cuda

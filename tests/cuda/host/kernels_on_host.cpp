@@ -40,13 +40,16 @@ bool check(const reference::Problem& p, Element element, int shift) {
   return with_type(element, [&](auto of_type) { return check_parts<decltype(of_type)>(p, element, shift); });
 }
 
-// On maps no larger than 9 x 9, and devices of much and little.
+// On maps no larger than 9 x 9, and devices of much and little, with tensor cores and without.
 bool check_attention(reference::Problem p, const AttentionShape& shape, Element element, int shift) {
   p.height = (p.height - 1) % 9 + 1, p.width = (p.width - 1) % 9 + 1;
   const int limits[] = {2000, 8000, 48 * 1024, 99 * 1024, 227 * 1024}, multiprocessors[] = {1, 4, 40};
   emulation::shared_limit = limits[pick(0, 4)], emulation::multiprocessors = multiprocessors[pick(0, 2)];
-  return with_type(element,
-                   [&](auto of_type) { return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift); });
+  emulation::architecture = pick(0, 3) ? 90 : 75;
+  const bool allow_tf32 = pick(0, 1);
+  return with_type(element, [&](auto of_type) {
+    return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift, allow_tf32);
+  });
 }
 
 reference::Problem random_problem() {
@@ -83,7 +86,7 @@ bool check_san_attention() {
         channels, 4 * channels, 2, {channels + 2, channels, channels / 2}, 2, Relation::kSubtraction, {0, 0},
         true,     true,         0};
     for (const int limit : {99 * 1024, 227 * 1024}) {
-      emulation::shared_limit = limit, emulation::multiprocessors = 1;
+      emulation::shared_limit = limit, emulation::multiprocessors = 1, emulation::architecture = 90;
       if (check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0)) continue;
       describe(shape);
       return false;
