@@ -82,6 +82,12 @@ inline void choose_rows(PairwiseAttentionPlan& plan, int64_t taps, int64_t pixel
   plan.taps = int((taps + rounds - 1) / rounds);
 }
 
+// As many pixels of a block, up to `pixels`, as leave no few blocks for the end, where `blocks` run side by side.
+inline int64_t spread_evenly(int64_t output_pixels, int64_t pixels, int64_t blocks) {
+  const int64_t rounds = (output_pixels + pixels * blocks - 1) / (pixels * blocks);
+  return (output_pixels + rounds * blocks - 1) / (rounds * blocks);
+}
+
 }  // namespace planning
 
 // A plan for blocks of up to `shared_limit` bytes; of no pixels where none fits.
@@ -101,20 +107,17 @@ inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& pr
     if (layer > 0 && plan.widths[layer] > widest) widest = plan.widths[layer];
   }
   // As many pixels as registers hold the sums of, but no fewer blocks than keep the GPU busy.
-  const int64_t most_pixels = threads * kAttentionQuads / quads_of(problem.value_channels);
-  if (most_pixels == 0) return {};
-  const auto choose_pixels = [&](int64_t blocks_at_once) {
-    const int64_t share = problem.output_pixels() / blocks_at_once;
-    return share >= most_pixels ? most_pixels : share > 0 ? share : int64_t(1);
-  };
+  int64_t pixels = threads * kAttentionQuads / quads_of(problem.value_channels);
+  if (pixels == 0) return {};
+  const int64_t share = problem.output_pixels() / (2 * multiprocessors);
+  if (pixels > share) pixels = share > 0 ? share : 1;
   // As many rows as give every thread one tile of the widest layer, every warp two.
   const int wanted = numbers.tensor_cores ? kWarpRows * kWarpColumns * 2 * (threads / 32) / widest
                                           : tile_rows(numbers.factor_bytes) * 4 * threads / widest;
   const int fewest = numbers.tensor_cores ? 2 * kWarpRows : 32;
   const int most_rows = wanted < fewest ? fewest : wanted > 1024 ? 1024 : wanted;
-  const int64_t pixels = choose_pixels(2 * multiprocessors), taps = problem.footprint.taps();
   const auto fits = [&](int64_t pixels_at_most, int rows, int64_t weight_bytes, int64_t limit) {
-    planning::choose_rows(plan, taps, pixels_at_most, rows);
+    planning::choose_rows(plan, problem.footprint.taps(), pixels_at_most, rows);
     planning::lay_out(plan, problem.layers, numbers, weight_bytes);
     return plan.shared_bytes <= limit;
   };
@@ -126,12 +129,10 @@ inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& pr
     all_weights += planning::slice(plan, numbers, layer, plan.widths[layer + 1]);
   }
   if (numbers.tensor_cores) {
-    // Two blocks side by side, one of which computes while the other waits, and no rest of them at the end.
+    // Two blocks side by side, one of which computes while the other waits, as long as their warps have tiles.
     constexpr int64_t kReserved = 1024;  // of a block, by the system
-    const int64_t slots = 2 * multiprocessors,
-                  rounds = (problem.output_pixels() + pixels * slots - 1) / (pixels * slots);
-    const int64_t even = (problem.output_pixels() + rounds * slots - 1) / (rounds * slots);
-    for (int rows = most_rows; rows >= fewest; rows /= 2) {
+    const int64_t even = planning::spread_evenly(problem.output_pixels(), pixels, 2 * multiprocessors);
+    for (int rows = most_rows; rows >= fewest && rows >= most_rows / 4; rows /= 2) {
       if (fits(even, rows, all_weights, (shared_limit + kReserved) / 2 - kReserved)) return plan;
     }
   }

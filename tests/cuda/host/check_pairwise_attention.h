@@ -44,9 +44,9 @@ inline float as_float(TensorFloat factor) { return factor.number; }
 // Beside the definition with the same rounding, what differs is the rounding of sums that lie near the middle between
 // two factors; beside the exact one, that of features, weights and activations.
 template <typename T>
-constexpr double kRoundedTolerance = std::is_same_v<T, float> ? 1e-3 : kTolerance<T>;
+constexpr double kRoundedTolerance = std::is_same_v<T, float> ? 1e-4 : kTolerance<T>;
 template <typename T>
-constexpr double kTensorTolerance = std::is_same_v<T, __nv_bfloat16> ? 2e-2 : 3e-3;
+constexpr double kTensorTolerance = std::is_same_v<T, float> ? 5e-4 : kTolerance<T>;
 
 template <typename T>
 bool check_pairwise_attention(const reference::Problem& p, const AttentionShape& s, Element element, int shift,
