@@ -84,6 +84,7 @@ __device__ void multiply_tiles(const F* features, int stride, int rows, int inpu
         }
       }
     };
+    __syncwarp();  // from here on all of a warp do the same at once
     int input = 0;
 #pragma unroll kStepsAtOnce
     for (; input + 2 * kPiece <= inputs; input += 2 * kPiece) {

@@ -67,6 +67,8 @@ inline void __syncthreads() {
   if (!emulation::without_barriers) emulation::block->threads.arrive_and_wait();
 }
 
+inline void __syncwarp() { emulation::block->warps[threadIdx.x / 32].threads.arrive_and_wait(); }
+
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
