@@ -32,12 +32,15 @@ struct alignas(2 * sizeof(F)) Two {
   F of[2];
 };
 
-// Too large for float16 becomes the largest it has: infinities would be NaN in the next layer. A NaN stays one.
+// What float16 has no room for becomes the largest that it has, or a difference of infinities would be NaN in the next
+// layer. A NaN stays one.
+template <typename F>
+constexpr float kLargestFactor = std::is_same_v<F, __half> ? 65504.0f : 0.0f;
+
+// For numbers that are not negative, as ReLUs leave them.
 template <typename C, typename F>
 __device__ void round_to_factor(C number, F& factor) {
-  constexpr C kLargest = std::is_same_v<F, __half> ? C(65504) : C(0);
-  if (kLargest > 0 && number > kLargest) number = kLargest;
-  if (kLargest > 0 && number < -kLargest) number = -kLargest;
+  if (kLargestFactor<F> > 0 && number > C(kLargestFactor<F>)) number = C(kLargestFactor<F>);
   narrow(number, factor);
 }
 

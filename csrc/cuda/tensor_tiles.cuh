@@ -23,6 +23,7 @@ __device__ void copy_weight_rows(const float* weight, const WeightSteps& steps, 
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (output < outputs && input + i < inputs) numbers.of[i] = from[i * steps.input];
+      if (kLargestFactor<F> > 0 && numbers.of[i] < -kLargestFactor<F>) numbers.of[i] = -kLargestFactor<F>;
     }
     store_factors(numbers, to + column * stride + input);
   }

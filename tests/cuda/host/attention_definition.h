@@ -16,6 +16,7 @@ struct AttentionShape {
   int position_size[2];
   bool epilogue, merged;  // query, key and value are channels of one map
   int gap;                // channels between, which nobody may use
+  bool overflows;         // features are beyond what float16 has
 };
 
 // Query, key and value, whose pixels lie `step` elements apart, and the parameters.

@@ -82,9 +82,12 @@ bool check_san_attention() {
   for (const int channels : {4, 128}) {
     const int side = channels == 4 ? 9 : 3, kernel = channels == 4 ? 3 : 5;
     const reference::Problem p = {2, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
-    const AttentionShape shape = {
-        channels, 4 * channels, 2, {channels + 2, channels, channels / 2}, 2, Relation::kSubtraction, {0, 0},
-        true,     true,         0};
+    const AttentionShape shape = {channels, 4 * channels,
+                                  2,        {channels + 2, channels, channels / 2},
+                                  2,        Relation::kSubtraction,
+                                  {0, 0},   true,
+                                  true,     0,
+                                  false};
     for (const int limit : {99 * 1024, 227 * 1024}) {
       emulation::shared_limit = limit, emulation::multiprocessors = 1, emulation::architecture = 90;
       if (check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0)) continue;
@@ -93,6 +96,14 @@ bool check_san_attention() {
     }
   }
   return true;
+}
+
+// Features that float16 has no room for are no NaN.
+bool check_overflow() {
+  const reference::Problem p = {1, 8, 2, 4, 4, {3, 3}, {1, 1}, {1, 1}, true};
+  const AttentionShape shape = {8, 8, 3, {8, 24, 24, 2}, 0, Relation::kSubtraction, {0, 0}, false, false, 0, true};
+  emulation::architecture = 90;
+  return check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0);
 }
 
 void describe(const reference::Problem& p, Element element, int shift) {
@@ -128,7 +139,7 @@ int main(int argc, char** argv) {
     describe(p, element, shift);
     ++failures;
   }
-  if (!check_plans() || !check_san_attention()) ++failures;
+  if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
   return failures > 0;
