@@ -42,9 +42,11 @@ __device__ void attend(const PairwiseAttention& problem, const PairwiseAttention
       copy(copy_weight<C>);
     }
   };
+  // Of the rows before a layer; an index that varies would take a register.
+  const auto features_of = [&](int layer) { return layer % 2 ? plan.features[1] : plan.features[0]; };
   const auto multiply_slice = [&](int layer, int rows, int first, int columns) {
-    const F *const features = factors(plan.features[layer % 2]), *const weight = factors(plan.weights[layer]);
-    const int to = plan.features[(layer + 1) % 2], stride = plan.strides[layer], to_stride = plan.strides[layer + 1];
+    const F *const features = factors(features_of(layer)), *const weight = factors(plan.weights[layer]);
+    const int to = features_of(layer + 1), stride = plan.strides[layer], to_stride = plan.strides[layer + 1];
     const int inputs = plan.widths[layer], outputs = problem.widths[layer + 1];
     const C* const bias = operands.biases[layer];
     if constexpr (kTensorCores) {
@@ -85,7 +87,7 @@ __device__ void attend(const PairwiseAttention& problem, const PairwiseAttention
       }
     }
     __syncthreads();
-    C* const logits = numbers(plan.features[problem.layers % 2]);
+    C* const logits = numbers(features_of(problem.layers));
     const int stride = plan.strides[problem.layers];
     run_softmax(logits, stride, plan.logits, pixels, taps, first_tap == 0, greatest, total, correction);
     __syncthreads();
