@@ -49,12 +49,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // layers, `weights` (out, in) and `biases`, with a ReLU between. The position of a pair is query_position . (x, y, 1)
   // of the pixel plus key_position . (x, y, 1) of its neighbour, both (P, 3) with P <= 4; beyond the border it is the
   // first alone. A last ReLU follows output_scale and output_shift. Parameters are float32, float64 for float64 maps.
+  // With allow_tf32 a GPU may round the factors of the mapping's products to TF32 for float32 maps; for half precision
+  // it may round them to the maps' type in any case.
   library.def(
       "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor[] weights, "
       "Tensor[] biases, "
       "Tensor? query_position, Tensor? key_position, int[] position_size, Tensor? output_scale, Tensor? output_shift, "
       "str relation, "
-      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
   // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
   // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),

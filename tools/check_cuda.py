@@ -85,8 +85,8 @@ def readable(symbol: str) -> str:
     if match is None:
         return symbol
     name, element, side = match.groups()
-    softmax = " softmax" if re.search(r"Lb1E", symbol) else ""
-    return f"{name}<{TYPES[element]}{', ' + side if side else ''}>{softmax}"
+    variant = "" if "Lb1E" not in symbol else " tensor cores" if name.startswith("pairwise_attention") else " softmax"
+    return f"{name}<{TYPES[element]}{', ' + side if side else ''}>{variant}"
 
 
 def table(kernels: list[Kernel]) -> str:

@@ -46,7 +46,7 @@ def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor
 
 
 def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
-    """The fused kernel, with all that it can be asked for; the value is the key."""
+    """The fused kernel, with all that it can be asked for, with TF32 and without; the value is the key."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
@@ -54,10 +54,13 @@ def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **ar
     mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
     epilogue = Epilogue(normal(channels), normal(channels))
     query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        pairwise_attention(
-            query, key, key, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
-        )
+    for precision in ("ieee", "tf32"):
+        torch.backends.cuda.matmul.fp32_precision = precision
+        with torch.no_grad():
+            pairwise_attention(
+                query, key, key, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
+            )
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def main(device: str) -> int:

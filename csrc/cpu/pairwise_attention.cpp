@@ -49,7 +49,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
                           const std::optional<Tensor>& output_shift, const std::string& relation_name,
                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                          const std::string& padding_mode) {
+                          const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   PairwiseAttention problem{};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);

@@ -2,7 +2,7 @@
 // ReLU, a row of shared memory for each.
 #pragma once
 
-#include "cuda/four.cuh"
+#include "cuda/factor.cuh"
 #include "cuda/pairwise_attention_plan.h"
 
 namespace sa_layers::cuda {
@@ -56,10 +56,10 @@ __device__ inline int64_t query_offset(const PairwiseAttention& problem, const C
 
 // Features of the relation after the first norm and its ReLU, of all relations but the dot product: four channels of a
 // pixel and all, or some, of its taps are a thread's at a time.
-template <typename T>
+template <typename T, typename F>
 __device__ void relate_channels(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
-                                const Centre* centres, const Neighbour* neighbours, int pixels, int taps,
-                                Compute<T>* features, int stride) {
+                                const Centre* centres, const Neighbour* neighbours, int pixels, int taps, F* features,
+                                int stride) {
   using C = Compute<T>;
   const int quads = quads_of(problem.channels), items = pixels * quads, threads = int(blockDim.x);
   const int parts = items < threads ? threads / items : 1;  // of the taps
@@ -86,16 +86,16 @@ __device__ void relate_channels(const PairwiseAttention& problem, const Pairwise
         factor.of[i] = operands.scale[offset + channel + i], summand.of[i] = operands.shift[offset + channel + i];
       }
     }
-    const auto store = [&](const Four<C>& numbers, C* to, bool at_once) {
-      if (at_once) return store_four(numbers, to);
+    const auto store = [&](const Four<C>& numbers, F* to, bool at_once) {
+      if (at_once) return store_factors(numbers, to);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (i < count) to[i] = numbers.of[i];
+        if (i < count) round_to_factor(numbers.of[i], to[i]);
       }
     };
     for (int tap = item / items; tap < taps; tap += parts) {
       const int row = tap * pixels + pixel;
-      C* const to = features + row * stride + channel;
+      F* const to = features + row * stride + channel;
       const int64_t from = neighbours[row].key;
       Four<C> result = {};
       if (from >= 0) result = load_channels(operands.key + from + channel, count, operands.key_aligned);
@@ -108,10 +108,10 @@ __device__ void relate_channels(const PairwiseAttention& problem, const Pairwise
 }
 
 // A thread for a pair.
-template <typename T>
+template <typename T, typename F>
 __device__ void relate_by_dot(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
-                              const Centre* centres, const Neighbour* neighbours, int pixels, int rows,
-                              Compute<T>* features, int stride) {
+                              const Centre* centres, const Neighbour* neighbours, int pixels, int rows, F* features,
+                              int stride) {
   using C = Compute<T>;
   for (int row = int(threadIdx.x); row < rows; row += int(blockDim.x)) {
     const T* const query = operands.query + query_offset(problem, centres[row % pixels]);
@@ -124,7 +124,7 @@ __device__ void relate_by_dot(const PairwiseAttention& problem, const PairwiseAt
 #pragma unroll
       for (int i = 0; i < 4; ++i) sum += here.of[i] * there.of[i];
     }
-    features[row * stride] = relu(sum * operands.scale[0] + operands.shift[0]);
+    round_to_factor(relu(sum * operands.scale[0] + operands.shift[0]), features[row * stride]);
   }
 }
 
@@ -135,16 +135,17 @@ __device__ C place(int64_t index, int64_t length, int64_t size) {
   return (C(2 * index) - C(length - 1)) / C((size > 0 ? size : length) - 1);
 }
 
-// Features of the positions, behind those of the relation, and zeros up to the next four: a thread for a pair.
-template <typename T>
+// Features of the positions, behind those of the relation, and zeros up to `width`: a thread for a pair.
+template <typename T, typename F>
 __device__ void relate_positions(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
                                  const Centre* centres, const Neighbour* neighbours, int pixels, int rows, int width,
-                                 Compute<T>* features, int stride) {
+                                 F* features, int stride) {
   using C = Compute<T>;
   const Axis &down = problem.footprint.rows, &right = problem.footprint.columns;
   const int first = problem.relation_channels();
   for (int row = int(threadIdx.x); row < rows; row += int(blockDim.x)) {
-    C* const to = features + row * stride;
+    F* const to = features + row * stride;
+    Four<C> positions = {};
     if (problem.positions > 0) {
       const Centre centre = centres[row % pixels];
       const Neighbour neighbour = neighbours[row];
@@ -152,14 +153,24 @@ __device__ void relate_positions(const PairwiseAttention& problem, const Pairwis
       const C here_y = place<C>(centre.row * down.stride, down.size, problem.position_height);
       const C there_x = place<C>(neighbour.column, right.size, problem.position_width);
       const C there_y = place<C>(neighbour.row, down.size, problem.position_height);
-      for (int i = 0; i < problem.positions; ++i) {
+#pragma unroll
+      for (int i = 0; i < kPositionWidth; ++i) {
+        if (i >= problem.positions) break;
         const C *const here = operands.query_position + 3 * i, *const there = operands.key_position + 3 * i;
         C position = here[0] * here_x + here[1] * here_y + here[2];
         if (neighbour.row >= 0) position += there[0] * there_x + there[1] * there_y + there[2];
-        to[first + i] = relu(operands.scale[first + i] * position + operands.shift[first + i]);
+        positions.of[i] = relu(operands.scale[first + i] * position + operands.shift[first + i]);
       }
     }
-    for (int column = first + problem.positions; column < width; ++column) to[column] = 0;
+    if (first % 4 == 0) {
+      for (int column = first; column < width; column += 4, positions = {}) store_factors(positions, to + column);
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < kPositionWidth; ++i) {
+      if (first + i < width) round_to_factor(positions.of[i], to[first + i]);
+    }
+    for (int column = first + kPositionWidth; column < width; ++column) round_to_factor(C(0), to[column]);
   }
 }
 

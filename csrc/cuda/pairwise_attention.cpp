@@ -23,7 +23,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
                           const std::optional<Tensor>& output_shift, const std::string& relation_name,
                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                          const std::string& padding_mode) {
+                          const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   PairwiseAttention problem = {};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
@@ -46,6 +46,7 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
     if (layer < problem.layers) problem.weight_steps[layer] = {weights[layer].stride(0), weights[layer].stride(1)};
   }
   check_epilogue(output_scale, output_shift, query, value);
+  problem.allow_tf32 = allow_tf32;
 
   const DeviceOf device(query);
   const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),

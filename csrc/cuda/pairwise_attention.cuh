@@ -8,96 +8,20 @@
 #include "cuda/pairs.cuh"
 #include "cuda/running_softmax.cuh"
 #include "cuda/shared_memory.cuh"
+#include "cuda/tensor_tiles.cuh"
+#include "cuda/value_sums.cuh"
 
 namespace sa_layers::cuda {
 
-// Four channels of an output pixel, whose sums a thread keeps in registers, and the weights that they use.
-struct Output {
-  int pixel, channel, count;  // 0 for a thread without
-  int weights[4];
-  bool side_by_side;
-
-  __device__ Output(const PairwiseAttention& problem, const PairwiseAttentionPlan& plan, int index, int pixels) {
-    const int item = int(threadIdx.x) + index * int(blockDim.x), quads = quads_of(problem.value_channels);
-    pixel = item / quads, channel = item % quads * 4;
-    count = pixel < pixels ? least(4, problem.value_channels - channel) : 0;
-    side_by_side = plan.logits % 4 == 0;
-    weights[0] = channel % plan.logits;
-#pragma unroll
-    for (int i = 1; i < 4; ++i) weights[i] = weights[i - 1] + 1 == plan.logits ? 0 : weights[i - 1] + 1;
-  }
-  template <typename C>
-  __device__ Four<C> load(const C* from) const {
-    if (side_by_side) return load_four(from + weights[0]);
-    return {from[weights[0]], from[weights[1]], from[weights[2]], from[weights[3]]};
-  }
-};
-
-template <typename T>
-__device__ void aggregate(const PairwiseAttention& problem, const PairwiseAttentionPlan& plan,
-                          const PairwiseAttentionOperands<T>& operands, const Neighbour* neighbours, int pixels,
-                          int taps, const Compute<T>* weights, int stride, const Compute<T>* correction,
-                          Four<Compute<T>> (&sums)[kAttentionQuads]) {
+// The work of a block, with the factors of the mapping's products as tensor cores read them or as numbers of the sums.
+template <bool kTensorCores, typename T>
+__device__ void attend(const PairwiseAttention& problem, const PairwiseAttentionPlan& plan,
+                       const PairwiseAttentionOperands<T>& operands) {
   using C = Compute<T>;
-#pragma unroll
-  for (int j = 0; j < kAttentionQuads; ++j) {
-    const Output output(problem, plan, j, pixels);
-    if (output.count == 0) continue;
-    const Four<C> factor = output.load(correction + output.pixel * plan.logits);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) sums[j].of[i] *= factor.of[i];
-#pragma unroll 4
-    for (int tap = 0; tap < taps; ++tap) {
-      const int row = tap * pixels + output.pixel;
-      const int64_t from = neighbours[row].value;
-      if (from < 0) continue;
-      const Four<C> weight = output.load(weights + row * stride);
-      const Four<C> value = load_channels(operands.value + from + output.channel, output.count, operands.value_aligned);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[j].of[i] += weight.of[i] * value.of[i];
-    }
-  }
-}
-
-template <typename T>
-__device__ void finish(const PairwiseAttention& problem, const PairwiseAttentionPlan& plan,
-                       const PairwiseAttentionOperands<T>& operands, int64_t first, int pixels, const Compute<T>* total,
-                       const Four<Compute<T>> (&sums)[kAttentionQuads]) {
-  using C = Compute<T>;
-#pragma unroll
-  for (int j = 0; j < kAttentionQuads; ++j) {
-    const Output output(problem, plan, j, pixels);
-    if (output.count == 0) continue;
-    const Four<C> totals = output.load(total + output.pixel * plan.logits);
-    T* const to = operands.output + (first + output.pixel) * problem.value_channels + output.channel;
-    Quad<T> quad;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      C result = sums[j].of[i] / totals.of[i];
-      if (operands.output_scale && i < output.count) {
-        result = relu(result * operands.output_scale[output.channel + i] + operands.output_shift[output.channel + i]);
-      }
-      narrow(result, quad.elements[i]);
-    }
-    if (operands.output_aligned && output.count == 4) {
-      *reinterpret_cast<Quad<T>*>(to) = quad;
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i < output.count) to[i] = quad.elements[i];
-    }
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2 : 1)
-    pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
-                             const __grid_constant__ PairwiseAttentionPlan plan,
-                             const __grid_constant__ PairwiseAttentionOperands<T> operands) {
-  using C = Compute<T>;
+  using F = Factor<T, kTensorCores>;
   char* const memory = reinterpret_cast<char*>(shared_memory());
   const auto numbers = [&](int offset) { return reinterpret_cast<C*>(memory + offset); };
+  const auto factors = [&](int offset) { return reinterpret_cast<F*>(memory + offset); };
   Centre* const centres = reinterpret_cast<Centre*>(memory + plan.centres);
   Neighbour* const neighbours = reinterpret_cast<Neighbour*>(memory + plan.neighbours);
   C *const greatest = numbers(plan.greatest), *const total = numbers(plan.total);
@@ -107,9 +31,32 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
   const int all_taps = int(problem.footprint.taps());
   const auto repeats = [&](int layer) { return layer + 1 == problem.layers; };
   const auto copy_slice = [&](int layer, int first, int columns) {
-    copy_weight(operands.weights[layer], problem.weight_steps[layer], problem.widths[layer], problem.widths[layer + 1],
-                repeats(layer), plan.widths[layer], first, columns, numbers(plan.weights[layer]),
-                plan.strides_of_weights[layer]);
+    const auto copy = [&](const auto& copy_to) {
+      copy_to(operands.weights[layer], problem.weight_steps[layer], problem.widths[layer], problem.widths[layer + 1],
+              repeats(layer), plan.widths[layer], first, columns, factors(plan.weights[layer]),
+              plan.strides_of_weights[layer]);
+    };
+    if constexpr (kTensorCores) {
+      copy(copy_weight_rows<F>);
+    } else {
+      copy(copy_weight<C>);
+    }
+  };
+  // Of the rows before a layer; an index that varies would take a register.
+  const auto features_of = [&](int layer) { return layer % 2 ? plan.features[1] : plan.features[0]; };
+  const auto multiply_slice = [&](int layer, int rows, int first, int columns) {
+    const F *const features = factors(features_of(layer)), *const weight = factors(plan.weights[layer]);
+    const int to = features_of(layer + 1), stride = plan.strides[layer], to_stride = plan.strides[layer + 1];
+    const int inputs = plan.widths[layer], outputs = problem.widths[layer + 1];
+    const C* const bias = operands.biases[layer];
+    if constexpr (kTensorCores) {
+      const LayerOutput<F> output = {repeats(layer) ? nullptr : factors(to), numbers(to), to_stride};
+      multiply_on_tensor_cores(features, stride, rows, inputs, weight, bias, outputs, repeats(layer), first, columns,
+                               output);
+    } else {
+      multiply(features, stride, rows, inputs, weight, plan.strides_of_weights[layer], bias, outputs, repeats(layer),
+               !repeats(layer), first, columns, numbers(to), to_stride);
+    }
   };
 
   find_centres(problem, first_pixel, pixels, centres);
@@ -120,7 +67,7 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
     __syncthreads();  // the centres are there, the last round's neighbours and logits not needed any more
     find_neighbours(problem, centres, pixels, first_tap, rows, neighbours);
     __syncthreads();
-    C *features = numbers(plan.features[0]), *others = numbers(plan.features[1]);
+    F* const features = factors(plan.features[0]);
     if (problem.relation == Relation::kDot) {
       relate_by_dot(problem, operands, centres, neighbours, pixels, rows, features, plan.strides[0]);
     } else {
@@ -136,21 +83,28 @@ __global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2
           copy_slice(layer, first, columns);
         }
         __syncthreads();
-        multiply(features, plan.strides[layer], rows, plan.widths[layer], numbers(plan.weights[layer]),
-                 plan.strides_of_weights[layer], operands.biases[layer], problem.widths[layer + 1], repeats(layer),
-                 layer + 1 < problem.layers, first, columns, others, plan.strides[layer + 1]);
+        multiply_slice(layer, rows, first, columns);
       }
-      C* const results = others;
-      others = features, features = results;
     }
     __syncthreads();
-    run_softmax(features, plan.strides[problem.layers], plan.logits, pixels, taps, first_tap == 0, greatest, total,
-                correction);
+    C* const logits = numbers(features_of(problem.layers));
+    const int stride = plan.strides[problem.layers];
+    run_softmax(logits, stride, plan.logits, pixels, taps, first_tap == 0, greatest, total, correction);
     __syncthreads();
-    aggregate(problem, plan, operands, neighbours, pixels, taps, features, plan.strides[problem.layers], correction,
-              sums);
+    aggregate(problem, plan, operands, neighbours, pixels, taps, logits, stride, correction, sums);
   }
   finish(problem, plan, operands, first_pixel, pixels, total, sums);
+}
+
+template <typename T, bool kTensorCores>
+__global__ void __launch_bounds__(kAttentionThreads, sizeof(Compute<T>) == 4 ? 2 : 1)
+    pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
+                             const __grid_constant__ PairwiseAttentionPlan plan,
+                             const __grid_constant__ PairwiseAttentionOperands<T> operands) {
+  // Where the architecture has none for such factors, nothing is compiled, and the launcher does without.
+  if constexpr (!kTensorCores || has_tensor_cores<Factor<T, kTensorCores>>()) {
+    attend<kTensorCores>(problem, plan, operands);
+  }
 }
 
 }  // namespace sa_layers::cuda

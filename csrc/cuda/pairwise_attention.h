@@ -25,6 +25,7 @@ struct PairwiseAttention {
   int64_t position_height, position_width;  // coordinates run from -1 to 1 across so many pixels; 0: across the map
   MapSteps query_steps, key_steps, value_steps;
   WeightSteps weight_steps[kMappingLayers];
+  bool allow_tf32;  // for the products of the mapping, of float32 maps
 
   SA_LAYERS_HOST_DEVICE int relation_channels() const { return widths[0] - positions; }
   SA_LAYERS_HOST_DEVICE int weight_channels() const { return widths[layers]; }

@@ -32,23 +32,46 @@ PairwiseAttentionOperands<T> operands_of(const PairwiseAttention& problem, const
   return operands;
 }
 
-}  // namespace
-
-cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element element,
-                                      const PairwiseAttentionTensors& tensors, cudaStream_t stream) {
-  if (problem.output_pixels() == 0) return cudaSuccess;
+template <typename T, bool kTensorCores>
+cudaError_t launch_tiles(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors,
+                         cudaStream_t stream) {
   int device = 0, shared_limit = 0, multiprocessors = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (!error) error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (!error) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (error) return error;
+  const MatrixNumbers numbers = {sizeof(Factor<T, kTensorCores>), sizeof(Compute<T>), kTensorCores};
+  const auto plan = plan_pairwise_attention(problem, numbers, shared_limit, multiprocessors);
+  if (plan.pixels == 0) return cudaErrorInvalidConfiguration;
+  const int64_t blocks = (problem.output_pixels() + plan.pixels - 1) / plan.pixels;
+  return launch(&pairwise_attention_tiles<T, kTensorCores>, blocks, kAttentionThreads, plan.shared_bytes, stream,
+                problem, plan, operands_of<T>(problem, tensors));
+}
+
+// Whether the kernel that the device runs was compiled for an architecture with tensor cores for such maps.
+template <typename T>
+cudaError_t find_tensor_cores(bool& found) {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, &pairwise_attention_tiles<T, true>);
+  found = attributes.ptxVersion >= (std::is_same_v<T, __half> ? 75 : 80);
+  return error;
+}
+
+}  // namespace
+
+cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element element,
+                                      const PairwiseAttentionTensors& tensors, cudaStream_t stream) {
+  if (problem.output_pixels() == 0) return cudaSuccess;
   return dispatch(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
-    const auto plan = plan_pairwise_attention(problem, sizeof(Compute<T>), shared_limit, multiprocessors);
-    if (plan.pixels == 0) return cudaErrorInvalidConfiguration;
-    const int64_t blocks = (problem.output_pixels() + plan.pixels - 1) / plan.pixels;
-    return launch(&pairwise_attention_tiles<T>, blocks, kAttentionThreads, plan.shared_bytes, stream, problem, plan,
-                  operands_of<T>(problem, tensors));
+    if constexpr (!std::is_same_v<T, double>) {
+      bool found = false;
+      if (sizeof(T) == 2 || problem.allow_tf32) {
+        if (const cudaError_t error = find_tensor_cores<T>(found)) return error;
+      }
+      if (found) return launch_tiles<T, true>(problem, tensors, stream);
+    }
+    return launch_tiles<T, false>(problem, tensors, stream);
   });
 }
 

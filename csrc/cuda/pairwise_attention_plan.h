@@ -28,7 +28,7 @@ struct Neighbour {
 struct PairwiseAttentionPlan {
   int pixels, taps;  // 0 pixels: nothing fits
   int logits;        // of a pair: the mapping's outputs, one or two of them repeated to fill four
-  int widths[kMappingLayers + 1], strides[kMappingLayers + 1];  // of the rows, in whole fours
+  int widths[kMappingLayers + 1], strides[kMappingLayers + 1];  // of the rows, in whole pieces
   // The weights of a layer come in slices of so many outputs. Resident ones are one slice, read once.
   int columns[kMappingLayers], strides_of_weights[kMappingLayers];
   bool resident;
@@ -40,8 +40,20 @@ struct PairwiseAttentionPlan {
 
 namespace planning {
 
+// Cuts a layer into slices of `columns` outputs, and returns how many bytes of weights one of them has.
+inline int64_t slice(PairwiseAttentionPlan& plan, const MatrixNumbers& numbers, int layer, int columns) {
+  const int width = plan.widths[layer + 1];
+  plan.columns[layer] = width < columns ? width : columns;
+  if (numbers.tensor_cores) {
+    plan.strides_of_weights[layer] = plan.strides[layer];
+    return int64_t(round_up(plan.columns[layer], 8)) * plan.strides[layer] * numbers.factor_bytes;
+  }
+  plan.strides_of_weights[layer] = row_stride(plan.columns[layer]);
+  return int64_t(plan.widths[layer]) * plan.strides_of_weights[layer] * numbers.factor_bytes;
+}
+
 // Lays out shared memory behind `weight_bytes` of weights.
-inline void lay_out(PairwiseAttentionPlan& plan, int layers, int element_bytes, int64_t weight_bytes) {
+inline void lay_out(PairwiseAttentionPlan& plan, int layers, const MatrixNumbers& numbers, int64_t weight_bytes) {
   int64_t used = weight_bytes;
   const auto take = [&](int64_t bytes) {
     const int64_t offset = used;
@@ -50,11 +62,12 @@ inline void lay_out(PairwiseAttentionPlan& plan, int layers, int element_bytes, 
   };
   int widest[2] = {0, 0};
   for (int layer = 0; layer <= layers; ++layer) {
-    if (plan.strides[layer] > widest[layer % 2]) widest[layer % 2] = plan.strides[layer];
+    const int bytes = plan.strides[layer] * (layer < layers ? numbers.factor_bytes : numbers.sum_bytes);
+    if (bytes > widest[layer % 2]) widest[layer % 2] = bytes;
   }
-  for (int i = 0; i < 2; ++i) plan.features[i] = take(int64_t(plan.rows()) * widest[i] * element_bytes);
+  for (int i = 0; i < 2; ++i) plan.features[i] = take(int64_t(plan.rows()) * widest[i]);
   for (int* state : {&plan.greatest, &plan.total, &plan.correction}) {
-    *state = take(int64_t(plan.pixels) * plan.logits * element_bytes);
+    *state = take(int64_t(plan.pixels) * plan.logits * numbers.sum_bytes);
   }
   plan.centres = take(plan.pixels * int64_t(sizeof(Centre)));
   plan.neighbours = take(plan.rows() * int64_t(sizeof(Neighbour)));
@@ -69,55 +82,74 @@ inline void choose_rows(PairwiseAttentionPlan& plan, int64_t taps, int64_t pixel
   plan.taps = int((taps + rounds - 1) / rounds);
 }
 
+// As many pixels of a block, up to `pixels`, as leave no few blocks for the end, where `blocks` run side by side.
+inline int64_t spread_evenly(int64_t output_pixels, int64_t pixels, int64_t blocks) {
+  const int64_t rounds = (output_pixels + pixels * blocks - 1) / (pixels * blocks);
+  return (output_pixels + rounds * blocks - 1) / (rounds * blocks);
+}
+
 }  // namespace planning
 
 // A plan for blocks of up to `shared_limit` bytes; of no pixels where none fits.
-inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& problem, int element_bytes,
+inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& problem, const MatrixNumbers& numbers,
                                                      int64_t shared_limit, int64_t multiprocessors,
                                                      int threads = kAttentionThreads) {
   PairwiseAttentionPlan plan = {};
   const int weight_channels = problem.weight_channels();
   plan.logits = weight_channels <= 2 ? 4 : weight_channels;
-  int64_t widest = 4, all_weights = 0;
+  int widest = 4;
   for (int layer = 0; layer <= problem.layers; ++layer) {
-    plan.widths[layer] = round_up_to_quads(layer < problem.layers ? problem.widths[layer] : plan.logits);
-    plan.strides[layer] = row_stride(plan.widths[layer]);
-    if (layer == 0) continue;
-    plan.weights[layer - 1] = int(all_weights);
-    plan.columns[layer - 1] = plan.widths[layer], plan.strides_of_weights[layer - 1] = plan.strides[layer];
-    all_weights += int64_t(plan.widths[layer - 1]) * plan.strides[layer] * element_bytes;
-    if (plan.widths[layer] > widest) widest = plan.widths[layer];
+    const bool is_last = layer == problem.layers;
+    const int piece = is_last ? 4 : numbers.piece();
+    plan.widths[layer] = round_up(is_last ? plan.logits : problem.widths[layer], piece);
+    plan.strides[layer] =
+        is_last && numbers.tensor_cores ? sums_stride(plan.widths[layer]) : row_stride(plan.widths[layer], piece);
+    if (layer > 0 && plan.widths[layer] > widest) widest = plan.widths[layer];
   }
   // As many pixels as registers hold the sums of, but no fewer blocks than keep the GPU busy.
   int64_t pixels = threads * kAttentionQuads / quads_of(problem.value_channels);
   if (pixels == 0) return {};
   const int64_t share = problem.output_pixels() / (2 * multiprocessors);
   if (pixels > share) pixels = share > 0 ? share : 1;
-  // As many rows as give every thread one tile of the widest layer.
-  const int64_t wanted = tile_rows(element_bytes) * 4 * threads / widest;
-  const int most_rows = wanted < 32 ? 32 : wanted > 1024 ? 1024 : int(wanted);
+  // As many rows as give every thread one tile of the widest layer, every warp two.
+  const int wanted = numbers.tensor_cores ? kWarpRows * kWarpColumns * 2 * (threads / 32) / widest
+                                          : tile_rows(numbers.factor_bytes) * 4 * threads / widest;
+  const int fewest = numbers.tensor_cores ? 2 * kWarpRows : 32;
+  const int most_rows = wanted < fewest ? fewest : wanted > 1024 ? 1024 : wanted;
+  const auto fits = [&](int64_t pixels_at_most, int rows, int64_t weight_bytes, int64_t limit) {
+    planning::choose_rows(plan, problem.footprint.taps(), pixels_at_most, rows);
+    planning::lay_out(plan, problem.layers, numbers, weight_bytes);
+    return plan.shared_bytes <= limit;
+  };
 
   plan.resident = true;
+  int64_t all_weights = 0;
+  for (int layer = 0; layer < problem.layers; ++layer) {
+    plan.weights[layer] = int(all_weights);
+    all_weights += planning::slice(plan, numbers, layer, plan.widths[layer + 1]);
+  }
+  if (numbers.tensor_cores) {
+    // Two blocks side by side, one of which computes while the other waits, as long as their warps have tiles.
+    constexpr int64_t kReserved = 1024;  // of a block, by the system
+    const int64_t even = planning::spread_evenly(problem.output_pixels(), pixels, 2 * multiprocessors);
+    for (int rows = most_rows; rows >= fewest && rows >= most_rows / 4; rows /= 2) {
+      if (fits(even, rows, all_weights, (shared_limit + kReserved) / 2 - kReserved)) return plan;
+    }
+  }
   for (int rows = most_rows; rows >= 32; rows /= 2) {
-    planning::choose_rows(plan, problem.footprint.taps(), pixels, rows);
-    planning::lay_out(plan, problem.layers, element_bytes, all_weights);
-    if (plan.shared_bytes <= shared_limit) return plan;
+    if (fits(pixels, rows, all_weights, shared_limit)) return plan;
   }
   plan.resident = false;
   for (int rows = most_rows; rows >= 1; rows /= 2) {
     // Slices of no fewer than 32 outputs, as long as there are rows to take away.
-    for (int columns = 128; columns >= (rows > 8 ? 32 : 4); columns /= 2) {
-      int64_t slice = 0;
+    for (int columns = 128; columns >= (rows > 8 ? 32 : numbers.tensor_cores ? 8 : 4); columns /= 2) {
+      int64_t largest = 0;
       for (int layer = 0; layer < problem.layers; ++layer) {
-        const int width = plan.widths[layer + 1];
-        plan.columns[layer] = width < columns ? width : columns, plan.weights[layer] = 0;
-        plan.strides_of_weights[layer] = row_stride(plan.columns[layer]);
-        const int64_t bytes = int64_t(plan.widths[layer]) * plan.strides_of_weights[layer] * element_bytes;
-        if (bytes > slice) slice = bytes;
+        plan.weights[layer] = 0;
+        const int64_t bytes = planning::slice(plan, numbers, layer, columns);
+        if (bytes > largest) largest = bytes;
       }
-      planning::choose_rows(plan, problem.footprint.taps(), pixels, rows);
-      planning::lay_out(plan, problem.layers, element_bytes, slice);
-      if (plan.shared_bytes <= shared_limit) return plan;
+      if (fits(pixels, rows, largest, shared_limit)) return plan;
     }
   }
   return {};

@@ -96,7 +96,8 @@ def pairwise_attention(
     Where :func:`sa_layers.ops.why_not_fused` finds no obstacle, one kernel computes it, whose memory is that of its
     operands and output; otherwise the unfused operators do, which have derivatives. The kernel reads channels-last maps
     as they are, slices of channels too, and copies others. On CUDA, mappings of more than 384 channels are left to the
-    unfused operators.
+    unfused operators, and tensor cores multiply: features, weights and activations of the mapping are rounded to the
+    dtype of half-precision maps, and to TF32 for float32 maps where ``torch.backends.cuda.matmul.allow_tf32`` is on.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
@@ -198,6 +199,7 @@ def fused_pairwise_attention(
         *(epilogue or (None, None)),
         relation,
         *footprint,
+        query.is_cuda and _tf32_is_allowed(),
     )
 
 
@@ -280,8 +282,14 @@ def _check(
             raise TypeError(f"{name} must be {expected} beside features of {query.dtype}, got {tensor.dtype}")
 
 
+@torch.compiler.assume_constant_result  # a graph is guarded by it, and compiled anew when it changes
+def _tf32_is_allowed() -> bool:
+    """Whether torch may round the factors of float32 matrix products on CUDA, as any of its switches has it."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"  # allow_tf32 cannot be read once this was set
+
+
 def _fake_attention(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
-    stride = arguments[-3]
+    stride = arguments[-4]
     height, width = output_size(value.shape[2], value.shape[3], stride)
     return value.new_empty(value.shape[0], height, width, value.shape[1]).permute(0, 3, 1, 2)
 

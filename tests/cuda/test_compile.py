@@ -29,6 +29,18 @@ def test_report_is_read(check_cuda) -> None:
     assert "128+12" in check_cuda.table([kernel])
 
 
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("_ZN9sa_layers4cuda17aggregation_tilesIfLi7ELb0EEEvi", "aggregation_tiles<float32, 7>"),
+        ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb0EEEvi", "pairwise_attention_tiles<float32>"),
+        ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb1EEEvi", "pairwise_attention_tiles<float32> tensor cores"),
+    ],
+)
+def test_kernels_of_one_name_are_told_apart(check_cuda, symbol: str, name: str) -> None:
+    assert check_cuda.readable(symbol) == name
+
+
 @pytest.mark.slow
 def test_all_architectures(check_cuda, repository: Path) -> None:
     if check_cuda.find_nvcc() is None:

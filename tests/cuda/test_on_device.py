@@ -1,11 +1,24 @@
 """The CUDA kernels on a GPU, against plain torch in float64."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._pytree import tree_map
 
 from sa_layers.layers import PairwiseSelfAttention, SelfAttentionBlock
-from sa_layers.ops import aggregation, backend, extension, fused, pairwise_relation, softmax_aggregation
+from sa_layers.ops import (
+    Mapping,
+    PairPosition,
+    aggregation,
+    backend,
+    extension,
+    fused,
+    pairwise_attention,
+    pairwise_relation,
+    softmax_aggregation,
+)
 from sa_layers.ops.pairwise_relation import PAIRWISE_RELATIONS
 
 pytestmark = [
@@ -206,6 +219,78 @@ def test_the_fused_kernel_in_streams_and_graphs() -> None:
     output.zero_()
     graph.replay()
     assert torch.equal(output, expected)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Lets torch multiply in TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+# What tensor cores multiply; Turing has them for float16 alone, and older GPUs not at all.
+TENSOR_CORE_ERRORS = {torch.float32: 4e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+# relation channels, value channels, weight channels, side, batch: SAN's stages, and widths that fill no tile
+STAGES = [
+    (4, 16, 2, 112, 2),
+    (16, 64, 8, 56, 2),
+    (32, 128, 16, 28, 2),
+    (64, 256, 32, 14, 2),
+    (128, 512, 64, 7, 1),
+    (128, 512, 64, 7, 64),
+    (7, 15, 5, 9, 3),
+    (190, 380, 190, 7, 2),
+]
+
+
+def in_float64(item: object) -> object:
+    return item.double() if isinstance(item, torch.Tensor) else item
+
+
+def attend(
+    stage: tuple, dtype: torch.dtype, relation: str = "subtraction", kernel_size: int = 7
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fused operator, and the unfused ones in float64."""
+    channels, value_channels, weight_channels, side, batch = stage
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", generator=generator)
+
+    maps = [normal(batch, number, side, side).to(dtype) for number in (channels, channels, value_channels)]
+    maps = [item.to(memory_format=torch.channels_last) for item in maps]
+    width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
+    scale = (channels if relation == "dot" else 1) ** -0.5
+    weights = [normal(channels, width) / width**0.5, normal(weight_channels, channels) / channels**0.5]
+    parts = (normal(width) * scale, normal(width), weights, [normal(channels), normal(weight_channels)])
+    mapping, position = Mapping(*parts), PairPosition(normal(2, 3), normal(2, 3))
+    output = pairwise_attention(*maps, mapping, kernel_size, relation, position=position)
+    *maps, mapping, position = tree_map(in_float64, (*maps, mapping, position))
+    with fused(False):
+        return output, pairwise_attention(*maps, mapping, kernel_size, relation, position=position)
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("dtype", TENSOR_CORE_ERRORS, ids=str)
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+def test_tensor_cores_on_small_maps_and_large(stage: tuple, dtype: torch.dtype) -> None:
+    for relation in PAIRWISE_RELATIONS if stage[3] < 10 else ("subtraction",):
+        output, expected = attend(stage, dtype, relation, 3 if stage[3] == 112 else 7)
+        error = (output.double() - expected).abs().max() / expected.abs().max()
+        assert error <= TENSOR_CORE_ERRORS[dtype], relation
+
+
+def test_float32_is_rounded_to_tf32_only_where_it_may(tf32: None) -> None:
+    output, expected = attend(STAGES[1], torch.float32)
+    rounded = (output.double() - expected).abs().max() / expected.abs().max()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    output, _ = attend(STAGES[1], torch.float32)
+    exact = (output.double() - expected).abs().max() / expected.abs().max()
+    assert exact <= 1e-5
+    if torch.cuda.get_device_capability() >= (8, 0):
+        assert rounded > 3 * exact
 
 
 def test_too_wide_a_mapping_is_left_to_the_unfused_operators() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from sa_layers import reference
 from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
     Epilogue,
+    Footprint,
     Mapping,
     PairPosition,
     aggregation,
@@ -308,7 +311,7 @@ def test_registration_and_compilation(device: str) -> None:
     (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4), epilogue=True, device=device)
     position, epilogue = options["position"], options["epilogue"]
     parameters = (mapping.scale, mapping.shift, list(mapping.weights), list(mapping.biases))
-    geometry = ("subtraction", [3, 3], [2, 1], [1, 1], "reflect")
+    geometry = ("subtraction", [3, 3], [2, 1], [1, 1], "reflect", False)
     torch.library.opcheck(
         torch.ops.sa_layers.pairwise_attention.default,
         (query, key, value, *parameters, *position[:2], [], *epilogue, *geometry),
@@ -351,6 +354,45 @@ def test_what_the_cuda_kernel_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -
     assert "at most 4096 channels, and the value has 5120" in why_no_kernel(cuda, [6, 4, 2], 5120)
 
 
+TF32_SWITCHES = [
+    ("highest", lambda: None),
+    ("tf32", lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True)),
+    ("tf32", lambda: torch.set_float32_matmul_precision("high")),
+    ("tf32", lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")),
+    ("highest", lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee")),
+]
+
+
+@pytest.mark.parametrize(("precision", "switch"), TF32_SWITCHES)
+def test_tf32_is_used_where_torch_may_use_it(
+    precision: str, switch: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    module = sys.modules[why_no_kernel.__module__]  # of the name of its function
+    monkeypatch.setattr(module, "native_attention", lambda *arguments: asked.append(arguments[-1]))
+    (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4))
+
+    def call(device: str) -> None:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            maps = [torch.empty_like(item, device=device) for item in (query, key, value)]
+            module.fused_pairwise_attention(
+                *maps, mapping, Footprint.parse(3), "subtraction", options["position"], options["epilogue"]
+            )
+
+    torch.set_float32_matmul_precision("highest")
+    try:
+        switch()
+        call("cuda")
+        call("cpu")
+        compiled = torch.compile(lambda x: x + module._tf32_is_allowed(), fullgraph=True, backend="eager")
+        assert bool(compiled(torch.zeros(()))) == (precision == "tf32")
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("highest")
+    assert asked == [precision == "tf32", False]
+    assert not compiled(torch.zeros(()))  # compiled anew
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -381,7 +423,7 @@ def test_refuses(change: dict[str, Any], error: type[Exception], message: str) -
 def test_a_direct_call_cannot_read_out_of_bounds() -> None:
     maps = [torch.zeros(1, 4, 5, 5) for _ in range(3)]
     vector, matrix = torch.zeros(4), torch.zeros(2, 4)
-    rest = (None, None, [], None, None, "subtraction", [3, 3], [1, 1], [1, 1], "reflect")
+    rest = (None, None, [], None, None, "subtraction", [3, 3], [1, 1], [1, 1], "reflect", False)
     operator = torch.ops.sa_layers.pairwise_attention
     with pytest.raises(RuntimeError, match=r"shift must have the shape \(4\), got \(5\)"):
         operator(*maps, vector, torch.zeros(5), [matrix], [torch.zeros(2)], *rest)

@@ -51,10 +51,10 @@ struct Expected {
 
 // The largest error, relative to the size that the sums can have.
 template <typename T>
-bool agrees(const char* name, Buffer<T>& result, const Expected& expected) {
+bool agrees(const char* name, Buffer<T>& result, const Expected& expected, double tolerance = kTolerance<T>) {
   for (int64_t i = 0; i < result.size(); ++i) {
     const double error = std::fabs(double(widen(result.data()[i])) - expected.sum[i]);
-    if (!(error <= kTolerance<T> * (expected.magnitude[i] + 1e-3))) {
+    if (!(error <= tolerance * (expected.magnitude[i] + 1e-3))) {
       std::printf("%s: element %ld is %g instead of %g\n", name, long(i), double(widen(result.data()[i])),
                   expected.sum[i]);
       return false;

@@ -40,13 +40,16 @@ bool check(const reference::Problem& p, Element element, int shift) {
   return with_type(element, [&](auto of_type) { return check_parts<decltype(of_type)>(p, element, shift); });
 }
 
-// On maps no larger than 9 x 9, and devices of much and little.
+// On maps no larger than 9 x 9, and devices of much and little, with tensor cores and without.
 bool check_attention(reference::Problem p, const AttentionShape& shape, Element element, int shift) {
   p.height = (p.height - 1) % 9 + 1, p.width = (p.width - 1) % 9 + 1;
   const int limits[] = {2000, 8000, 48 * 1024, 99 * 1024, 227 * 1024}, multiprocessors[] = {1, 4, 40};
   emulation::shared_limit = limits[pick(0, 4)], emulation::multiprocessors = multiprocessors[pick(0, 2)];
-  return with_type(element,
-                   [&](auto of_type) { return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift); });
+  emulation::architecture = pick(0, 3) ? 90 : 75;
+  const bool allow_tf32 = pick(0, 1);
+  return with_type(element, [&](auto of_type) {
+    return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift, allow_tf32);
+  });
 }
 
 reference::Problem random_problem() {
@@ -79,17 +82,28 @@ bool check_san_attention() {
   for (const int channels : {4, 128}) {
     const int side = channels == 4 ? 9 : 3, kernel = channels == 4 ? 3 : 5;
     const reference::Problem p = {2, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
-    const AttentionShape shape = {
-        channels, 4 * channels, 2, {channels + 2, channels, channels / 2}, 2, Relation::kSubtraction, {0, 0},
-        true,     true,         0};
+    const AttentionShape shape = {channels, 4 * channels,
+                                  2,        {channels + 2, channels, channels / 2},
+                                  2,        Relation::kSubtraction,
+                                  {0, 0},   true,
+                                  true,     0,
+                                  false};
     for (const int limit : {99 * 1024, 227 * 1024}) {
-      emulation::shared_limit = limit, emulation::multiprocessors = 1;
+      emulation::shared_limit = limit, emulation::multiprocessors = 1, emulation::architecture = 90;
       if (check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0)) continue;
       describe(shape);
       return false;
     }
   }
   return true;
+}
+
+// Features that float16 has no room for are no NaN.
+bool check_overflow() {
+  const reference::Problem p = {1, 8, 2, 4, 4, {3, 3}, {1, 1}, {1, 1}, true};
+  const AttentionShape shape = {8, 8, 3, {8, 24, 24, 2}, 0, Relation::kSubtraction, {0, 0}, false, false, 0, true};
+  emulation::architecture = 90;
+  return check_pairwise_attention<__half>(p, shape, Element::kFloat16, 0);
 }
 
 void describe(const reference::Problem& p, Element element, int shift) {
@@ -125,7 +139,7 @@ int main(int argc, char** argv) {
     describe(p, element, shift);
     ++failures;
   }
-  if (!check_plans() || !check_san_attention()) ++failures;
+  if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
   return failures > 0;

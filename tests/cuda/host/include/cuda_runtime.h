@@ -34,10 +34,18 @@ struct cudaLaunchConfig_t {
 
 namespace emulation {
 
+// 32 threads of a block, and where they leave things for each other; two places, which take turns, so that one barrier
+// at a time is enough.
+struct Warp {
+  std::barrier<> threads{32};
+  alignas(16) unsigned char exchange[2][16 * 1024];
+};
+
 // One running block. Shared memory has exactly the size that the launch asks for, so that AddressSanitizer sees beyond.
 struct Block {
   std::barrier<> threads;
   std::unique_ptr<unsigned char, decltype(&std::free)> shared;
+  std::unique_ptr<Warp[]> warps;
 };
 
 inline Block* block = nullptr;
@@ -46,6 +54,7 @@ inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and 
 
 // What the device is said to have.
 inline int shared_limit = 99 * 1024, multiprocessors = 4;
+inline int architecture = 90;                   // that the kernels are said to be compiled for
 inline std::map<void (*)(), size_t> asked_for;  // shared memory, by kernel
 
 }  // namespace emulation
@@ -57,6 +66,8 @@ inline float __expf(float number) { return expf(number); }
 inline void __syncthreads() {
   if (!emulation::without_barriers) emulation::block->threads.arrive_and_wait();
 }
+
+inline void __syncwarp() { emulation::block->warps[threadIdx.x / 32].threads.arrive_and_wait(); }
 
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -75,6 +86,12 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
   return cudaSuccess;
 }
 
+template <typename... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Parameters...)) {
+  attributes->ptxVersion = emulation::architecture;
+  return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
@@ -88,7 +105,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 
   const size_t bytes = (config->dynamicSmemBytes + 15) / 16 * 16;
   emulation::Block block{std::barrier<>(thread_count),
-                         {static_cast<unsigned char*>(std::aligned_alloc(16, bytes ? bytes : 16)), &std::free}};
+                         {static_cast<unsigned char*>(std::aligned_alloc(16, bytes ? bytes : 16)), &std::free},
+                         std::make_unique<emulation::Warp[]>((thread_count + 31) / 32)};
   emulation::block = &block;
   std::barrier<> all(thread_count);
   const auto run = [&](unsigned index, unsigned thread) {

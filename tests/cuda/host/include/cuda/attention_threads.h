@@ -3,6 +3,6 @@
 
 namespace sa_layers::cuda {
 
-constexpr int kAttentionThreads = 32;
+constexpr int kAttentionThreads = 64;
 
 }  // namespace sa_layers::cuda

@@ -1,0 +1,107 @@
+// The instructions of tensor cores, which all 32 threads of a warp execute together: pieces of matrices in registers.
+// A file of its own, which the host emulation of the tests replaces.
+//
+// A step of the inner dimension is 32 bytes of a row: 16 numbers of half precision or 8 of TF32. Rows of the left
+// matrix and columns of the right one lie in shared memory, in pieces of 16 bytes, with their inner dimension side by
+// side.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/element.cuh"
+
+namespace sa_layers::cuda {
+
+// A float32 of which tensor cores read the upper 19 bits.
+struct TensorFloat {
+  float number;
+};
+
+__device__ inline void narrow(float number, TensorFloat& to) {
+#if __CUDA_ARCH__ >= 800
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(number));
+  to.number = __uint_as_float(bits);
+#else
+  to.number = number;
+#endif
+}
+
+// Whether the architecture that is being compiled for multiplies such numbers.
+template <typename F>
+__device__ constexpr bool has_tensor_cores() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  return true;
+#elif __CUDA_ARCH__ >= 750
+  return std::is_same_v<F, __half>;
+#else
+  return false;
+#endif
+}
+
+// Steps whose pieces registers have room for at a time.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kStepsAtOnce = 1;
+#else
+constexpr int kStepsAtOnce = 2;
+#endif
+
+// Loads four, or two, matrices of eight rows of 16 bytes. Thread i gives where row i % 8 of matrix i / 8 begins, and
+// gets of each matrix word i % 4 of row i / 4.
+__device__ inline void load_matrices(const void* row, uint32_t (&words)[4]) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void load_matrices(const void* row, uint32_t (&words)[2]) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(words[0]), "=r"(words[1])
+               : "r"(address)
+               : "memory");
+}
+
+namespace instructions {
+
+// sums += left * right, of 16 rows and 8 columns. With g = i / 4 and t = i % 4, thread i has
+//   of `left` words t of rows g and g + 8, then words t + 4 of the same,
+//   of `right` words t and t + 4 of column g,
+//   of `sums` columns 2 t and 2 t + 1 of row g, then of row g + 8.
+template <typename F>
+__device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+#define SA_LAYERS_MULTIPLY(shape_and_types)                                                                           \
+  asm volatile("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                           \
+               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]))
+#if __CUDA_ARCH__ >= 800
+  if constexpr (std::is_same_v<F, __half>) SA_LAYERS_MULTIPLY("m16n8k16.row.col.f32.f16.f16.f32");
+  if constexpr (std::is_same_v<F, __nv_bfloat16>) SA_LAYERS_MULTIPLY("m16n8k16.row.col.f32.bf16.bf16.f32");
+  if constexpr (std::is_same_v<F, TensorFloat>) SA_LAYERS_MULTIPLY("m16n8k8.row.col.f32.tf32.tf32.f32");
+#elif __CUDA_ARCH__ >= 750
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {  // 16 bytes at a time
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(left[2 * half]), "r"(left[2 * half + 1]), "r"(right[half]));
+  }
+#endif
+#undef SA_LAYERS_MULTIPLY
+}
+
+}  // namespace instructions
+
+// The same for several pieces of rows and of columns, all with all.
+template <typename F, int kRows, int kColumns>
+__device__ void multiply_accumulate(float (&sums)[kRows][kColumns][4], const uint32_t (&left)[kRows][4],
+                                    const uint32_t (&right)[kColumns][2]) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) instructions::multiply_accumulate<F>(sums[r][c], left[r], right[c]);
+  }
+}
+
+}  // namespace sa_layers::cuda
