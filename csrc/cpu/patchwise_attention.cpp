@@ -90,7 +90,7 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                            const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
                            const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
                            const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
-                           const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
+                           const Pair& stride, const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   check_dims("hidden_bias", hidden_bias, 1);
   const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
