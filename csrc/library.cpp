@@ -61,11 +61,12 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
   // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),
   // bias (taps, Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps)
-  // and 'clique' (D = taps * taps) R is 1. An output_scale and output_shift (C) are followed by a ReLU.
+  // and 'clique' (D = taps * taps) R is 1. An output_scale and output_shift (C) are followed by a ReLU. allow_tf32 as
+  // above; parameters are float64 for float64 maps, which have a kernel on CUDA only.
   library.def(
       "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor hidden_weight, "
       "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
-      "str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
   // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
   // (N, C, H, W). Coefficients are float32, float64 for float64.

@@ -3,26 +3,9 @@
 
 #include <optional>
 
-#include "operands.h"
+#include "attention_operands.h"
 
 namespace sa_layers {
-
-// The map itself where its channels lie side by side, or a copy in which they do.
-inline Tensor channels_side_by_side(const Tensor& map) {
-  if (map.stride(1) == 1 || map.size(1) == 1) return map;
-  const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
-  return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);
-}
-
-inline void check_maps(const Tensor& query, const Tensor& key, const Tensor& value) {
-  check_dims("query", query, 4);
-  check_shape("key", key, shape_of(query));
-  check_like("key", key, "query", query);
-  check_dims("value", value, 4);
-  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
-  check_like("value", value, "query", query);
-  STD_TORCH_CHECK(query.size(1) > 0 && value.size(1) > 0, "query and value must have at least one channel");
-}
 
 // The number of position features, none without positions.
 inline int64_t check_positions(const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
@@ -65,14 +48,6 @@ inline std::vector<int64_t> check_mapping(const Tensor& scale, const Tensor& shi
   STD_TORCH_CHECK(value.size(1) % widths.back() == 0, "value must have a multiple of the ", widths.back(),
                   " channels of the weights, got ", value.size(1));
   return widths;
-}
-
-inline void check_epilogue(const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, const Tensor& query,
-                           const Tensor& value) {
-  STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "output_scale and output_shift must be given together");
-  if (!scale) return;
-  check_coefficients("output_scale", *scale, query, {value.size(1)});
-  check_coefficients("output_shift", *shift, query, {value.size(1)});
 }
 
 }  // namespace sa_layers

@@ -23,4 +23,7 @@ SA_LAYERS_HOST_DEVICE inline bool is_product(Relation relation) {
   return relation == Relation::kHadamard || relation == Relation::kDot;
 }
 
+// Of patchwise attention: [query, keys]; query * key of every tap; query of every tap * key of every tap.
+enum class PatchwiseRelation { kConcatenation, kStar, kClique };
+
 }  // namespace sa_layers

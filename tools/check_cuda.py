@@ -85,7 +85,7 @@ def readable(symbol: str) -> str:
     if match is None:
         return symbol
     name, element, side = match.groups()
-    variant = "" if "Lb1E" not in symbol else " tensor cores" if name.startswith("pairwise_attention") else " softmax"
+    variant = "" if "Lb1E" not in symbol else " tensor cores" if "attention" in name else " softmax"
     return f"{name}<{TYPES[element]}{', ' + side if side else ''}>{variant}"
 
 

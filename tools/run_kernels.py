@@ -16,14 +16,17 @@ from torch import Tensor
 from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
+    PATCHWISE_RELATIONS,
     Epilogue,
     Footprint,
     Mapping,
     PairPosition,
+    PatchwiseMapping,
     aggregation,
     backend,
     pairwise_attention,
     pairwise_relation,
+    patchwise_attention,
     softmax_aggregation,
 )
 from sa_layers.ops.checks import DTYPES
@@ -45,8 +48,17 @@ def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor
     torch.autograd.grad(operator(*operands, **arguments).square().sum(), operands)
 
 
+def in_both_precisions(operator: Callable[..., Tensor], *operands: Any, **arguments: Any) -> None:
+    """With TF32 and without."""
+    for precision in ("ieee", "tf32"):
+        torch.backends.cuda.matmul.fp32_precision = precision
+        with torch.no_grad():
+            operator(*operands, **arguments)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
 def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
-    """The fused kernel, with all that it can be asked for, with TF32 and without; the value is the key."""
+    """The fused kernel, with all that it can be asked for; the value is the key."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
@@ -54,13 +66,23 @@ def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **ar
     mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
     epilogue = Epilogue(normal(channels), normal(channels))
     query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
-    for precision in ("ieee", "tf32"):
-        torch.backends.cuda.matmul.fp32_precision = precision
-        with torch.no_grad():
-            pairwise_attention(
-                query, key, key, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
-            )
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    operands = (query, key, key, mapping)
+    in_both_precisions(
+        pairwise_attention, *operands, relation=relation, position=position, epilogue=epilogue, **arguments
+    )
+
+
+def attend_to_patches(query: Tensor, key: Tensor, relation: str, weights: int, taps: int, **arguments: Any) -> None:
+    """The same of patchwise attention."""
+    channels = query.shape[1]
+    normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
+    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
+    layers = (normal(*affine, weights), normal(weights), normal(weights, taps, weights), normal(taps, weights))
+    mapping = PatchwiseMapping(normal(affine), normal(affine), *layers)
+    epilogue = Epilogue(normal(channels), normal(channels))
+    query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
+    operands = (query, key, key, mapping)
+    in_both_precisions(patchwise_attention, *operands, relation=relation, epilogue=epilogue, **arguments)
 
 
 def main(device: str) -> int:
@@ -78,6 +100,9 @@ def main(device: str) -> int:
                     query, key = normal(2, channels, *size), normal(2, channels, *size)
                     differentiate(pairwise_relation, query, key, relation=relation, **arguments)
                     attend(query, key, relation, weight_channels, **arguments)
+                for relation in PATCHWISE_RELATIONS:
+                    query, key = normal(2, channels, *size), normal(2, channels, *size)
+                    attend_to_patches(query, key, relation, weight_channels, footprint.taps, **arguments)
     if device == "cuda":
         torch.cuda.synchronize()
     print("every kernel ran")

@@ -7,6 +7,7 @@
 
 #include "cpu/binding.h"
 #include "cpu/share_tasks.h"
+#include "patchwise_operands.h"
 
 #define SA_LAYERS_KERNELS "cpu/patchwise_attention_kernels.inc"
 #include "cpu/for_each_capability.inc"
@@ -16,36 +17,9 @@ namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
-// How far apart the pixels of a map lie, if it is channels last, be it a slice of the channels of another map; or -1.
-int64_t pixel_step_of(const Tensor& map) {
-  const int64_t channels = map.size(1), height = map.size(2), width = map.size(3);
-  if (channels > 1 && map.stride(1) != 1) return -1;
-  const int64_t step = width > 1         ? map.stride(3)
-                       : height > 1      ? map.stride(2)
-                       : map.size(0) > 1 ? map.stride(0)
-                                         : channels;
-  const bool rows_follow = height == 1 || map.stride(2) == width * step;
-  const bool images_follow = map.size(0) <= 1 || map.stride(0) == height * width * step;
-  return rows_follow && images_follow ? step : -1;
-}
-
-Tensor channels_last(const Tensor& map) {
-  using torch::headeronly::MemoryFormat;
-  return pixel_step_of(map) >= 0 ? map : torch::stable::contiguous(map, MemoryFormat::ChannelsLast);
-}
-
 template <typename T>
 ChannelsLast<const T> channels_last_data(const Tensor& map) {
   return {data<T>(map), pixel_step_of(map)};
-}
-
-// A parameter of the mapping, contiguous.
-Tensor parameter(const char* name, const Tensor& tensor, const std::vector<int64_t>& shape, const Tensor& query) {
-  check_shape(name, tensor, shape);
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, name, " must be float32, got ",
-                  torch::headeronly::toString(tensor.scalar_type()));
-  STD_TORCH_CHECK(tensor.device() == query.device(), name, " must be on the device of query");
-  return as_contiguous(tensor);
 }
 
 // Matrices as the kernels read them. Those whose rows are made of whole groups of columns are used as they are.
@@ -99,13 +73,6 @@ class PackedMapping {
   std::vector<float> packed_;
 };
 
-PatchwiseRelation parse_relation(const std::string& name) {
-  if (name == "concatenation") return PatchwiseRelation::kConcatenation;
-  if (name == "star") return PatchwiseRelation::kStar;
-  STD_TORCH_CHECK(name == "clique", "relation must be 'concatenation', 'star' or 'clique', got '", name, "'");
-  return PatchwiseRelation::kClique;
-}
-
 // Tiles of about 56 pixels, four blocks of the widest kernel, which keep their sums in the cache; smaller where there
 // would be none for some threads. Where pixels fill the vectors, bands of rows.
 int64_t tile_pixels(const PatchwiseAttention& problem) {
@@ -124,41 +91,30 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                            const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
                            const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
                            const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
-                           const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
-  check_dims("query", query, 4);
-  check_dims("value", value, 4);
+                           const Pair& stride, const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
+  check_maps(query, key, value);
   check_dims("hidden_bias", hidden_bias, 1);
-  check_like("key", key, "query", query);
-  check_like("value", value, "query", query);
-  check_shape("key", key, shape_of(query));
-  check_shape("value", value, {query.size(0), value.size(1), query.size(2), query.size(3)});
   const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
   PatchwiseAttention problem{
-      footprint, parse_relation(relation), query.size(0), query.size(1), value.size(1), hidden_bias.size(0), 1};
+      footprint, parse_patchwise_relation(relation), query.size(0), query.size(1), value.size(1), hidden_bias.size(0),
+      1};
   STD_TORCH_CHECK(footprint.pixels() < (int64_t{1} << 30), "a map must have less than 2**30 pixels, got ",
                   footprint.pixels());
-  STD_TORCH_CHECK(problem.relation_channels > 0 && problem.weight_channels > 0 && problem.channels > 0 &&
-                      problem.channels % problem.weight_channels == 0,
-                  "hidden_bias must have a size that divides the channels of value, ", problem.channels, ", got ",
-                  problem.weight_channels);
+  check_patchwise_mapping(scale, shift, hidden_weight, hidden_bias, weight, bias, problem.relation, footprint.taps(),
+                          query, value);
+  check_epilogue(output_scale, output_shift, query, value);
   problem.tile_pixels = tile_pixels(problem);
 
-  const int64_t taps = footprint.taps(), weights = problem.weight_channels;
-  const std::vector<int64_t> affine{problem.feature_taps(), problem.feature_channels()};
-  const Tensor scales = parameter("scale", scale, affine, query), shifts = parameter("shift", shift, affine, query);
-  const Tensor hidden_weights = parameter("hidden_weight", hidden_weight, {affine[0], affine[1], weights}, query);
-  const Tensor hidden_biases = parameter("hidden_bias", hidden_bias, {weights}, query);
-  const Tensor all_weights = parameter("weight", weight, {weights, taps, weights}, query);
-  const Tensor biases = parameter("bias", bias, {taps, weights}, query);
+  // A kernel of float64 is not there; its parameters are not read as what they are not.
+  STD_TORCH_CHECK(query.scalar_type() != ScalarType::Double, "query must be float32, float16 or bfloat16, got float64");
+  const Tensor scales = as_contiguous(scale), shifts = as_contiguous(shift);
+  const Tensor hidden_weights = as_contiguous(hidden_weight), hidden_biases = as_contiguous(hidden_bias);
+  const Tensor all_weights = as_contiguous(weight), biases = as_contiguous(bias);
   PackedMapping packed(problem, data<float>(hidden_weights), data<float>(hidden_biases), data<float>(all_weights),
                        data<float>(biases));
   packed.mapping.scale = data<float>(scales), packed.mapping.shift = data<float>(shifts);
-  STD_TORCH_CHECK(output_scale.has_value() == output_shift.has_value(),
-                  "output_scale and output_shift must be given together");
-  OptionalTensor output_scales, output_shifts;
+  const OptionalTensor output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
   if (output_scale) {
-    output_scales = parameter("output_scale", *output_scale, {problem.channels}, query);
-    output_shifts = parameter("output_shift", *output_shift, {problem.channels}, query);
     packed.mapping.output_scale = data<float>(*output_scales);
     packed.mapping.output_shift = data<float>(*output_shifts);
   }
@@ -170,14 +126,14 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                              torch::headeronly::MemoryFormat::ChannelsLast);
   const TapSources sources(footprint);
   // A thread is worth about 50 microseconds at ten products a nanosecond.
-  const int64_t products_of_pixel = weights * (affine[0] * affine[1] + taps * weights) + taps * problem.channels +
-                                    (problem.is_product() ? affine[0] * problem.relation_channels : 0);
+  const int64_t taps = footprint.taps(), weights = problem.weight_channels, features = problem.feature_taps();
+  const int64_t products_of_pixel = weights * (features * problem.feature_channels() + taps * weights) +
+                                    taps * problem.channels +
+                                    (problem.is_product() ? features * problem.relation_channels : 0);
   const int64_t grain = larger(1, 500'000 / (products_of_pixel * problem.tile_pixels));
   dispatch("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    if constexpr (sizeof(T) == sizeof(double)) {
-      STD_TORCH_CHECK(false, "query must be float32, float16 or bfloat16, got float64");
-    } else {
+    if constexpr (sizeof(T) != sizeof(double)) {
       const PatchwiseOperands<T> operands{problem,
                                           packed.mapping,
                                           sources,

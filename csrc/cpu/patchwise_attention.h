@@ -8,7 +8,7 @@
 #pragma once
 
 #include "cpu/matrix.h"
-#include "footprint.h"
+#include "problem.h"
 
 namespace sa_layers::cpu {
 
@@ -18,9 +18,6 @@ struct ChannelsLast {
   T* data;
   int64_t pixel_step;
 };
-
-// [query, keys]; query * key of every tap; query of every tap * key of every tap.
-enum class PatchwiseRelation { kConcatenation, kStar, kClique };
 
 struct PatchwiseAttention {
   Footprint footprint;

@@ -36,6 +36,22 @@ __device__ Four<Compute<T>> load_channels(const T* from, int count, bool aligned
   return channels;
 }
 
+// The same back.
+template <typename T>
+__device__ void store_channels(const Four<Compute<T>>& channels, int count, bool aligned, T* to) {
+  Quad<T> quad;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) narrow(channels.of[i], quad.elements[i]);
+  if (aligned && count == 4) {
+    *reinterpret_cast<Quad<T>*>(to) = quad;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < count) to[i] = quad.elements[i];
+    }
+  }
+}
+
 __device__ inline int least(int a, int b) { return a < b ? a : b; }
 
 // A NaN stays one, as in torch's ReLU.

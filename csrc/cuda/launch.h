@@ -38,6 +38,15 @@ cudaError_t launch_threads(const Kernel& kernel, int64_t threads, cudaStream_t s
   return launch(kernel, (threads + kBlockThreads - 1) / kBlockThreads, kBlockThreads, 0, stream, arguments...);
 }
 
+// Whether the code of a kernel that the device runs was compiled for an architecture with tensor cores for maps of T.
+template <typename T, typename... Parameters>
+cudaError_t find_tensor_cores(void (*kernel)(Parameters...), bool& found) {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  found = attributes.ptxVersion >= (std::is_same_v<T, __half> ? 75 : 80);
+  return error;
+}
+
 // Calls body with a null pointer of the element type.
 template <typename Body>
 cudaError_t dispatch(Element element, const Body& body) {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops import PATCHWISE_RELATIONS, PatchwiseMapping, aggregation, patchwise_relation
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import NATIVE_DEVICES, fused_patchwise_attention
+from ..ops.patchwise_attention import fused_patchwise_attention, why_no_kernel
 from .frozen_mapping import fold_mapping, why_not_frozen
 from .self_attention import Attend, SelfAttention
 
@@ -71,10 +71,9 @@ class PatchwiseSelfAttention(SelfAttention):
         if obstacle := why_not_frozen(self.mapping):
             return obstacle
         mapping = self._fold_mapping()
-        if mapping.scale.dtype == torch.float64:
-            return "the fused operator of patchwise attention computes in float32"
-        if mapping.scale.device.type not in NATIVE_DEVICES:
-            return f"the fused operator of patchwise attention was not built for {mapping.scale.device.type}"
+        scale, sizes = mapping.scale, (self.weight_channels, self.footprint.taps, self.out_channels)
+        if obstacle := why_no_kernel(scale.device, scale.dtype, *sizes):
+            return obstacle
         return partial(fused_patchwise_attention, mapping=mapping, footprint=self.footprint, relation=self.relation)
 
     def _fold_mapping(self) -> PatchwiseMapping:

@@ -199,7 +199,7 @@ def fused_pairwise_attention(
         *(epilogue or (None, None)),
         relation,
         *footprint,
-        query.is_cuda and _tf32_is_allowed(),
+        query.is_cuda and tf32_is_allowed(),
     )
 
 
@@ -283,7 +283,7 @@ def _check(
 
 
 @torch.compiler.assume_constant_result  # a graph is guarded by it, and compiled anew when it changes
-def _tf32_is_allowed() -> bool:
+def tf32_is_allowed() -> bool:
     """Whether torch may round the factors of float32 matrix products on CUDA, as any of its switches has it."""
     return torch.backends.cuda.matmul.fp32_precision == "tf32"  # allow_tf32 cannot be read once this was set
 

@@ -13,8 +13,13 @@ from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
-from .pairwise_attention import Epilogue
+from .pairwise_attention import Epilogue, tf32_is_allowed
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
+
+# Of the CUDA kernel, as in csrc/cuda/patchwise_attention.h: what its shared memory and its registers have room for.
+CUDA_WEIGHTS = 512
+CUDA_VALUE_CHANNELS = 3072
+CUDA_TAPS = 4095
 
 
 class PatchwiseMapping(NamedTuple):
@@ -62,11 +67,13 @@ def patchwise_attention(
 
     Equations 4 and 5 of the paper with the mapping's norms frozen, hence affine: :math:`\delta` is the relation,
     :math:`s, t` the first norm, and the second is part of :math:`W_1, b_1`. Neither the relation nor the weights are
-    ever written to memory as a whole.
+    ever written to memory as a whole. On CUDA, more than 512 weights of a tap are left to plain torch, and tensor cores
+    multiply: activated features, :math:`W_1, h, W_2` are rounded to the dtype of half-precision maps, and to TF32 for
+    float32 maps where ``torch.backends.cuda.matmul.allow_tf32`` is on.
 
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels;
-            or float64, in plain torch.
+            or float64, on the CPU in plain torch.
         key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
         value: β, (N, C, H, W), dtype and device of ``query``.
         mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.
@@ -99,7 +106,8 @@ def patchwise_attention(
     query, key, value = autocast(query, key, value)
     check_patchwise_attention(query, key, value, mapping, epilogue, footprint, relation)
     tensors = [query, key, value, *mapping, *(epilogue or ())]
-    if query.device.type in NATIVE_DEVICES and query.dtype != torch.float64 and why_not_fused(tensors) is None:
+    sizes = (mapping.hidden_bias.shape[0], footprint.taps, value.shape[1])
+    if why_no_kernel(query.device, mapping.scale.dtype, *sizes) is None and why_not_fused(tensors) is None:
         return fused_patchwise_attention(query, key, value, mapping, footprint, relation, epilogue)
     return patchwise_attention_in_torch(query, key, value, mapping, epilogue, footprint, relation)
 
@@ -115,7 +123,36 @@ def fused_patchwise_attention(
 ) -> Tensor:
     """The kernel alone, for operands that fit and that nothing keeps from it; it checks what it reads."""
     kernel, *geometry = footprint
-    return native_attention(query, key, value, *mapping, *(epilogue or (None, None)), kernel, relation, *geometry)
+    parameters = (*mapping, *(epilogue or (None, None)))
+    allow_tf32 = query.is_cuda and tf32_is_allowed()
+    return native_attention(query, key, value, *parameters, kernel, relation, *geometry, allow_tf32)
+
+
+def why_no_kernel(device: torch.device, dtype: torch.dtype, weights: int, taps: int, value_channels: int) -> str | None:
+    """One sentence on what leaves such a problem on ``device`` without a native kernel, or None.
+
+    Args:
+        device: Where the features are.
+        dtype: Of the mapping.
+        weights: Cw.
+        taps: Of the footprint.
+        value_channels: C.
+
+    Example:
+        >>> why_no_kernel(torch.device("meta"), torch.float32, 2, 9, 16)
+        'the fused operator of patchwise attention was not built for meta'
+    """
+    if device.type not in _native_devices:
+        return f"the fused operator of patchwise attention was not built for {device.type}"
+    if device.type == "cpu":
+        return "the fused operator of patchwise attention computes in float32" if dtype == torch.float64 else None
+    if weights > CUDA_WEIGHTS:
+        return f"the CUDA kernel makes at most {CUDA_WEIGHTS} weights of a tap, and here are {weights}"
+    if taps > CUDA_TAPS:
+        return f"the CUDA kernel has footprints of at most {CUDA_TAPS} taps, and this one has {taps}"
+    if value_channels > CUDA_VALUE_CHANNELS:
+        return f"the CUDA kernel adds up at most {CUDA_VALUE_CHANNELS} channels, and the value has {value_channels}"
+    return None
 
 
 def check_patchwise_attention(
@@ -205,4 +242,4 @@ def _fake_patchwise_attention(query: Tensor, key: Tensor, value: Tensor, *argume
 
 
 native_attention = native_gradient("patchwise_attention", _fake_patchwise_attention)  # it has no derivative either
-NATIVE_DEVICES = devices_of("patchwise_attention")
+_native_devices = devices_of("patchwise_attention")

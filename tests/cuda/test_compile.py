@@ -35,6 +35,7 @@ def test_report_is_read(check_cuda) -> None:
         ("_ZN9sa_layers4cuda17aggregation_tilesIfLi7ELb0EEEvi", "aggregation_tiles<float32, 7>"),
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb0EEEvi", "pairwise_attention_tiles<float32>"),
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb1EEEvi", "pairwise_attention_tiles<float32> tensor cores"),
+        ("_ZN9sa_layers4cuda25patchwise_attention_tilesIfLb1EEEvi", "patchwise_attention_tiles<float32> tensor cores"),
     ],
 )
 def test_kernels_of_one_name_are_told_apart(check_cuda, symbol: str, name: str) -> None:

@@ -3,12 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from sa_layers.ops import extension
+from sa_layers.ops import extension, patchwise_attention
 from sa_layers.ops.pairwise_attention import (
     CUDA_VALUE_CHANNELS,
     CUDA_WIDEST_LAYER,
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str
 
 
 # For evaluation; on a GPU what they compute is computed by other operators.
-CPU_ONLY = {"affine_relu", "patchwise_attention", "pooled_projection", "projection"}
+CPU_ONLY = {"affine_relu", "pooled_projection", "projection"}
 
 
 def operators(repository: Path) -> list[str]:
@@ -41,6 +42,15 @@ def test_the_limits_of_pairwise_attention_are_those_of_its_kernel(repository: Pa
     assert int(limits["kPositionWidth"]) == POSITION_CHANNELS
     assert int(limits["kWidestLayer"]) == CUDA_WIDEST_LAYER
     assert int(limits["kMostValueChannels"]) == CUDA_VALUE_CHANNELS
+
+
+def test_the_limits_of_patchwise_attention_are_those_of_its_kernel(repository: Path) -> None:
+    header = (repository / "csrc" / "cuda" / "patchwise_attention.h").read_text()
+    limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
+    module = sys.modules[patchwise_attention.__module__]  # of the name of its function
+    assert int(limits["kPatchwiseWeights"]) == module.CUDA_WEIGHTS
+    assert int(limits["kPatchwiseValues"]) == module.CUDA_VALUE_CHANNELS
+    assert int(limits["kPatchwiseTaps"]) == module.CUDA_TAPS
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm is here")

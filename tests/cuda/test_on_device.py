@@ -7,8 +7,9 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._pytree import tree_map
 
-from sa_layers.layers import PairwiseSelfAttention, SelfAttentionBlock
+from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from sa_layers.ops import (
+    PATCHWISE_RELATIONS,
     Mapping,
     PairPosition,
     aggregation,
@@ -178,6 +179,12 @@ def layer(kernel_size: int = 7, **options: object) -> PairwiseSelfAttention:
     return PairwiseSelfAttention(64, 64, kernel_size, **options).cuda().eval().requires_grad_(False)
 
 
+def patchwise_layer(kernel_size: int = 7, **options: object) -> PatchwiseSelfAttention:
+    """The same of a patchwise one."""
+    torch.manual_seed(0)
+    return PatchwiseSelfAttention(64, 64, kernel_size, **options).cuda().eval().requires_grad_(False)
+
+
 def compare_layer(module: torch.nn.Module, features: torch.Tensor, tolerance: float) -> torch.Tensor:
     with fused(False):
         expected = module(features)
@@ -195,15 +202,33 @@ def test_a_pairwise_layer_is_fused(relation: str, dtype: torch.dtype, tolerance:
     compare_layer(attention, features, tolerance)
 
 
-def test_a_block_passes_its_norm_and_relu() -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
+@pytest.mark.parametrize("relation", PATCHWISE_RELATIONS)
+def test_a_patchwise_layer_is_fused(relation: str, dtype: torch.dtype, tolerance: float) -> None:
+    attention = patchwise_layer(3 if relation == "clique" else 7, relation=relation).to(dtype)
+    features = torch.randn(3, 64, 14, 15, device="cuda", dtype=dtype)
+    assert attention.why_not_fused(*attention.transform(features)) is None
+    compare_layer(attention, features, tolerance)
+
+
+def test_a_patchwise_layer_is_fused_in_float64() -> None:
+    attention = patchwise_layer().double()
+    features = torch.randn(2, 64, 9, 8, device="cuda", dtype=torch.float64)
+    assert attention.why_not_fused(*attention.transform(features)) is None
+    compare_layer(attention, features, 1e-11)
+
+
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+def test_a_block_passes_its_norm_and_relu(attention: str) -> None:
     torch.manual_seed(0)
-    block = SelfAttentionBlock(256, 7, attention="pairwise").cuda().eval().requires_grad_(False)
+    block = SelfAttentionBlock(256, 7, attention=attention).cuda().eval().requires_grad_(False)
     for layout in (torch.contiguous_format, torch.channels_last):
         compare_layer(block, torch.randn(5, 256, 7, 7, device="cuda").to(memory_format=layout), 1e-4)
 
 
-def test_the_fused_kernel_in_streams_and_graphs() -> None:
-    attention, features = layer(), torch.randn(2, 64, 28, 28, device="cuda")
+@pytest.mark.parametrize("make", [layer, patchwise_layer])
+def test_the_fused_kernels_in_streams_and_graphs(make) -> None:
+    attention, features = make(), torch.randn(2, 64, 28, 28, device="cuda")
     expected = compare_layer(attention, features, 1e-4)
     assert torch.equal(attention(features), expected)  # the same every time
     torch.cuda.synchronize()
@@ -297,4 +322,12 @@ def test_too_wide_a_mapping_is_left_to_the_unfused_operators() -> None:
     attention = layer(3, relation_channels=400)
     features = torch.randn(1, 64, 5, 5, device="cuda")
     assert "maps at most 384 channels" in str(attention.why_not_fused(*attention.transform(features)))
+    compare_layer(attention, features, 1e-6)
+
+
+def test_too_many_weights_are_left_to_the_unfused_operators() -> None:
+    torch.manual_seed(0)
+    attention = PatchwiseSelfAttention(16, 520, 3, share=1).cuda().eval().requires_grad_(False)
+    features = torch.randn(1, 16, 5, 5, device="cuda")
+    assert "at most 512 weights of a tap" in str(attention.why_not_fused(*attention.transform(features)))
     compare_layer(attention, features, 1e-6)

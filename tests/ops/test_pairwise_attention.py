@@ -384,7 +384,7 @@ def test_tf32_is_used_where_torch_may_use_it(
         switch()
         call("cuda")
         call("cpu")
-        compiled = torch.compile(lambda x: x + module._tf32_is_allowed(), fullgraph=True, backend="eager")
+        compiled = torch.compile(lambda x: x + module.tf32_is_allowed(), fullgraph=True, backend="eager")
         assert bool(compiled(torch.zeros(()))) == (precision == "tf32")
     finally:
         torch.backends.cuda.matmul.fp32_precision = "ieee"

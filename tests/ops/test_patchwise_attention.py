@@ -27,9 +27,14 @@ from sa_layers.ops import (
     fused,
     patchwise_attention,
 )
+from sa_layers.ops.patchwise_attention import why_no_kernel
 
 native = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
+on_devices = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
+)
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
 
 # (relation channels, channels, weight channels, kernel size): few weights (vectors of pixels), weights that fill half
 # a vector, a part, one, several; depths and panels that end in the middle.
@@ -56,6 +61,7 @@ def operands(
     dtype: torch.dtype = torch.float32,
     batch: int = 2,
     relation: str = "concatenation",
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Query, key and value as slices of one channels-last map, as a merged linear layer leaves them; a mapping."""
     channels, value_channels, weights, kernel_size = widths
@@ -63,7 +69,8 @@ def operands(
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        numbers = torch.randn(*shape, generator=generator)
+        return numbers.to(device, torch.promote_types(dtype, torch.float32))
 
     merged = normal(batch, 2 * channels + value_channels, *size).to(dtype)
     query, key, value = merged.contiguous(memory_format=torch.channels_last).split([channels] * 2 + [value_channels], 1)
@@ -87,10 +94,16 @@ def in_double(item: Any) -> Any:
     return item.double() if isinstance(item, Tensor) else item
 
 
+def exact(arguments: dict[str, Any]) -> Tensor:
+    """What plain torch computes in float64."""
+    with fused(False):
+        return patchwise_attention(**{name: in_double(item) for name, item in arguments.items()})
+
+
 def check(arguments: dict[str, Any]) -> Tensor:
     """Compares the operator with plain torch in float64."""
     output = patchwise_attention(**arguments)
-    expected = patchwise_attention(**{name: in_double(item) for name, item in arguments.items()})
+    expected = exact(arguments)
     assert output.is_contiguous(memory_format=torch.channels_last)
     assert output.dtype == arguments["query"].dtype
     scale = expected.abs().max().item()
@@ -141,56 +154,72 @@ def test_against_reference(
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_every_width(widths: tuple, stride: int, dilation: int, padding_mode: str) -> None:
-    check(operands(widths, (9, 8)) | {"stride": stride, "dilation": dilation, "padding_mode": padding_mode})
+def test_every_width(widths: tuple, stride: int, dilation: int, padding_mode: str, device: str) -> None:
+    geometry = {"stride": stride, "dilation": dilation, "padding_mode": padding_mode}
+    check(operands(widths, (9, 8), device=device) | geometry)
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize("widths", [(4, 16, 2, 3), (16, 64, 8, 7), (33, 48, 24, 3)], ids=str)
 @pytest.mark.parametrize("relation", ["star", "clique"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products(relation: str, widths: tuple, padding_mode: str, dtype: torch.dtype) -> None:
-    arguments = operands(widths, (9, 8), dtype, relation=relation)
+def test_products(relation: str, widths: tuple, padding_mode: str, dtype: torch.dtype, device: str) -> None:
+    arguments = operands(widths, (9, 8), dtype, relation=relation, device=device)
     check(arguments | {"stride": (1, 2), "padding_mode": padding_mode})
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (3, 2), (7, 7), (32, 32)])
 @pytest.mark.parametrize("widths", [WIDTHS[3], WIDTHS[6]], ids=str)
-def test_every_size(widths: tuple, size: tuple[int, int]) -> None:
-    check(operands(widths, size, batch=1))
+def test_every_size(widths: tuple, size: tuple[int, int], device: str) -> None:
+    check(operands(widths, size, batch=1, device=device))
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("widths", [(4, 16, 2, 3), (2, 8, 8, 3)], ids=str)
-def test_map_of_a_detector(widths: tuple) -> None:
-    check(operands(widths, (200, 333), batch=1))
+def test_map_of_a_detector(widths: tuple, device: str) -> None:
+    check(operands(widths, (200, 333), batch=1, device=device))
 
 
 @native
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@on_devices
+@pytest.mark.parametrize("size", [(7, 7), (14, 14)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_more_than_a_batch_of_small_maps(dtype: torch.dtype, size: tuple[int, int], device: str) -> None:
+    check(operands((128, 512, 64, 7), size, dtype, batch=5, device=device))
+
+
+@native
+@on_devices
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_half_precision(widths: tuple, dtype: torch.dtype) -> None:
-    check(operands(widths, (6, 7), dtype))
+def test_every_dtype(widths: tuple, dtype: torch.dtype, device: str) -> None:
+    check(operands(widths, (6, 7), dtype, device=device))
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("widths", WIDTHS[1:7], ids=str)
-def test_norm_and_activation_behind(widths: tuple) -> None:
+def test_norm_and_activation_behind(widths: tuple, device: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    scale, shift = (torch.randn(widths[1], generator=generator) for _ in range(2))
-    output = check(operands(widths, (6, 7)) | {"epilogue": Epilogue(scale, shift)})
+    scale, shift = (torch.randn(widths[1], generator=generator).to(device) for _ in range(2))
+    output = check(operands(widths, (6, 7), device=device) | {"epilogue": Epilogue(scale, shift)})
     assert (output >= 0).all()
 
 
 @native
+@on_devices
 @pytest.mark.parametrize("widths", [WIDTHS[1], WIDTHS[6]], ids=str)
-def test_layouts(widths: tuple) -> None:
-    arguments = operands(widths, (6, 7))
+def test_layouts(widths: tuple, device: str) -> None:
+    arguments = operands(widths, (6, 7), device=device)
     expected = patchwise_attention(**arguments)
     for change in (
         lambda map_: map_.contiguous(),
@@ -205,8 +234,22 @@ def test_layouts(widths: tuple) -> None:
 
 
 @native
-def test_no_images() -> None:
-    assert patchwise_attention(**operands(WIDTHS[1], (6, 7), batch=0)).shape == (0, 16, 6, 7)
+@on_devices
+def test_no_images(device: str) -> None:
+    assert patchwise_attention(**operands(WIDTHS[1], (6, 7), batch=0, device=device)).shape == (0, 16, 6, 7)
+
+
+def test_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[why_no_kernel.__module__]  # of the name of its function
+    monkeypatch.setattr(module, "_native_devices", frozenset(["cpu", "cuda"]))
+    cpu, cuda, meta = map(torch.device, ("cpu", "cuda", "meta"))
+    assert why_no_kernel(cpu, torch.float32, 2000, 9, 4000) is None
+    assert why_no_kernel(cuda, torch.float64, 512, 49, 3072) is None
+    assert "was not built for meta" in why_no_kernel(meta, torch.float32, 2, 9, 16)
+    assert "computes in float32" in why_no_kernel(cpu, torch.float64, 2, 9, 16)
+    assert "at most 512 weights of a tap, and here are 513" in why_no_kernel(cuda, torch.float32, 513, 9, 513)
+    assert "at most 4095 taps, and this one has 4225" in why_no_kernel(cuda, torch.float32, 2, 65 * 65, 16)
+    assert "at most 3072 channels, and the value has 4096" in why_no_kernel(cuda, torch.float32, 512, 9, 4096)
 
 
 @native
@@ -252,15 +295,14 @@ def test_instruction_sets_agree(capability: str, tmp_path: Any) -> None:
 
 
 @native
-def test_what_is_not_a_number_stays_so() -> None:
+@on_devices
+def test_what_is_not_a_number_stays_so(device: str) -> None:
     for widths in (WIDTHS[1], WIDTHS[6], WIDTHS[8]):
-        arguments = operands(widths, (9, 9), batch=1)
+        arguments = operands(widths, (9, 9), batch=1, device=device)
         key = arguments["key"].clone()
         key[0, 0, 4, 4] = float("nan")
         is_nan = patchwise_attention(**arguments | {"key": key}).isnan()
-        expected = patchwise_attention(
-            **{name: in_double(item) for name, item in arguments.items()} | {"key": key.double()}
-        )
+        expected = exact(arguments | {"key": key})
         assert is_nan.any()
         assert torch.equal(is_nan, expected.isnan())
 
@@ -299,17 +341,29 @@ def test_the_switch_of_fused_operators() -> None:
 
 
 @native
-def test_compiles_to_one_graph() -> None:
-    arguments = operands((4, 16, 2, 3), (6, 7))
+@on_devices
+def test_registration(device: str) -> None:
+    arguments = operands((4, 16, 2, 3), (6, 7), device=device)
+    maps = [arguments[name] for name in ("query", "key", "value")]
+    geometry = ([3, 3], "concatenation", [2, 1], [1, 1], "reflect", True)
+    operator = torch.ops.sa_layers.patchwise_attention.default
+    torch.library.opcheck(operator, (*maps, *arguments["mapping"], None, None, *geometry))
+
+
+@native
+@on_devices
+def test_compiles_to_one_graph(device: str) -> None:
+    arguments = operands((4, 16, 2, 3), (6, 7), device=device)
     compiled = torch.compile(lambda query: patchwise_attention(**arguments | {"query": query}), fullgraph=True)
     torch.testing.assert_close(compiled(arguments["query"]), patchwise_attention(**arguments))
 
 
 @native
-def test_autocast_takes_one_dtype() -> None:
-    arguments = operands((16, 64, 8, 3), (6, 7))
+@on_devices
+def test_autocast_takes_one_dtype(device: str) -> None:
+    arguments = operands((16, 64, 8, 3), (6, 7), device=device)
     half = {name: arguments[name].bfloat16() for name in ("query", "key")}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         output = patchwise_attention(**arguments | half)
     assert output.dtype == torch.bfloat16
 

@@ -6,10 +6,12 @@
 #include "check_aggregation.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
+#include "check_patchwise_attention.h"
 #include "check_softmax_aggregation.h"
 #include "cuda/aggregation_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
+#include "cuda/patchwise_attention_kernels.cu"
 #include "cuda/softmax_aggregation_kernels.cu"
 
 namespace sa_layers::cuda {
@@ -41,14 +43,25 @@ bool check(const reference::Problem& p, Element element, int shift) {
 }
 
 // On maps no larger than 9 x 9, and devices of much and little, with tensor cores and without.
-bool check_attention(reference::Problem p, const AttentionShape& shape, Element element, int shift) {
+reference::Problem small_map(reference::Problem p) {
   p.height = (p.height - 1) % 9 + 1, p.width = (p.width - 1) % 9 + 1;
   const int limits[] = {2000, 8000, 48 * 1024, 99 * 1024, 227 * 1024}, multiprocessors[] = {1, 4, 40};
   emulation::shared_limit = limits[pick(0, 4)], emulation::multiprocessors = multiprocessors[pick(0, 2)];
   emulation::architecture = pick(0, 3) ? 90 : 75;
+  return p;
+}
+
+bool check_attentions(const reference::Problem& p, Element element, int shift) {
+  const AttentionShape pairwise = random_attention();
+  const PatchShape patchwise = random_patch();
   const bool allow_tf32 = pick(0, 1);
   return with_type(element, [&](auto of_type) {
-    return check_pairwise_attention<decltype(of_type)>(p, shape, element, shift, allow_tf32);
+    using T = decltype(of_type);
+    const bool agree = check_pairwise_attention<T>(small_map(p), pairwise, element, shift, allow_tf32);
+    if (!agree) describe(pairwise);
+    if (check_patchwise_attention<T>(small_map(p), patchwise, element, shift, allow_tf32)) return agree;
+    describe(patchwise);
+    return false;
   });
 }
 
@@ -129,17 +142,13 @@ int main(int argc, char** argv) {
     const Element element = special ? Element::kFloat32 : Element(pick(0, 3));
     const int shift = special ? 0 : pick(0, 3) % 2;
     bool good = check(p, element, shift);
-    if (!special) {
-      const AttentionShape shape = random_attention();
-      const bool agrees = check_attention(p, shape, element, shift);
-      if (!agrees) describe(shape);
-      good = good && agrees;
-    }
+    if (!special) good = check_attentions(p, element, shift) && good;
     if (good) continue;
     describe(p, element, shift);
     ++failures;
   }
   if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
+  if (!check_patchwise_plans() || !check_san_patchwise() || !check_patchwise_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
   return failures > 0;

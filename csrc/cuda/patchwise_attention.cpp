@@ -1,0 +1,73 @@
+// Binding of patchwise_attention: checks, and maps whose channels lie side by side.
+
+#include "cuda/patchwise_attention.h"
+
+#include "cuda/binding.h"
+#include "patchwise_operands.h"
+
+namespace sa_layers::cuda {
+namespace {
+
+using OptionalTensor = std::optional<Tensor>;
+
+// What shared memory and registers have no room for is refused, and what takes 64 bits to count.
+int checked_size(const char* what, int64_t size, int64_t most) {
+  STD_TORCH_CHECK(size <= most, "patchwise_attention has no CUDA kernel for ", size, " ", what, ", of which it takes ",
+                  most);
+  return int(size);
+}
+
+Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
+                           const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
+                           const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
+                           const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
+                           const Pair& stride, const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
+  check_maps(query, key, value);
+  PatchwiseAttention problem = {};
+  problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  problem.relation = parse_patchwise_relation(relation);
+  problem.batch = query.size(0);
+  problem.relation_channels = checked_size("channels of the relation", query.size(1), INT32_MAX);
+  problem.value_channels = checked_size("channels of the value", value.size(1), kPatchwiseValues);
+  checked_size("taps", problem.footprint.taps(), kPatchwiseTaps);
+  checked_size("pixels", problem.batch * problem.footprint.pixels(), INT32_MAX);
+  checked_size("features", int64_t(problem.feature_taps()) * problem.feature_channels(), INT32_MAX);
+  check_patchwise_mapping(scale, shift, hidden_weight, hidden_bias, weight, bias, problem.relation,
+                          problem.footprint.taps(), query, value);
+  problem.weight_channels = checked_size("weights", hidden_bias.size(0), kPatchwiseWeights);
+  check_epilogue(output_scale, output_shift, query, value);
+  problem.allow_tf32 = allow_tf32;
+
+  const DeviceOf device(query);
+  const Tensor queries = channels_last(query), keys = channels_last(key), values = channels_last(value);
+  problem.query_step = pixel_step_of(queries), problem.key_step = pixel_step_of(keys);
+  problem.value_step = pixel_step_of(values);
+  const Footprint& footprint = problem.footprint;
+  const std::vector<int64_t> shape{problem.batch, problem.value_channels, footprint.rows.output_size(),
+                                   footprint.columns.output_size()};
+  const Tensor output = torch::stable::empty(shape, query.scalar_type(), std::nullopt, query.device(), std::nullopt,
+                                             torch::headeronly::MemoryFormat::ChannelsLast);
+
+  std::vector<Tensor> parameters;  // alive until the launch
+  const auto contiguous = [&](const OptionalTensor& tensor) -> const void* {
+    if (!tensor) return nullptr;
+    parameters.push_back(tensor->is_contiguous() ? *tensor : torch::stable::contiguous(*tensor));
+    return parameters.back().const_data_ptr();
+  };
+  PatchwiseAttentionTensors tensors = {};
+  tensors.query = queries.const_data_ptr(), tensors.key = keys.const_data_ptr();
+  tensors.value = values.const_data_ptr(), tensors.output = output.mutable_data_ptr();
+  tensors.scale = contiguous(scale), tensors.shift = contiguous(shift);
+  tensors.hidden_weight = contiguous(hidden_weight), tensors.hidden_bias = contiguous(hidden_bias);
+  tensors.weight = contiguous(weight), tensors.bias = contiguous(bias);
+  tensors.output_scale = contiguous(output_scale), tensors.output_shift = contiguous(output_shift);
+  STD_CUDA_CHECK(launch_patchwise_attention(problem, element_of("query", query), tensors, device.stream()));
+  return output;
+}
+
+}  // namespace
+}  // namespace sa_layers::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CUDA, library) {
+  library.impl("patchwise_attention", TORCH_BOX(&sa_layers::cuda::patchwise_attention));
+}
