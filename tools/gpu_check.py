@@ -128,13 +128,24 @@ def errors(printed: str) -> str:
 
 
 def benchmark(folder: Path) -> Iterator[Outcome]:
-    """Every operator at batch 1 and 64; a roofline where matplotlib is installed."""
+    """Operators and whole attentions at batch 1 and 64, networks beside ResNets where torchvision is installed."""
     for dtype, options in BENCHMARKS:
-        command = [sys.executable, "-m", "sa_layers.benchmark", "operators", "--device", "cuda", "--batch", "1", "64"]
-        command += ["--dtype", dtype, "--json", str(folder / f"operators-{dtype}.json"), *options]
-        if importlib.util.find_spec("matplotlib"):
-            command += ["--plot", str(folder / f"operators-{dtype}.png")]
-        yield run(f"benchmark-{dtype}", command, folder, lambda printed: f"{len(printed.splitlines())} lines of tables")
+        yield measure(folder, "operators", dtype, ["--batch", "1", "64", *options], plots=True)
+        yield measure(folder, "attentions", dtype, ["--batch", "1", "64"])
+        if importlib.util.find_spec("torchvision"):
+            yield measure(folder, "networks", dtype, ["--depth", "19", "--task", "inference"], plots=True)
+        else:
+            yield from missing(f"benchmark-networks-{dtype}", "torchvision")
+
+
+def measure(folder: Path, what: str, dtype: str, options: list[str], *, plots: bool = False) -> Outcome:
+    """One of the benchmarks, its figures, and where matplotlib is installed its picture."""
+    command = [sys.executable, "-m", "sa_layers.benchmark", what, "--device", "cuda", "--dtype", dtype, *options]
+    command += ["--json", str(folder / f"{what}-{dtype}.json")]
+    if plots and importlib.util.find_spec("matplotlib"):
+        command += ["--plot", str(folder / f"{what}-{dtype}.png")]
+    name = f"benchmark-{what}-{dtype}"
+    return run(name, command, folder, lambda printed: f"{len(printed.splitlines())} lines of tables")
 
 
 STEPS: dict[str, Callable[[Path], Iterator[Outcome]]] = {

@@ -7,9 +7,15 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from . import calls, configs, machine, networks, operators, report
+from . import attentions, calls, configs, machine, networks, operators, report
 
-SUBCOMMANDS: dict[str, ModuleType] = {"operators": operators, "networks": networks, "calls": calls, "configs": configs}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "operators": operators,
+    "attentions": attentions,
+    "networks": networks,
+    "calls": calls,
+    "configs": configs,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

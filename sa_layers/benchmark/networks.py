@@ -21,8 +21,8 @@ from ..models import SelfAttentionClassifier
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
+from .agreement import check_agreement
 from .measure import Run, peak_memory, time_in_turn
-from .operators import TOLERANCES
 from .plot import Bar, plot_bars
 from .report import Column, Report, Row, duration, ratio, size
 
@@ -203,13 +203,8 @@ def check_equal(candidates: dict[str, Candidate]) -> None:
     for name, result in results.items():
         _, _, plain = name.rpartition("compiled: ")
         wanted = results.get(f"{plain.partition(',')[0]}, unfused")
-        if wanted is None:
-            continue
-        difference, scale = (result - wanted).abs().max().item(), wanted.abs().max().item()
-        if not difference <= TOLERANCES[wanted.dtype] * scale:
-            raise SystemExit(
-                f"{name} differs from unfused by {difference:.2g}, where the largest number is {scale:.2g}"
-            )
+        if wanted is not None:
+            check_agreement(name, result, "unfused", wanted)
 
 
 def plot(path: Path, report: Report) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..ops import Footprint
 from ..ops.backend import why_not
 from . import machine, one_thread_per_output
+from .agreement import check_agreement
 from .measure import Run, copying, fastest_product, peak_memory, time_in_turn
 from .problems import OURS, PROBLEMS, REFERENCE, STAGES, Operator, Problem
 from .report import Column, Report, Row, duration, percentage, rate, ratio, size
@@ -30,9 +31,6 @@ COLUMNS = [
     Column("flops_per_s", "speed", rate),
     Column("share_of_copy", "of copy", percentage),
 ]
-# How far two implementations may be apart, relative to the largest number: in half precision people's way of writing
-# it rounds every product or every sum.
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,12 +159,7 @@ def check_equal(calls: dict[str, Run], problem: Problem) -> None:
     expected = _tensors(calls[OURS]())
     for name, call in calls.items():
         for result, wanted in zip(_tensors(call()), expected, strict=True):
-            difference, scale = (result - wanted).abs().max().item(), wanted.abs().max().item()
-            if not difference <= TOLERANCES[wanted.dtype] * scale:
-                raise SystemExit(
-                    f"{problem.operator}, {problem.shape}: {name} differs from {OURS} by {difference:.2g}, "
-                    f"where the largest number is {scale:.2g}"
-                )
+            check_agreement(f"{problem.operator}, {problem.shape}: {name}", result, OURS, wanted)
 
 
 def plot(path: Path, report: Report, peak: float) -> None:

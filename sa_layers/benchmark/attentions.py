@@ -1,0 +1,129 @@
+"""Whole attentions in evaluation at the stages of SAN19: the fused kernel against the operators that it stands for.
+
+Relation, position, mapping, softmax and aggregation, for operands that lie channels last; the linear layers that make
+query, key and value are not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from ..layers.self_attention import SelfAttention
+from ..ops import backend, fused
+from ..ops.backend import why_not
+from . import machine
+from .agreement import check_agreement
+from .measure import peak_memory, time_in_turn
+from .problems import OURS, STAGES, Stage
+from .report import Column, Report, Row, duration, ratio, size
+
+COLUMNS = [
+    Column("implementation", "implementation"),
+    Column("median_s", "median", duration),
+    Column("fastest_s", "fastest", duration),
+    Column("ratio", "ratio", ratio),
+    Column("peak_bytes", "peak memory", size),
+]
+ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
+WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    OURS: nullcontext,
+    "unfused": partial(fused, False),
+    "plain torch": partial(backend, "torch"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--attention", nargs="+", choices=ATTENTIONS, default=list(ATTENTIONS), help="default: both")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="images at once (default: 1)")
+    parser.add_argument("--seconds", type=float, default=5, help="for all rounds of one table (default: 5)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures both attentions at every stage and batch size."""
+    device, dtype = machine.prepare(arguments), machine.DTYPES[arguments.dtype]
+    described = machine.describe(device) | {"dtype": arguments.dtype}
+    report = Report("Whole attentions", described, COLUMNS, ["attention", "stage", "batch"], tuple(notes(device)))
+    for name in arguments.attention:
+        for batch in arguments.batch:
+            for number, stage in list(enumerate(STAGES))[-1:] if arguments.quick else enumerate(STAGES):
+                layer, operands = make_problem(name, stage, batch, dtype, device)
+                described_stage = f"{number}: {stage.value_channels} x {stage.side} x {stage.side}"
+                labels: Row = {"attention": name, "stage": described_stage, "batch": f"batch {batch}"}
+                rows = measure(layer, operands, seconds=0 if arguments.quick else arguments.seconds)
+                report.rows += (labels | row for row in rows)
+    report.print()
+    if arguments.json:
+        report.write_json(arguments.json)
+    return 0
+
+
+def notes(device: torch.device) -> Iterator[str]:
+    """What to read the tables by."""
+    yield f"ratio: to the time of {OURS}, the median of the rounds."
+    yield "unfused: with native operators, one after the other. plain torch: without native kernels."
+    yield "peak memory: what a call holds at once beyond its operands."
+    if obstacle := why_not("native", device):
+        yield f"{OURS} computes with plain torch here: {obstacle}."
+
+
+def make_problem(
+    name: str, stage: Stage, batch: int, dtype: torch.dtype, device: torch.device
+) -> tuple[SelfAttention, tuple[Tensor, ...]]:
+    """A layer with random parameters, and query, key and value as channels of one map.
+
+    Raises:
+        SystemExit: No fused kernel would compute it, although there are native kernels.
+    """
+    torch.manual_seed(0)
+    channels = (stage.relation_channels, stage.relation_channels, stage.value_channels)
+    layer = ATTENTIONS[name](
+        4 * stage.value_channels,
+        stage.value_channels,
+        stage.kernel_size,
+        relation_channels=stage.relation_channels,
+        share=stage.value_channels // stage.weight_channels,
+    )
+    layer = layer.to(device, dtype).eval().requires_grad_(False)
+    pixels = torch.randn(batch, stage.side, stage.side, sum(channels)).to(device, dtype)
+    operands = pixels.permute(0, 3, 1, 2).split(channels, dim=1)
+    obstacle = layer.why_not_fused(*operands)
+    if obstacle is not None and why_not("native", device) is None:
+        raise SystemExit(f"{name} attention is not fused here: {obstacle}")
+    return layer, operands
+
+
+def measure(layer: SelfAttention, operands: tuple[Tensor, ...], *, seconds: float) -> Iterator[Row]:
+    """A row for every way of computing the attention; refuses to time what computes something else."""
+    device = operands[0].device
+    calls = {name: partial(attend, layer, operands, way) for name, way in WAYS.items()}
+    results = {name: call() for name, call in calls.items()}
+    for name, result in results.items():
+        check_agreement(name, result, OURS, results[OURS])
+    memory = {name: peak_memory(call, device) for name, call in calls.items()}
+    timings = time_in_turn(calls, device, seconds=seconds, least=5 if seconds else 2)
+    for name, timing in timings.items():
+        yield {
+            "implementation": name,
+            "median_s": timing.median,
+            "fastest_s": timing.fastest,
+            "turns": timing.turns,
+            "ratio": timing.ratio_to(timings[OURS]),
+            "peak_bytes": memory[name],
+        }
+
+
+@torch.no_grad()
+def attend(
+    layer: SelfAttention, operands: tuple[Tensor, ...], way: Callable[[], AbstractContextManager[None]]
+) -> Tensor:
+    """One call."""
+    with way():
+        return layer.attend(*operands)

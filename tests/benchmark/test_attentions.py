@@ -1,0 +1,45 @@
+"""Whole attentions, computed in three ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sa_layers.benchmark.agreement import check_agreement
+from sa_layers.benchmark.attentions import ATTENTIONS, make_problem, measure
+from sa_layers.benchmark.problems import STAGES
+from sa_layers.ops.backend import decide
+from tests.conftest import RunPython
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_way_is_measured(name: str, dtype: torch.dtype) -> None:
+    layer, operands = make_problem(name, STAGES[-1], 2, dtype, CPU)
+    assert [operand.shape[1] for operand in operands] == [128, 128, 512]
+    ours, unfused, plain = measure(layer, operands, seconds=0)
+    assert [row["implementation"] for row in (ours, unfused, plain)] == ["sa_layers", "unfused", "plain torch"]
+    assert ours["ratio"] == 1
+    if decide(CPU) == "native":
+        assert ours["peak_bytes"] == 2 * 512 * 49 * dtype.itemsize  # the output and nothing else
+        assert unfused["peak_bytes"] > 5 * ours["peak_bytes"]
+
+
+def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+    result = tmp_path / "attentions.json"
+    run_python(None, "-m", "sa_layers.benchmark", "attentions", "--quick", "--threads", "1", "--json", result)
+    rows = json.loads(result.read_text())["results"]
+    assert {(row["attention"], row["stage"]) for row in rows} == {(name, "4: 512 x 7 x 7") for name in ATTENTIONS}
+
+
+def test_what_disagrees_is_not_timed() -> None:
+    one = torch.ones(3)
+    check_agreement("this", one + 1e-5, "that", one)
+    for other in (one + 1e-3, one * float("nan")):
+        with pytest.raises(SystemExit, match=r"this differs from that by .*, where the largest number is 1"):
+            check_agreement("this", other, "that", one)
