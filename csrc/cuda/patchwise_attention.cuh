@@ -31,7 +31,11 @@ __device__ void compute_hidden(const PatchwiseAttention& problem, const Patchwis
       const Panel panel = {tap, least(plan.panel_taps, all_taps - tap), channel,
                            least(plan.panel_channels, all_channels - channel)};
       Number *const left = numbers(plan.left[turn]), *const right = numbers(plan.right[turn]);
-      activate(problem, plan, operands, sources, pixels, panel, plan.depth, left);
+      if (problem.is_product()) {
+        activate_products(problem, plan, operands, sources, pixels, panel, plan.depth, left);
+      } else {
+        activate(problem, plan, operands, sources, pixels, panel, plan.depth, left);
+      }
       Product::copy_matrix(HiddenMatrix{panel, plan.panel_channels, all_channels, problem.weight_channels},
                            operands.hidden_weight, operands.matrices_aligned, plan.depth, plan.hidden, right,
                            plan.right_stride);

@@ -87,7 +87,7 @@ __device__ Compute<T> multiply_pair(const PatchwiseAttention& problem, const Pat
   return sum;
 }
 
-// Writes the panel, `depth` numbers for each pixel, zeros behind the last channel of a tap and behind the last tap.
+// Writes a panel, `depth` numbers for each pixel, zeros behind the last channel of a tap and behind the last tap.
 template <typename T, typename Number>
 __device__ void activate(const PatchwiseAttention& problem, const PatchwiseAttentionPlan& plan,
                          const PatchwiseAttentionOperands<T>& operands, const int* sources, int pixels,
@@ -106,18 +106,28 @@ __device__ void activate(const PatchwiseAttention& problem, const PatchwiseAtten
   for (int pixel = place.row; pixel < pixels; pixel += place.rows) {
     const int* const of_pixel = sources + pixel * plan.sources_step;
     Four<C> features = {};
-    if (count > 0 && !problem.is_product()) {
+    if (count > 0) {
       features = load_features(problem, operands, of_pixel, panel.tap + tap, panel.channel + channel, count);
-    }
-    if (problem.is_product()) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (i < count) features.of[i] = multiply_pair(problem, operands, of_pixel, feature + i);
-      }
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) features.of[i] = relu(scale.of[i] * features.of[i] + shift.of[i]);
     store_factors(features, left + pixel * plan.left_stride + 4 * place.column);
+  }
+}
+
+// The same for products, one at a time.
+template <typename T, typename Number>
+__device__ void activate_products(const PatchwiseAttention& problem, const PatchwiseAttentionPlan& plan,
+                                  const PatchwiseAttentionOperands<T>& operands, const int* sources, int pixels,
+                                  const Panel& panel, int depth, Number* left) {
+  for (int item = int(threadIdx.x); item < pixels * depth; item += int(blockDim.x)) {
+    const int pixel = item / depth, channel = item % depth, feature = panel.channel + channel;
+    Compute<T> number = 0;
+    if (channel < panel.channels) {
+      number = multiply_pair(problem, operands, sources + pixel * plan.sources_step, feature);
+      number = relu(operands.scale[feature] * number + operands.shift[feature]);
+    }
+    round_to_factor(number, left[pixel * plan.left_stride + channel]);
   }
 }
 
