@@ -1,4 +1,4 @@
-"""Where the time of a network's inference goes: every call of an operator, summed by operator.
+"""Where the time of a network goes: every call of an operator, summed by operator.
 
 A call counts with its fastest time over all runs, so that what else the machine does is left out; Python, which runs
 between the calls, is left out too. On the CPU only: a GPU computes after the call has returned.
@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import machine
-from .networks import ATTENTIONS, RESNETS, inference, make_candidates
+from .networks import ATTENTIONS, RESNETS, TASKS, inference, make_candidates, training_step
 from .report import Column, Report, Row, duration, percentage
 
 COLUMNS = [
@@ -48,6 +48,7 @@ class Clock(TorchDispatchMode):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="default: 19")
+    parser.add_argument("--task", choices=TASKS, default="inference", help="default: inference")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default: 1)")
     parser.add_argument("--size", type=int, default=224, help="height and width of an image (default: 224)")
     parser.add_argument("--runs", type=int, default=25, help="default: 25")
@@ -61,11 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.quick:
         arguments.size, arguments.runs = min(arguments.size, 64), 2
     described = machine.describe(device) | {"image": f"{arguments.size} x {arguments.size}", "batch": arguments.batch}
+    described |= {"task": arguments.task}
     report = Report("Calls", described, COLUMNS, ["network"], ("time: the fastest of each call, summed.",))
     image = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(machine.DTYPES[arguments.dtype])
+    make_call = inference if arguments.task == "inference" else training_step
     for name, candidate in make_candidates(arguments.depth, ATTENTIONS, image).items():
         if candidate.how is nullcontext:  # what users get
-            report.rows += ({"network": name} | row for row in measure(inference(candidate), arguments.runs))
+            report.rows += ({"network": name} | row for row in measure(make_call(candidate), arguments.runs))
     report.print()
     if arguments.json:
         report.write_json(arguments.json)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sa_layers.benchmark.calls import measure
+from sa_layers.benchmark.networks import TASKS
 from tests.conftest import RunPython
 
 pytest.importorskip("torchvision")
@@ -22,12 +23,13 @@ def test_calls_are_summed_by_operator() -> None:
     assert rows[-1]["fastest_s"] < 0.01  # what is between the calls does not count
 
 
-def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", TASKS)
+def test_quick(task: str, run_python: RunPython, tmp_path: Path) -> None:
     result = tmp_path / "calls.json"
-    run_python(
-        None, "-m", "sa_layers.benchmark", "calls", "--quick", "--depth", "10", "--threads", "1", "--json", result
-    )
+    options = ("--quick", "--depth", "10", "--threads", "1", "--task", task, "--json", result)
+    run_python(None, "-m", "sa_layers.benchmark", "calls", *options)
     rows = json.loads(result.read_text())["results"]
+    assert ("aten.convolution_backward" in {row["operator"] for row in rows}) == (task == "training step")
     assert {row["network"] for row in rows} == {
         "SAN10 pairwise",
         "SAN10 patchwise",
