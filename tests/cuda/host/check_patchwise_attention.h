@@ -124,15 +124,16 @@ Expected define_patchwise_attention(const reference::Problem& p, const PatchShap
           for (const int64_t here : sources)
             for (const int64_t there : sources) add_product(here, there);
 
-        std::vector<Bounded> hidden(weights);
+        std::vector<Bounded> activated(features), hidden(weights);
+        for (int f = 0; f < features; ++f) {
+          activated[f].add(mapping.scale.data()[f], {relation[f], std::fabs(relation[f]) + 1});
+          activated[f].add(mapping.shift.data()[f], {1, 1});
+          activated[f] = rectify(activated[f]);
+        }
         for (int h = 0; h < weights; ++h) {
           hidden[h].add(mapping.hidden_bias.data()[h], {1, 1});
-          for (int f = 0; f < features; ++f) {
-            Bounded feature;
-            feature.add(mapping.scale.data()[f], {relation[f], std::fabs(relation[f]) + 1});
-            feature.add(mapping.shift.data()[f], {1, 1});
-            hidden[h].add(round(mapping.hidden_weight.data()[int64_t(f) * weights + h]), rectify(feature));
-          }
+          for (int f = 0; f < features; ++f)
+            hidden[h].add(round(mapping.hidden_weight.data()[int64_t(f) * weights + h]), activated[f]);
           hidden[h] = rectify(hidden[h]);
         }
         for (int w = 0; w < weights; ++w)
@@ -250,8 +251,8 @@ inline bool check_patchwise_overflow() {
 // The first and the last stage of SAN, on small maps: many pixels of few channels, and few of many.
 inline bool check_san_patchwise() {
   for (const int channels : {4, 16, 128}) {
-    const int side = channels == 128 ? 3 : 9, kernel = channels == 16 ? 7 : channels == 4 ? 3 : 5;
-    const reference::Problem p = {2, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
+    const int side = channels == 4 ? 9 : channels == 16 ? 6 : 3, kernel = channels == 16 ? 7 : 3;
+    const reference::Problem p = {1, 4 * channels, channels / 2, side, side, {kernel, kernel}, {1, 1}, {1, 1}, true};
     const PatchShape shape = {channels, 4 * channels, channels / 2, PatchwiseRelation::kConcatenation, true, true,
                               0,        false};
     for (const int limit : {64 * 1024, 227 * 1024}) {
@@ -284,15 +285,14 @@ inline bool check_patchwise_plans() {
            plan.panel_taps * plan.panel_channels <= plan.depth && plan.depth % pieces.step == 0 && plan.taps > 0 &&
            plan.slice > 0 && plan.taps * plan.slice <= plan.columns && plan.columns <= 4 * kThreads;
   };
-  for (const int channels : {1, 3, 16, 128, 300, 2048})
-    for (const int weights : {1, 2, 3, 8, 64, 250, 509, kPatchwiseWeights})
+  for (const int channels : {1, 16, 300})
+    for (const int weights : {2, 3, 64, kPatchwiseWeights})
       for (const int shares : {1, 8, kPatchwiseValues / weights})
-        for (const auto relation :
-             {PatchwiseRelation::kConcatenation, PatchwiseRelation::kStar, PatchwiseRelation::kClique})
-          for (const int side : {1, 3, 7, 63})
+        for (const auto relation : {PatchwiseRelation::kConcatenation, PatchwiseRelation::kClique})
+          for (const int side : {3, 7, 63})
             for (const int batch : {1, 64})
               for (const ProductPieces& pieces : kPieces)
-                for (const int64_t limit : {64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024}) {
+                for (const int64_t limit : {64 * 1024, 227 * 1024}) {
                   const Axis axis = {14, side, 1, 1};
                   PatchwiseAttention problem = {};
                   problem.footprint = {axis, axis, Padding::kReflect}, problem.batch = batch;
