@@ -48,15 +48,6 @@ cudaError_t launch_tiles(const PairwiseAttention& problem, const PairwiseAttenti
                 problem, plan, operands_of<T>(problem, tensors));
 }
 
-// Whether the kernel that the device runs was compiled for an architecture with tensor cores for such maps.
-template <typename T>
-cudaError_t find_tensor_cores(bool& found) {
-  cudaFuncAttributes attributes = {};
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, &pairwise_attention_tiles<T, true>);
-  found = attributes.ptxVersion >= (std::is_same_v<T, __half> ? 75 : 80);
-  return error;
-}
-
 }  // namespace
 
 cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element element,
@@ -67,7 +58,7 @@ cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element 
     if constexpr (!std::is_same_v<T, double>) {
       bool found = false;
       if (sizeof(T) == 2 || problem.allow_tf32) {
-        if (const cudaError_t error = find_tensor_cores<T>(found)) return error;
+        if (const cudaError_t error = find_tensor_cores<T>(&pairwise_attention_tiles<T, true>, found)) return error;
       }
       if (found) return launch_tiles<T, true>(problem, tensors, stream);
     }

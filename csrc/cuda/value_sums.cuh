@@ -64,23 +64,16 @@ __device__ void finish(const PairwiseAttention& problem, const PairwiseAttention
     if (output.count == 0) continue;
     const Four<C> totals = output.load(total + output.pixel * plan.logits);
     T* const to = operands.output + (first + output.pixel) * problem.value_channels + output.channel;
-    Quad<T> quad;
+    Four<C> results;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      C result = sums[j].of[i] / totals.of[i];
+      results.of[i] = sums[j].of[i] / totals.of[i];
       if (operands.output_scale && i < output.count) {
-        result = relu(result * operands.output_scale[output.channel + i] + operands.output_shift[output.channel + i]);
+        const int channel = output.channel + i;
+        results.of[i] = relu(results.of[i] * operands.output_scale[channel] + operands.output_shift[channel]);
       }
-      narrow(result, quad.elements[i]);
     }
-    if (operands.output_aligned && output.count == 4) {
-      *reinterpret_cast<Quad<T>*>(to) = quad;
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i < output.count) to[i] = quad.elements[i];
-    }
+    store_channels(results, output.count, operands.output_aligned, to);
   }
 }
 
