@@ -15,8 +15,8 @@ CSRC := $(shell find csrc -type f)
 TORCH := torch==2.11.0 torchvision==0.26.0
 # Without a GPU there is nothing that CUDA kernels could run on.
 export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
-# Files of tests spread over the cores: each test computes on one.
-PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile
+# Files of tests spread over the cores, each test on one, in the order of tests/conftest.py: slow ones first.
+PYTEST_OPTIONS ?= --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
 .PHONY: demo test lint docs gpu-check format clean
 
