@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,14 @@ RunPython = Callable[..., subprocess.CompletedProcess[str]]
 def repository() -> Path:
     """The root of the source tree."""
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope() -> Iterator[None]:
+    """mmengine's default scope, which reading a config sets, does not outlive a test: their order must not matter."""
+    yield
+    if scopes := sys.modules.get("mmengine.registry.default_scope"):
+        scopes.DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
