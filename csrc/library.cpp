@@ -72,7 +72,7 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // (N, C, H, W). Coefficients are float32, float64 for float64.
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
-  // A linear layer of every pixel: features (..., C), matrix (panels, C, 32), result (..., 32 * panels), all float32.
+  // A linear layer of every pixel: features (..., C), matrix (panels, C, 16), result (..., 16 * panels), all float32.
   // The result becomes
   //     bias + matrix^T * relu(scale * features + shift), without a bias added to what it holds,
   // then relu(output_scale * result + output_shift). Without scale and shift, either pair, norm and ReLU stay away.

@@ -11,7 +11,7 @@ namespace sa_layers::cpu {
 
 // Output channels come in panels, each a matrix of its own, input channels x kPanelColumns: what the innermost loop
 // reads is one run of memory.
-constexpr int64_t kPanelColumns = 2 * kGroupColumns;
+constexpr int64_t kPanelColumns = kGroupColumns;
 // Pixels that pass through a panel together, at most: so many the cache holds.
 constexpr int64_t kMostPixels = 224;
 

@@ -12,7 +12,7 @@ from .affine_relu import affine_relu
 from .native import native_gradient
 from .pairwise_attention import Epilogue
 
-PANEL = 32  # output channels that the kernel computes at once
+PANEL = 16  # output channels that the kernel computes at once
 NONE = (None, None)
 
 
@@ -20,9 +20,9 @@ class Linear(NamedTuple):
     """A linear layer from C to D channels as :func:`project` takes it: made by :func:`pack`."""
 
     weight: Tensor
-    """(C, D), or for the native kernel (panels, C, 32): columns in panels, zeros behind the last."""
+    """(C, D), or for the native kernel (panels, C, 16): columns in panels, zeros behind the last."""
     bias: Tensor
-    """(D,) or (panels * 32,)."""
+    """(D,) or (panels * 16,)."""
     channels: int
     """D."""
 

@@ -155,11 +155,11 @@ def test_instruction_sets(capability: str) -> None:
 def test_refusals() -> None:
     """What would read or write foreign memory."""
     call, none = torch.ops.sa_layers.projection, [None] * 5
-    features, matrix = torch.zeros(4, 8), torch.zeros(2, 8, 32)
+    features, matrix = torch.zeros(4, 8), torch.zeros(4, 8, 16)
     with pytest.raises(RuntimeError, match="result"):
         call(features, matrix, *none, torch.zeros(4, 63))
     with pytest.raises(RuntimeError, match="matrix"):
-        call(features, torch.zeros(2, 8, 16), *none, torch.zeros(4, 32))
+        call(features, torch.zeros(2, 8, 32), *none, torch.zeros(4, 32))
     with pytest.raises(RuntimeError, match="scale and shift must be given together"):
         call(features, matrix, None, torch.zeros(8), None, None, None, torch.zeros(4, 64))
     with pytest.raises(RuntimeError, match="result must have the shape"):
