@@ -54,7 +54,7 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> 
     """
     try:
         from mmengine.config import Config
-        from mmengine.registry import MODELS, init_default_scope
+        from mmengine.registry import MODELS, DefaultScope
     except ModuleNotFoundError as error:
         raise ExportError(f"a config needs OpenMMLab, and {error.name} is not installed") from error
     if not Path(config).is_file():
@@ -65,8 +65,8 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> 
         raise ExportError(f"{str(config)!r} must be a config of mmseg or mmpretrain with a model, got scope {scope!r}")
     if "data_preprocessor" in settings:  # mmpretrain writes it beside the model, and the runner puts it in
         settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
-    init_default_scope(scope)
-    model = MODELS.build(settings.model)
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(settings.model)
     if checkpoint is not None:
         _load(model, checkpoint)
     if scope == "mmseg":

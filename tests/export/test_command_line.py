@@ -62,6 +62,8 @@ def test_whole_models(
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith(f"{out}: {format}, differs from the model by at most ")
     assert line.endswith(" at 96x64 and 64x128")
+    scopes = pytest.importorskip("mmengine.registry").DefaultScope
+    assert scopes.get_current_instance() is None, "the caller's default scope has changed"
 
 
 @pytest.mark.openmmlab
