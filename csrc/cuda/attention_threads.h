@@ -4,5 +4,5 @@
 namespace sa_layers::cuda {
 
 constexpr int kAttentionThreads = 256;
-
+constexpr int kMostBandedWarps = 16;  // of a banded kernel
 }  // namespace sa_layers::cuda

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "cuda/aggregation.h"
+#include "cuda/banded_plan.h"
 #include "cuda/tiling.h"
 
 namespace sa_layers::cuda {
@@ -44,6 +45,20 @@ cudaError_t find_tensor_cores(void (*kernel)(Parameters...), bool& found) {
   cudaFuncAttributes attributes = {};
   const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
   found = attributes.ptxVersion >= (std::is_same_v<T, __half> ? 75 : 80);
+  return error;
+}
+
+// What the current device has.
+inline cudaError_t describe_device(BandedDevice& device) {
+  int current = 0, multiprocessors = 0, of_multiprocessor = 0, of_block = 0;
+  cudaError_t error = cudaGetDevice(&current);
+  const auto ask = [&](cudaDeviceAttr attribute, int& answer) {
+    if (!error) error = cudaDeviceGetAttribute(&answer, attribute, current);
+  };
+  ask(cudaDevAttrMultiProcessorCount, multiprocessors);
+  ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, of_multiprocessor);
+  ask(cudaDevAttrMaxSharedMemoryPerBlockOptin, of_block);
+  device = {multiprocessors, of_multiprocessor, of_block};
   return error;
 }
 

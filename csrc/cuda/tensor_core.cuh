@@ -64,6 +64,18 @@ __device__ inline void load_matrices(const void* row, uint32_t (&words)[2]) {
                : "memory");
 }
 
+// Four matrices, each transposed: a thread gets word i % 4 of column i / 4, two rows of it.
+__device__ inline void load_transposed_matrices(const void* row, uint32_t (&words)[4]) {
+  const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
+}
+
+// Whether it holds for any thread of the warp.
+__device__ inline bool any_of_warp(bool holds) { return __any_sync(0xffffffff, holds); }
+
 namespace instructions {
 
 // sums += left * right, of 16 rows and 8 columns. With g = i / 4 and t = i % 4, thread i has
@@ -92,6 +104,28 @@ __device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4],
 }
 
 }  // namespace instructions
+
+// The same with a step of 16 bytes, of half precision: `left` is words t of rows g and g + 8, `right` word t of column
+// g.
+template <typename F>
+__device__ void multiply_accumulate_half_step(float (&sums)[4], const uint32_t (&left)[2], uint32_t right) {
+#define SA_LAYERS_MULTIPLY(types)                                                                               \
+  asm volatile("mma.sync.aligned.m16n8k8.row.col." types " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                     \
+               : "r"(left[0]), "r"(left[1]), "r"(right))
+#if __CUDA_ARCH__ >= 800
+  if constexpr (std::is_same_v<F, __half>) SA_LAYERS_MULTIPLY("f32.f16.f16.f32");
+  if constexpr (std::is_same_v<F, __nv_bfloat16>) SA_LAYERS_MULTIPLY("f32.bf16.bf16.f32");
+#endif
+#undef SA_LAYERS_MULTIPLY
+}
+
+// One piece of rows and of columns, of a whole step.
+template <typename F>
+__device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4], const uint32_t* right) {
+  const uint32_t words[2] = {right[0], right[1]};
+  instructions::multiply_accumulate<F>(sums, left, words);
+}
 
 // The same for several pieces of rows and of columns, all with all.
 template <typename F, int kRows, int kColumns>

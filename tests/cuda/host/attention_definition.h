@@ -17,6 +17,8 @@ struct AttentionShape {
   bool epilogue, merged;  // query, key and value are channels of one map
   int gap;                // channels between, which nobody may use
   bool overflows;         // features are beyond what float16 has
+  double steepness = 1;   // of the logits
+  double roundings = 1;   // of a feature, for what tensor cores multiply
 };
 
 // Query, key and value, whose pixels lie `step` elements apart, and the parameters.

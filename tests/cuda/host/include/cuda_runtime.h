@@ -56,6 +56,7 @@ inline long tiled_launches = 0, other_launches = 0;  // with shared memory, and 
 inline int shared_limit = 99 * 1024, multiprocessors = 4;
 inline int architecture = 90;                   // that the kernels are said to be compiled for
 inline std::map<void (*)(), size_t> asked_for;  // shared memory, by kernel
+inline std::map<void (*)(), long> launches;
 
 }  // namespace emulation
 
@@ -102,6 +103,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (config->dynamicSmemBytes > allowed) return cudaErrorInvalidValue;
   const bool sharing = config->dynamicSmemBytes > 0;
   (sharing ? emulation::tiled_launches : emulation::other_launches)++;
+  emulation::launches[reinterpret_cast<void (*)()>(kernel)]++;
 
   const size_t bytes = (config->dynamicSmemBytes + 15) / 16 * 16;
   emulation::Block block{std::barrier<>(thread_count),

@@ -4,5 +4,6 @@
 namespace sa_layers::cuda {
 
 constexpr int kAttentionThreads = 64;
+constexpr int kMostBandedWarps = 2;
 
 }  // namespace sa_layers::cuda

@@ -82,6 +82,36 @@ float element(const uint32_t* registers, int i) {
 inline void load_matrices(const void* row, uint32_t (&words)[4]) { emulation_of_tensor_cores::load(row, words); }
 inline void load_matrices(const void* row, uint32_t (&words)[2]) { emulation_of_tensor_cores::load(row, words); }
 
+// ".trans": the matrix is loaded in column-major format, so that a thread has what it would have of the transpose.
+inline void load_transposed_matrices(const void* row, uint32_t (&words)[4]) {
+  using namespace emulation_of_tensor_cores;
+  struct Rows {
+    const void* addresses[32];
+  };
+  const Rows& rows = exchange<Rows>([&](Rows& place) { place.addresses[lane_id()] = row; });
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    uint16_t halves[2];
+    for (int i = 0; i < 2; ++i) {
+      const void* const from = rows.addresses[8 * matrix + lane_id() % 4 * 2 + i];
+      if (reinterpret_cast<uintptr_t>(from) % 16) std::abort();
+      std::memcpy(&halves[i], static_cast<const char*>(from) + lane_id() / 4 * 2, 2);
+    }
+    std::memcpy(&words[matrix], halves, 4);
+  }
+}
+
+inline bool any_of_warp(bool holds) {
+  using namespace emulation_of_tensor_cores;
+  struct Votes {
+    bool of[32];
+  };
+  const Votes& votes = exchange<Votes>([&](Votes& place) { place.of[lane_id()] = holds; });
+  for (const bool vote : votes.of) {
+    if (vote) return true;
+  }
+  return false;
+}
+
 template <typename F, int kRows, int kColumns>
 void multiply_accumulate(float (&sums)[kRows][kColumns][4], const uint32_t (&left)[kRows][4],
                          const uint32_t (&right)[kColumns][2]) {
@@ -118,6 +148,22 @@ void multiply_accumulate(float (&sums)[kRows][kColumns][4], const uint32_t (&lef
       for (int c = 0; c < kColumns; ++c)
         for (int k = 0; k < kInner; ++k) sums[r][c][i] += all.a[r][row][k] * all.b[c][k][column];
   }
+}
+
+template <typename F>
+void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4], const uint32_t* right) {
+  float all[1][1][4] = {{{sums[0], sums[1], sums[2], sums[3]}}};
+  const uint32_t lefts[1][4] = {{left[0], left[1], left[2], left[3]}}, rights[1][2] = {{right[0], right[1]}};
+  multiply_accumulate<F>(all, lefts, rights);
+  for (int i = 0; i < 4; ++i) sums[i] = all[0][0][i];
+}
+
+// m16n8k8 of half precision: "row = groupID for ai where i < 2, groupID + 8 otherwise; col = threadID_in_group * 2 +
+// (i & 0x1)" and "row = (threadID_in_group * 2) + i; col = groupID": as m16n8k16 with zeros behind.
+template <typename F>
+void multiply_accumulate_half_step(float (&sums)[4], const uint32_t (&left)[2], uint32_t right) {
+  const uint32_t lefts[4] = {left[0], left[1], 0, 0}, rights[2] = {right, 0};
+  multiply_accumulate<F>(sums, lefts, rights);
 }
 
 }  // namespace sa_layers::cuda

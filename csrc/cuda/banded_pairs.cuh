@@ -1,0 +1,270 @@
+// Pairwise attention in registers, for maps of half precision on tensor cores: what a warp computes for one tap of its
+// sixteen output pixels, from the relation to the logits.
+#pragma once
+
+#include "cuda/banded_weights.cuh"
+#include "cuda/pairs.cuh"
+
+namespace sa_layers::cuda {
+
+// The mapping: from kChannels of the relation, two of the position and a one for the bias to kHidden channels, and from
+// these to kWeights logits, without a bias, which a softmax does not see. Strides are bytes, an odd number of sixteens.
+template <typename T, int kChannels_, int kWeights_>
+struct BandedMapping {
+  static constexpr int kChannels = kChannels_, kWeights = kWeights_;
+  // Steps of eight features; the last one has the positions, too, and two for the bias.
+  static constexpr int kSteps = kChannels < 8 ? 1 : kChannels / 8 + 1, kDoubleSteps = kSteps / 2;
+  static constexpr int kHidden = kChannels < 8 ? 8 : kChannels, kEights = (kWeights + 7) / 8;
+  static constexpr int kHiddenStride = kSteps * 16, kWeightStride = kHidden * 2 + (kHidden > 8 ? 16 : 0);
+  static constexpr int kKeyStride = kChannels < 8 ? 16 : kChannels * 2 + 16, kValueStride = kWeights * 16 + 16;
+  // Of shared memory: scale and shift in pairs of channels, and both matrices, (output, input).
+  static constexpr int kNormBytes = kChannels * 4, kHiddenBytes = kHidden * kHiddenStride;
+  static constexpr int kBytes = kNormBytes + kHiddenBytes + kEights * 8 * kWeightStride;
+  static constexpr int kPositionPair = kChannels % 8 / 2;  // of the last step
+  static_assert(kSteps % 2 == 1 && (kHidden == 8 || kHidden % 16 == 0));
+};
+
+// What tensor cores can multiply: no infinity.
+template <typename T>
+__device__ T factor_of(float number) {
+  if (kLargestFactor<T> > 0 && number < -kLargestFactor<T>) number = -kLargestFactor<T>;
+  T factor;
+  round_to_factor(number, factor);
+  return factor;
+}
+
+template <typename T>
+__device__ uint32_t pack_factors(float first, float second) {
+  return pack<T>(widen(factor_of<T>(first)), widen(factor_of<T>(second)));
+}
+
+// Copies norm and matrices of the weights from `first_weight`.
+template <typename Mapping, typename T>
+__device__ void copy_mapping(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
+                             int first_weight, unsigned char* to) {
+  constexpr int kChannels = Mapping::kChannels, kFeatures = 8 * Mapping::kSteps;
+  for (int pair = int(threadIdx.x); pair < kChannels / 2; pair += int(blockDim.x)) {
+    uint32_t* const norm = reinterpret_cast<uint32_t*>(to) + 2 * pair;
+    norm[0] = pack_factors<T>(operands.scale[2 * pair], operands.scale[2 * pair + 1]);
+    norm[1] = pack_factors<T>(operands.shift[2 * pair], operands.shift[2 * pair + 1]);
+  }
+  T* const hidden = reinterpret_cast<T*>(to + Mapping::kNormBytes);
+  for (int item = int(threadIdx.x); item < Mapping::kHidden * kFeatures; item += int(blockDim.x)) {
+    const int output = item / kFeatures, input = item % kFeatures;
+    float number = 0;
+    if (output < kChannels && input < kChannels + problem.positions) {
+      number = operands.weights[0][output * problem.weight_steps[0].output + input * problem.weight_steps[0].input];
+    }
+    T factor = factor_of<T>(number);
+    if (output < kChannels && (input == kChannels + 2 || input == kChannels + 3)) {  // the bias, and what rounding lost
+      const float bias = operands.biases[0][output];
+      factor = factor_of<T>(bias);
+      if (input == kChannels + 3) factor = factor_of<T>(bias - widen(factor));
+    }
+    hidden[item] = factor;
+  }
+  unsigned char* const weight = to + Mapping::kNormBytes + Mapping::kHiddenBytes;
+  for (int item = int(threadIdx.x); item < 8 * Mapping::kEights * Mapping::kHidden; item += int(blockDim.x)) {
+    const int output = item / Mapping::kHidden, input = item % Mapping::kHidden;
+    float number = 0;
+    if (output < Mapping::kWeights && input < kChannels) {
+      number = operands.weights[1][(first_weight + output) * problem.weight_steps[1].output +
+                                   input * problem.weight_steps[1].input];
+    }
+    reinterpret_cast<T*>(weight + output * Mapping::kWeightStride)[input] = factor_of<T>(number);
+  }
+}
+
+// Pieces of the two matrices as tensor cores read them; those of small mappings stay in registers.
+template <typename Mapping>
+class MappingMatrices {
+ public:
+  __device__ MappingMatrices(const unsigned char* memory, int lane) {
+    const unsigned char* const hidden = memory + Mapping::kNormBytes;
+    // Of four pieces: eight outputs, their next inputs, then the same of the next eight outputs.
+    const int output = lane / 16 * 8 + lane % 8, next = lane / 8 % 2;
+    hidden_ = hidden + output * Mapping::kHiddenStride + next * 16;
+    // Of two pieces: eight outputs, then the next.
+    last_ = hidden + lane % (Mapping::kHidden < 16 ? 8 : 16) * Mapping::kHiddenStride + 32 * Mapping::kDoubleSteps;
+    weights_ = hidden + Mapping::kHiddenBytes + (Mapping::kEights > 1 ? output : lane % 8) * Mapping::kWeightStride +
+               (Mapping::kHidden > 8 ? next * 16 : 0);
+    if constexpr (kKept) {
+#pragma unroll
+      for (int step = 0; step < Mapping::kDoubleSteps; ++step) load_matrices(hidden_ + 32 * step, kept_hidden_[step]);
+      load_matrices(last_, kept_last_);
+      load_matrices(weights_, kept_weights_);
+    }
+  }
+  // Sixteen hidden channels, of a double step of the features.
+  __device__ void hidden(int sixteen, int step, uint32_t (&words)[4]) const {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) words[i] = kept_hidden_[step][i];
+    } else {
+      load_matrices(hidden_ + sixteen * 16 * Mapping::kHiddenStride + 32 * step, words);
+    }
+  }
+  // The same, of the last step.
+  __device__ void hidden(int sixteen, uint32_t (&words)[2]) const {
+    if constexpr (kKept) {
+      words[0] = kept_last_[0], words[1] = kept_last_[1];
+    } else {
+      load_matrices(last_ + sixteen * 16 * Mapping::kHiddenStride, words);
+    }
+  }
+  // Sixteen weights, of sixteen hidden channels.
+  __device__ void weights(int sixteen, uint32_t (&words)[4]) const { load_matrices(weights_ + 32 * sixteen, words); }
+  // Eight weights.
+  __device__ void weights(int sixteen, uint32_t (&words)[2]) const {
+    if constexpr (kKept) {
+      words[0] = kept_weights_[0], words[1] = kept_weights_[1];
+    } else {
+      load_matrices(weights_ + 32 * sixteen, words);
+    }
+  }
+
+ private:
+  static constexpr bool kKept = Mapping::kHidden <= 16 && Mapping::kEights == 1;
+  const unsigned char *hidden_, *last_, *weights_;
+  uint32_t kept_hidden_[kKept && Mapping::kDoubleSteps > 0 ? Mapping::kDoubleSteps : 1][4], kept_last_[2],
+      kept_weights_[2];
+};
+
+// Scale and shift of a pair of channels.
+struct alignas(8) PairNorm {
+  uint32_t scale, shift;
+};
+
+// The output pixels' part of the features: their channels of the query, in pairs, and of the positions.
+template <typename T, typename Mapping>
+struct BandedQuery {
+  static constexpr int kPairs = Mapping::kChannels < 8 ? 1 : 2 * Mapping::kDoubleSteps;
+  static constexpr bool kKept = Mapping::kChannels <= 32;  // registers have room for the norm
+  uint32_t channels[2][kPairs], sign;                      // of the key: a difference or a sum
+  PairNorm norm[kKept ? kPairs : 1];
+  float positions[2][2] = {};
+
+  // Pair i of the thread: steps have four pairs of channels, one for each thread of a pixel.
+  static __device__ int pair(const BandedTile& tile, int i) {
+    return Mapping::kChannels < 8 ? least(tile.pair(), Mapping::kChannels / 2 - 1) : 4 * i + tile.pair();
+  }
+
+  __device__ BandedQuery(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
+                         const BandedRegion& region, const BandedTile& tile, const PairNorm* norms) {
+    const Axis &down = problem.footprint.rows, &right = problem.footprint.columns;
+    const int column = least(region.column + tile.column_tile * kTileColumns + tile.pixel(), int(right.size) - 1);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = least(region.row + tile.row_tile * kTileRows + half, int(down.size) - 1);
+      const T* const from = operands.query + region.image * problem.query_steps.image + row * problem.query_steps.row +
+                            column * problem.query_steps.pixel;
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) channels[half][i] = reinterpret_cast<const uint32_t*>(from)[pair(tile, i)];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (i >= problem.positions) continue;
+        const float* const here = operands.query_position + 3 * i;
+        const float position = here[0] * place<float>(column, right.size, problem.position_width) +
+                               here[1] * place<float>(row, down.size, problem.position_height) + here[2];
+        const int feature = Mapping::kChannels + i;
+        positions[half][i] = operands.scale[feature] * position + operands.shift[feature];
+      }
+    }
+    const float factor = problem.relation == Relation::kSubtraction ? -1.0f : 1.0f;
+    sign = pack<T>(factor, factor);
+    if constexpr (kKept) {
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) norm[i] = norms[pair(tile, i)];
+    }
+  }
+
+  // Features of the relation for both pixels of the thread, after norm and ReLU.
+  __device__ void relate(const BandedTile& tile, int i, const unsigned char* key, const PairNorm* norms,
+                         uint32_t& first, uint32_t& second) const {
+    const int at = pair(tile, i);
+    const uint32_t there = reinterpret_cast<const uint32_t*>(key)[at];
+    PairNorm both;
+    if constexpr (kKept) {
+      both = norm[i];
+    } else {
+      both = norms[at];
+    }
+    const uint32_t related[2] = {packed_multiply_add<T>(there, sign, channels[0][i]),
+                                 packed_multiply_add<T>(there, sign, channels[1][i])};
+    first = packed_multiply_add_relu<T>(related[0], both.scale, both.shift);
+    second = packed_multiply_add_relu<T>(related[1], both.scale, both.shift);
+  }
+};
+
+// The logits of a tap, whose key and place are given: of eights of weights, 2 * pair and the next of the pixel in the
+// first row, then in the second.
+template <typename T, typename Mapping>
+__device__ void find_logits(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices,
+                            const BandedTile& tile, const unsigned char* key, const PairNorm* norms, const Line& row,
+                            const Line& column, float (&logits)[Mapping::kEights][4]) {
+  uint32_t features[Mapping::kDoubleSteps > 0 ? Mapping::kDoubleSteps : 1][4], last[2];
+#pragma unroll
+  for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
+    query.relate(tile, 2 * step, key, norms, features[step][0], features[step][1]);
+    query.relate(tile, 2 * step + 1, key, norms, features[step][2], features[step][3]);
+  }
+  if constexpr (Mapping::kChannels < 8) {
+    query.relate(tile, 0, key, norms, last[0], last[1]);
+  }
+  const float inside = row.inside * column.inside;
+  const float there[2] = {row.first + column.first, row.second + column.second};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t positions =
+        pack_relu<T>(query.positions[half][0] + inside * there[0], query.positions[half][1] + inside * there[1]);
+    const uint32_t others = tile.pair() == Mapping::kPositionPair + 1 ? pack<T>(1, 1)
+                            : Mapping::kChannels < 8                  ? last[half]
+                                                                      : 0;
+    last[half] = tile.pair() == Mapping::kPositionPair ? positions : others;
+  }
+#pragma unroll
+  for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) logits[eight][i] = 0;
+  }
+  if constexpr (Mapping::kHidden == 8) {
+    float hidden[4] = {};
+    uint32_t right[2];
+    matrices.hidden(0, right);
+    multiply_accumulate_half_step<T>(hidden, last, right[0]);
+    const uint32_t activated[2] = {pack_relu<T>(hidden[0], hidden[1]), pack_relu<T>(hidden[2], hidden[3])};
+    matrices.weights(0, right);
+    multiply_accumulate_half_step<T>(logits[0], activated, right[0]);
+  } else {
+#pragma unroll
+    for (int sixteen = 0; sixteen < Mapping::kHidden / 16; ++sixteen) {
+      float hidden[2][4] = {};
+#pragma unroll
+      for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
+        uint32_t right[4];
+        matrices.hidden(sixteen, step, right);
+        multiply_accumulate<T>(hidden[0], features[step], &right[0]);
+        multiply_accumulate<T>(hidden[1], features[step], &right[2]);
+      }
+      uint32_t right[2];
+      matrices.hidden(sixteen, right);
+      multiply_accumulate_half_step<T>(hidden[0], last, right[0]);
+      multiply_accumulate_half_step<T>(hidden[1], last, right[1]);
+      const uint32_t activated[4] = {pack_relu<T>(hidden[0][0], hidden[0][1]), pack_relu<T>(hidden[0][2], hidden[0][3]),
+                                     pack_relu<T>(hidden[1][0], hidden[1][1]),
+                                     pack_relu<T>(hidden[1][2], hidden[1][3])};
+      if constexpr (Mapping::kEights == 1) {
+        uint32_t words[2];
+        matrices.weights(sixteen, words);
+        multiply_accumulate<T>(logits[0], activated, words);
+      } else {
+        uint32_t words[4];
+        matrices.weights(sixteen, words);
+        multiply_accumulate<T>(logits[0], activated, &words[0]);
+        multiply_accumulate<T>(logits[1], activated, &words[2]);
+      }
+    }
+  }
+}
+
+}  // namespace sa_layers::cuda

@@ -1,0 +1,82 @@
+// Launcher of pairwise attention as products of banded matrices.
+
+#include "cuda/banded_pairwise_attention.cuh"
+#include "cuda/banded_pairwise_attention.h"
+#include "cuda/launch.h"
+#include "cuda/pairwise_operands.cuh"
+
+namespace sa_layers::cuda {
+namespace {
+
+// Whether so many channels of every pixel can be read at once.
+bool is_aligned_to(const void* map, const MapSteps& steps, int channels) {
+  return reinterpret_cast<uintptr_t>(map) % (2 * channels) == 0 && steps.image % channels == 0 &&
+         steps.row % channels == 0 && steps.pixel % channels == 0;
+}
+
+bool has_kernel(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors) {
+  const bool adds = problem.relation == Relation::kSubtraction || problem.relation == Relation::kSummation;
+  return falls_on_bands(problem.footprint) && adds && problem.layers == 2 && problem.positions <= 2 &&
+         problem.widths[1] == problem.channels && problem.value_channels == kSharing * problem.weight_channels() &&
+         is_aligned_to(tensors.query, problem.query_steps, 2) &&
+         is_aligned_to(tensors.key, problem.key_steps, problem.channels < 8 ? problem.channels : 8) &&
+         is_aligned_to(tensors.value, problem.value_steps, 8);
+}
+
+template <typename T, typename Mapping>
+cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors,
+                           cudaStream_t stream, bool& launched) {
+  using Limits = BandedLimits<Mapping>;
+  const auto kernel = &banded_pairwise_attention_tiles<T, Mapping>;
+  const int all_weights = problem.weight_channels();
+  if (all_weights % Mapping::kWeights) return cudaSuccess;
+  if (Mapping::kWeights < 8 && all_weights != Mapping::kWeights) return cudaSuccess;
+  bool found = false;
+  if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
+  if (!found) return cudaSuccess;
+  BandedDevice device = {};
+  if (const cudaError_t error = describe_device(device)) return error;
+  const BandedSizes sizes = {Mapping::kKeyStride, Mapping::kValueStride, Mapping::kBytes,
+                             Bands<T, Mapping::kWeights>::kBytes,
+                             Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps};
+  const int groups = all_weights / Mapping::kWeights;
+  const BandedPlan plan = plan_bands(problem.footprint, problem.batch, groups, sizes, Limits::kRegisters, device);
+  if (plan.row_tiles == 0) return cudaSuccess;
+  launched = true;
+  const int64_t blocks = problem.batch * plan.blocks_down * plan.blocks_across * groups;
+  return launch(kernel, blocks, 32 * plan.warps(), plan.shared_bytes, stream, problem, plan,
+                operands_of<T>(problem, tensors));
+}
+
+template <typename T>
+cudaError_t launch_widths(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors,
+                          cudaStream_t stream, bool& launched) {
+  switch (problem.channels) {
+    case 4:
+      return launch_mapping<T, BandedMapping<T, 4, 2>>(problem, tensors, stream, launched);
+    case 16:
+      return launch_mapping<T, BandedMapping<T, 16, 8>>(problem, tensors, stream, launched);
+    case 32:
+      return launch_mapping<T, BandedMapping<T, 32, 16>>(problem, tensors, stream, launched);
+    case 64:
+      return launch_mapping<T, BandedMapping<T, 64, 16>>(problem, tensors, stream, launched);
+    case 128:
+      return launch_mapping<T, BandedMapping<T, 128, 16>>(problem, tensors, stream, launched);
+    default:
+      return cudaSuccess;
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_banded_pairwise_attention(const PairwiseAttention& problem, Element element,
+                                             const PairwiseAttentionTensors& tensors, cudaStream_t stream,
+                                             bool& launched) {
+  launched = false;
+  if (!has_kernel(problem, tensors)) return cudaSuccess;
+  if (element == Element::kFloat16) return launch_widths<__half>(problem, tensors, stream, launched);
+  if (element == Element::kBFloat16) return launch_widths<__nv_bfloat16>(problem, tensors, stream, launched);
+  return cudaSuccess;
+}
+
+}  // namespace sa_layers::cuda

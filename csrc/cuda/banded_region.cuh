@@ -1,0 +1,118 @@
+// The part of a map that a block of a banded kernel reads, in shared memory: its keys as they are, and of its values
+// the channels of some weights, those that share one side by side.
+#pragma once
+
+#include "cuda/attention_threads.h"
+#include "cuda/banded_plan.h"
+#include "cuda/element.cuh"
+
+namespace sa_layers::cuda {
+
+// Sixteen bytes of numbers.
+template <typename T>
+struct alignas(16) Eight {
+  T of[8];
+};
+
+// The pixels of a block: its image, first weight and first output pixel, and of the map the pixels that it reads.
+struct BandedRegion {
+  int64_t image;
+  int group, row, column;
+  int first_row, last_row, first_column, last_column;
+
+  __device__ BandedRegion(const Footprint& footprint, const BandedPlan& plan) {
+    int64_t block = blockIdx.x;
+    group = int(block % plan.groups), block /= plan.groups;
+    column = int(block % plan.blocks_across) * plan.columns(), block /= plan.blocks_across;
+    row = int(block % plan.blocks_down) * plan.rows(), image = block / plan.blocks_down;
+    find_hull(footprint.rows, footprint.mode, row, plan.rows(), first_row, last_row);
+    find_hull(footprint.columns, footprint.mode, column, plan.columns(), first_column, last_column);
+  }
+
+ private:
+  // From the first to the last pixel that the footprints of some output pixels reach.
+  static __device__ void find_hull(const Axis& axis, Padding mode, int from, int count, int& first, int& last) {
+    const int size = int(axis.size), reach = int(axis.kernel) / 2;
+    int begin = from - reach, end = (from + count < size ? from + count : size) - 1 + reach;
+    if (mode == Padding::kReflect) {
+      const int shown_first = 2 * (size - 1) - end, shown_last = -begin;  // of what lies beyond the borders
+      if (begin > shown_first) begin = shown_first;
+      if (end < shown_last) end = shown_last;
+    }
+    first = begin < 0 ? 0 : begin, last = end > size - 1 ? size - 1 : end;
+  }
+};
+
+// Fills a table of lines: where the one numbered i from `from`, counted from the first padded one, lies in the region,
+// which has those from `first` to `last` of the map, and behind `count` of them one of zeros. `describe` adds what
+// depends on the pixel of the map.
+template <typename Describe>
+__device__ void place_lines(const Axis& axis, Padding mode, int from, int lines, int first, int last, int count,
+                            int step, Line* to, const Describe& describe) {
+  const int end = int(axis.size) - 1 + int(axis.kernel) - 1;
+  for (int i = int(threadIdx.x); i < lines; i += int(blockDim.x)) {
+    const int pixel = int(axis.pixel(from + i < end ? from + i : end, mode));
+    const bool is_kept = pixel >= first && pixel <= last;  // others have weights of zero, but must be numbers
+    Line line = {0, 0, pixel < 0 ? 0.0f : 1.0f, pixel < 0 ? count * step : is_kept ? (pixel - first) * step : 0};
+    if (pixel >= 0) describe(pixel, line);
+    to[i] = line;
+  }
+}
+
+// Copies the keys, `kChannels` of each pixel, `stride` bytes apart.
+template <int kChannels, typename T>
+__device__ void copy_keys(const BandedRegion& region, const BandedPlan& plan, const T* key, int64_t row_step,
+                          int64_t pixel_step, bool zeros, unsigned char* to, int stride) {
+  constexpr int kPiece = kChannels < 8 ? kChannels : 8, kPieces = kChannels / kPiece;
+  struct alignas(sizeof(T) * kPiece) Piece {
+    T of[kPiece];
+  };
+  const int rows = region.last_row - region.first_row + 1, columns = region.last_column - region.first_column + 1;
+  const int all_columns = columns + zeros, items = (rows + zeros) * all_columns * kPieces;
+  for (int item = int(threadIdx.x); item < items; item += int(blockDim.x)) {
+    const int piece = item % kPieces, pixel = item / kPieces, row = pixel / all_columns, column = pixel % all_columns;
+    Piece channels = {};
+    if (row < rows && column < columns) {
+      const T* const from = key + (region.first_row + row) * row_step + (region.first_column + column) * pixel_step;
+      channels = *reinterpret_cast<const Piece*>(from + piece * kPiece);
+    }
+    const int place =
+        (row < rows ? row : plan.region_rows) * plan.row_pixels + (column < columns ? column : plan.region_columns);
+    *reinterpret_cast<Piece*>(to + place * stride + piece * sizeof(Piece)) = channels;
+  }
+}
+
+// Copies the values of `kWeights` weights, the eight channels of one side by side. Channel c has weight c %
+// all_weights.
+template <int kWeights, typename T>
+__device__ void copy_values(const BandedRegion& region, const BandedPlan& plan, const T* value, int all_weights,
+                            int64_t row_step, int64_t pixel_step, bool zeros, unsigned char* to, int stride) {
+  constexpr int kOctets = kWeights < 8 ? 1 : kWeights / 8, kOf = kWeights < 8 ? kWeights : 8;
+  const int rows = region.last_row - region.first_row + 1, columns = region.last_column - region.first_column + 1;
+  const int all_columns = columns + zeros, items = (rows + zeros) * all_columns * kOctets;
+  for (int item = int(threadIdx.x); item < items; item += int(blockDim.x)) {
+    const int octet = item % kOctets, pixel = item / kOctets, row = pixel / all_columns, column = pixel % all_columns;
+    T channels[kSharing * kOf] = {};
+    if (row < rows && column < columns) {
+      const T* const from = value + (region.first_row + row) * row_step + (region.first_column + column) * pixel_step;
+#pragma unroll
+      for (int i = 0; i < kOf; ++i) {  // eight channels at a time
+        const int channel = kOf < 8 ? 8 * i : i * all_weights + region.group * kWeights + 8 * octet;
+        const Eight<T> eight = *reinterpret_cast<const Eight<T>*>(from + channel);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) channels[8 * i + j] = eight.of[j];
+      }
+    }
+    const int place =
+        (row < rows ? row : plan.region_rows) * plan.row_pixels + (column < columns ? column : plan.region_columns);
+#pragma unroll
+    for (int weight = 0; weight < kOf; ++weight) {
+      Eight<T> sharing;
+#pragma unroll
+      for (int s = 0; s < kSharing; ++s) sharing.of[s] = channels[s * kOf + weight];
+      *reinterpret_cast<Eight<T>*>(to + place * stride + (8 * octet + weight) * 16) = sharing;
+    }
+  }
+}
+
+}  // namespace sa_layers::cuda
