@@ -20,6 +20,10 @@ struct BandedMapping {
   // Of shared memory: scale and shift in pairs of channels, and both matrices, (output, input).
   static constexpr int kNormBytes = kChannels * 4, kHiddenBytes = kHidden * kHiddenStride;
   static constexpr int kBytes = kNormBytes + kHiddenBytes + kEights * 8 * kWeightStride;
+  // Taps whose products are computed together, as many as registers have room for.
+  static constexpr int kTapsAtOnce = kChannels < 8 ? 3 : kChannels < 128 ? 2 : 1;
+  // Of the kernels of SAN, which have code of their own unless it would be very long.
+  static constexpr int kUsualWidth = kChannels < 8 ? 3 : kChannels < 128 ? 7 : 0;
   static constexpr int kPositionPair = kChannels % 8 / 2;  // of the last step
   static_assert(kSteps % 2 == 1 && (kHidden == 8 || kHidden % 16 == 0));
 };
@@ -112,14 +116,17 @@ class MappingMatrices {
       load_matrices(last_ + sixteen * 16 * Mapping::kHiddenStride, words);
     }
   }
-  // Sixteen weights, of sixteen hidden channels.
-  __device__ void weights(int sixteen, uint32_t (&words)[4]) const { load_matrices(weights_ + 32 * sixteen, words); }
-  // Eight weights.
-  __device__ void weights(int sixteen, uint32_t (&words)[2]) const {
+  // Eight or sixteen weights, of sixteen hidden channels.
+  template <int kWords>
+  __device__ void weights(int sixteen, uint32_t (&words)[kWords]) const {
     if constexpr (kKept) {
       words[0] = kept_weights_[0], words[1] = kept_weights_[1];
-    } else {
+    } else if constexpr (Mapping::kEights > 1) {
       load_matrices(weights_ + 32 * sixteen, words);
+    } else {
+      uint32_t two[2];
+      load_matrices(weights_ + 32 * sixteen, two);
+      words[0] = two[0], words[1] = two[1];
     }
   }
 
@@ -135,22 +142,14 @@ struct alignas(8) PairNorm {
   uint32_t scale, shift;
 };
 
-// The output pixels' part of the features: their channels of the query, in pairs, and of the positions.
+// The output pixels' part of the features: their channels of the query, in pairs, and of the positions. Steps have four
+// pairs of channels, one for each thread of a pixel.
 template <typename T, typename Mapping>
-struct BandedQuery {
-  static constexpr int kPairs = Mapping::kChannels < 8 ? 1 : 2 * Mapping::kDoubleSteps;
-  static constexpr bool kKept = Mapping::kChannels <= 32;  // registers have room for the norm
-  uint32_t channels[2][kPairs], sign;                      // of the key: a difference or a sum
-  PairNorm norm[kKept ? kPairs : 1];
-  float positions[2][2] = {};
-
-  // Pair i of the thread: steps have four pairs of channels, one for each thread of a pixel.
-  static __device__ int pair(const BandedTile& tile, int i) {
-    return Mapping::kChannels < 8 ? least(tile.pair(), Mapping::kChannels / 2 - 1) : 4 * i + tile.pair();
-  }
-
+class BandedQuery {
+ public:
   __device__ BandedQuery(const PairwiseAttention& problem, const PairwiseAttentionOperands<T>& operands,
-                         const BandedRegion& region, const BandedTile& tile, const PairNorm* norms) {
+                         const BandedRegion& region, const BandedTile& tile, const PairNorm* norms)
+      : first_pair_(least(tile.pair(), Mapping::kChannels / 2 - 1)), norms_(norms + first_pair_) {
     const Axis &down = problem.footprint.rows, &right = problem.footprint.columns;
     const int column = least(region.column + tile.column_tile * kTileColumns + tile.pixel(), int(right.size) - 1);
 #pragma unroll
@@ -159,7 +158,9 @@ struct BandedQuery {
       const T* const from = operands.query + region.image * problem.query_steps.image + row * problem.query_steps.row +
                             column * problem.query_steps.pixel;
 #pragma unroll
-      for (int i = 0; i < kPairs; ++i) channels[half][i] = reinterpret_cast<const uint32_t*>(from)[pair(tile, i)];
+      for (int i = 0; i < kPairs; ++i) {
+        channels_[half][i] = reinterpret_cast<const uint32_t*>(from)[first_pair_ + 4 * i];
+      }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (i >= problem.positions) continue;
@@ -167,101 +168,130 @@ struct BandedQuery {
         const float position = here[0] * place<float>(column, right.size, problem.position_width) +
                                here[1] * place<float>(row, down.size, problem.position_height) + here[2];
         const int feature = Mapping::kChannels + i;
-        positions[half][i] = operands.scale[feature] * position + operands.shift[feature];
+        positions_[half][i] = operands.scale[feature] * position + operands.shift[feature];
       }
     }
     const float factor = problem.relation == Relation::kSubtraction ? -1.0f : 1.0f;
-    sign = pack<T>(factor, factor);
+    sign_ = pack<T>(factor, factor);
     if constexpr (kKept) {
 #pragma unroll
-      for (int i = 0; i < kPairs; ++i) norm[i] = norms[pair(tile, i)];
+      for (int i = 0; i < kPairs; ++i) kept_norm_[i] = norms_[4 * i];
     }
   }
 
-  // Features of the relation for both pixels of the thread, after norm and ReLU.
-  __device__ void relate(const BandedTile& tile, int i, const unsigned char* key, const PairNorm* norms,
-                         uint32_t& first, uint32_t& second) const {
-    const int at = pair(tile, i);
-    const uint32_t there = reinterpret_cast<const uint32_t*>(key)[at];
-    PairNorm both;
+  __device__ int first_pair() const { return first_pair_; }
+
+  // Features of the relation for both pixels of the thread, after norm and ReLU. `key` is where its first pair lies.
+  __device__ void relate(int i, const unsigned char* key, uint32_t& first, uint32_t& second) const {
+    const uint32_t there = *reinterpret_cast<const uint32_t*>(key + 16 * i);
+    PairNorm norm;
     if constexpr (kKept) {
-      both = norm[i];
+      norm = kept_norm_[i];
     } else {
-      both = norms[at];
+      norm = norms_[4 * i];
     }
-    const uint32_t related[2] = {packed_multiply_add<T>(there, sign, channels[0][i]),
-                                 packed_multiply_add<T>(there, sign, channels[1][i])};
-    first = packed_multiply_add_relu<T>(related[0], both.scale, both.shift);
-    second = packed_multiply_add_relu<T>(related[1], both.scale, both.shift);
+    const uint32_t related[2] = {packed_multiply_add<T>(there, sign_, channels_[0][i]),
+                                 packed_multiply_add<T>(there, sign_, channels_[1][i])};
+    first = packed_multiply_add_relu<T>(related[0], norm.scale, norm.shift);
+    second = packed_multiply_add_relu<T>(related[1], norm.scale, norm.shift);
   }
+
+  // Those of the positions.
+  __device__ uint32_t position(int half, float inside, const float (&there)[2]) const {
+    return pack_relu<T>(positions_[half][0] + inside * there[0], positions_[half][1] + inside * there[1]);
+  }
+
+ private:
+  static constexpr int kPairs = Mapping::kChannels < 8 ? 1 : 2 * Mapping::kDoubleSteps;
+  static constexpr bool kKept = Mapping::kChannels <= 32;  // registers have room for the norm
+  int first_pair_;
+  const PairNorm* norms_;
+  uint32_t channels_[2][kPairs], sign_;  // of the key: a difference or a sum
+  PairNorm kept_norm_[kKept ? kPairs : 1];
+  float positions_[2][2] = {};
 };
 
-// The logits of a tap, whose key and place are given: of eights of weights, 2 * pair and the next of the pixel in the
-// first row, then in the second.
+// The features of a tap, as the left factors of products: double steps, then the last one.
+template <typename Mapping>
+struct PairFeatures {
+  uint32_t doubles[Mapping::kDoubleSteps > 0 ? Mapping::kDoubleSteps : 1][4], last[2];
+};
+
+// Those of a tap whose key, and row and column of the map, are given.
 template <typename T, typename Mapping>
-__device__ void find_logits(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices,
-                            const BandedTile& tile, const unsigned char* key, const PairNorm* norms, const Line& row,
-                            const Line& column, float (&logits)[Mapping::kEights][4]) {
-  uint32_t features[Mapping::kDoubleSteps > 0 ? Mapping::kDoubleSteps : 1][4], last[2];
+__device__ void find_features(const BandedQuery<T, Mapping>& query, int pair, const unsigned char* key, const Line& row,
+                              const Line& column, PairFeatures<Mapping>& features) {
 #pragma unroll
   for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
-    query.relate(tile, 2 * step, key, norms, features[step][0], features[step][1]);
-    query.relate(tile, 2 * step + 1, key, norms, features[step][2], features[step][3]);
+    uint32_t (&words)[4] = features.doubles[step];
+    query.relate(2 * step, key, words[0], words[1]);
+    query.relate(2 * step + 1, key, words[2], words[3]);
   }
-  if constexpr (Mapping::kChannels < 8) {
-    query.relate(tile, 0, key, norms, last[0], last[1]);
-  }
-  const float inside = row.inside * column.inside;
-  const float there[2] = {row.first + column.first, row.second + column.second};
+  uint32_t (&last)[2] = features.last;
+  if constexpr (Mapping::kChannels < 8) query.relate(0, key, last[0], last[1]);
+  const float inside = row.inside * column.inside, there[2] = {row.first + column.first, row.second + column.second};
+  const uint32_t ones = pack<T>(1, 1);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const uint32_t positions =
-        pack_relu<T>(query.positions[half][0] + inside * there[0], query.positions[half][1] + inside * there[1]);
-    const uint32_t others = tile.pair() == Mapping::kPositionPair + 1 ? pack<T>(1, 1)
-                            : Mapping::kChannels < 8                  ? last[half]
-                                                                      : 0;
-    last[half] = tile.pair() == Mapping::kPositionPair ? positions : others;
+    const uint32_t positions = query.position(half, inside, there);
+    if (Mapping::kChannels >= 8 || pair > Mapping::kPositionPair) {
+      last[half] = pair == Mapping::kPositionPair + 1 ? ones : 0;
+    }
+    if (pair == Mapping::kPositionPair) last[half] = positions;
   }
+}
+
+// Logits of some taps: of eights of weights, 2 * pair and the next of the pixel in the first row, then in the second.
+template <typename T, int kTaps, typename Mapping>
+__device__ void find_logits(const MappingMatrices<Mapping>& matrices, const PairFeatures<Mapping> (&features)[kTaps],
+                            float (&logits)[kTaps][Mapping::kEights][4]) {
 #pragma unroll
-  for (int eight = 0; eight < Mapping::kEights; ++eight) {
+  for (int tap = 0; tap < kTaps; ++tap) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) logits[eight][i] = 0;
+    for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) logits[tap][eight][i] = 0;
+    }
   }
   if constexpr (Mapping::kHidden == 8) {
-    float hidden[4] = {};
-    uint32_t right[2];
-    matrices.hidden(0, right);
-    multiply_accumulate_half_step<T>(hidden, last, right[0]);
-    const uint32_t activated[2] = {pack_relu<T>(hidden[0], hidden[1]), pack_relu<T>(hidden[2], hidden[3])};
+    uint32_t hidden_right[2], right[2];
+    matrices.hidden(0, hidden_right);
     matrices.weights(0, right);
-    multiply_accumulate_half_step<T>(logits[0], activated, right[0]);
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+      float hidden[4] = {};
+      multiply_accumulate_half_step<T>(hidden, features[tap].last, hidden_right[0]);
+      const uint32_t activated[2] = {pack_relu<T>(hidden[0], hidden[1]), pack_relu<T>(hidden[2], hidden[3])};
+      multiply_accumulate_half_step<T>(logits[tap][0], activated, right[0]);
+    }
   } else {
 #pragma unroll
     for (int sixteen = 0; sixteen < Mapping::kHidden / 16; ++sixteen) {
-      float hidden[2][4] = {};
+      float hidden[kTaps][2][4] = {};
 #pragma unroll
       for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
         uint32_t right[4];
         matrices.hidden(sixteen, step, right);
-        multiply_accumulate<T>(hidden[0], features[step], &right[0]);
-        multiply_accumulate<T>(hidden[1], features[step], &right[2]);
+#pragma unroll
+        for (int tap = 0; tap < kTaps; ++tap) {
+          multiply_accumulate<T>(hidden[tap][0], features[tap].doubles[step], &right[0]);
+          multiply_accumulate<T>(hidden[tap][1], features[tap].doubles[step], &right[2]);
+        }
       }
-      uint32_t right[2];
-      matrices.hidden(sixteen, right);
-      multiply_accumulate_half_step<T>(hidden[0], last, right[0]);
-      multiply_accumulate_half_step<T>(hidden[1], last, right[1]);
-      const uint32_t activated[4] = {pack_relu<T>(hidden[0][0], hidden[0][1]), pack_relu<T>(hidden[0][2], hidden[0][3]),
-                                     pack_relu<T>(hidden[1][0], hidden[1][1]),
-                                     pack_relu<T>(hidden[1][2], hidden[1][3])};
-      if constexpr (Mapping::kEights == 1) {
-        uint32_t words[2];
-        matrices.weights(sixteen, words);
-        multiply_accumulate<T>(logits[0], activated, words);
-      } else {
-        uint32_t words[4];
-        matrices.weights(sixteen, words);
-        multiply_accumulate<T>(logits[0], activated, &words[0]);
-        multiply_accumulate<T>(logits[1], activated, &words[2]);
+      uint32_t last[2], right[4];
+      matrices.hidden(sixteen, last);
+      matrices.weights(sixteen, right);
+#pragma unroll
+      for (int tap = 0; tap < kTaps; ++tap) {
+        float (&sums)[2][4] = hidden[tap];
+        multiply_accumulate_half_step<T>(sums[0], features[tap].last, last[0]);
+        multiply_accumulate_half_step<T>(sums[1], features[tap].last, last[1]);
+        const uint32_t activated[4] = {pack_relu<T>(sums[0][0], sums[0][1]), pack_relu<T>(sums[0][2], sums[0][3]),
+                                       pack_relu<T>(sums[1][0], sums[1][1]), pack_relu<T>(sums[1][2], sums[1][3])};
+#pragma unroll
+        for (int eight = 0; eight < Mapping::kEights; ++eight) {
+          multiply_accumulate<T>(logits[tap][eight], activated, &right[2 * eight]);
+        }
       }
     }
   }

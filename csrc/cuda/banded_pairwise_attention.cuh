@@ -19,79 +19,130 @@ struct BandedSoftmax {
   float relative_to[kEights][4], total[kEights][4] = {};
 };
 
-// One row of the map, of which the two rows of output pixels have different taps: writes bands and adds to the totals.
-// Where a weight is too large it returns true instead. Where it `searches`, `greatest` gets the greatest exponents;
-// where it `starts`, weights become relative to this row's first tap, the first of a row of output pixels.
+// A row of the map as the taps of a warp's output pixels see it: the thread's first keys, its line and columns. The two
+// rows of output pixels have different taps there, and one of them none in the first and the last such row.
+struct BandedRow {
+  const unsigned char* key;
+  Line line;
+  const Line* columns;
+  bool has_tap[2];
+};
+
+// Logits of kTaps of them.
+template <int kTaps, typename T, typename Mapping>
+__device__ void find_logits(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices, int pair,
+                            const BandedRow& row, int first_tap, float (&logits)[kTaps][Mapping::kEights][4]) {
+  PairFeatures<Mapping> features[kTaps];
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+    const Line column = row.columns[first_tap + tap];
+    find_features(query, pair, row.key + column.pixel * Mapping::kKeyStride, row.line, column, features[tap]);
+  }
+  find_logits<T>(matrices, features, logits);
+}
+
+// Makes the weights of one row of output pixels relative to its first tap. With a lower limit, since minus infinity
+// minus itself is no number.
 template <typename T, typename Mapping>
-__device__ bool weigh_row(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices,
-                          const BandedTile& tile, const unsigned char* key, const PairNorm* norms, const Line& line,
-                          const Line* columns, int kernel_width, int row, int kernel_height, bool starts, bool searches,
-                          const Bands<T, Mapping::kWeights>& bands, BandedSoftmax<Mapping::kEights>& softmax,
-                          float (&greatest)[Mapping::kEights][4]) {
-  constexpr int kEights = Mapping::kEights;
-  const bool has_tap[2] = {row < kernel_height, row > 0};
+__device__ void start_softmax(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices, int pair,
+                              const BandedRow& row, int half, BandedSoftmax<Mapping::kEights>& softmax) {
+  float logits[1][Mapping::kEights][4];
+  find_logits<1>(query, matrices, pair, row, 0, logits);
+#pragma unroll
+  for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i / 2 == half) softmax.relative_to[eight][i] = fmaxf(kLog2E * logits[0][eight][i], -1e37f);
+    }
+  }
+}
+
+// The greatest exponents of a row and of those before.
+template <typename T, typename Mapping>
+__device__ void find_greatest(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices, int pair,
+                              const BandedRow& row, int kernel_width, const BandedSoftmax<Mapping::kEights>& softmax,
+                              float (&greatest)[Mapping::kEights][4]) {
+#pragma unroll
+  for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) greatest[eight][i] = softmax.relative_to[eight][i];
+  }
+#pragma unroll 1
+  for (int tap = 0; tap < kernel_width; ++tap) {
+    float logits[1][Mapping::kEights][4];
+    find_logits<1>(query, matrices, pair, row, tap, logits);
+#pragma unroll
+    for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float exponent = kLog2E * logits[0][eight][i];
+        if (row.has_tap[i / 2] && exponent > greatest[eight][i]) greatest[eight][i] = exponent;
+      }
+    }
+  }
+}
+
+// Writes the bands of kTaps taps of a row, and adds their weights to the totals.
+template <int kTaps, typename T, typename Mapping>
+__device__ void weigh_taps(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices, int pair,
+                           const BandedRow& row, int first_tap, const Bands<T, Mapping::kWeights>& bands,
+                           const float (&relative_to)[Mapping::kEights][4], float (&total)[Mapping::kEights][4]) {
+  float logits[kTaps][Mapping::kEights][4];
+  find_logits<kTaps>(query, matrices, pair, row, first_tap, logits);
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+#pragma unroll
+    for (int eight = 0; eight < Mapping::kEights; ++eight) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float weights[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float exponent = kLog2E * logits[tap][eight][2 * half + i] - relative_to[eight][2 * half + i];
+          weights[i] = row.has_tap[half] ? power_of_two(exponent) : 0.0f;
+          total[eight][2 * half + i] += weights[i];
+        }
+        bands.store(half, eight, first_tap + tap, pack<T>(weights[0], weights[1]));
+      }
+    }
+  }
+}
+
+// The same for all taps of a row. Returns false, with the totals as they were, where weights are too large.
+template <int kKernelWidth, typename T, typename Mapping>
+__device__ bool weigh_row(const BandedQuery<T, Mapping>& query, const MappingMatrices<Mapping>& matrices, int pair,
+                          const BandedRow& row, int kernel_width, const Bands<T, Mapping::kWeights>& bands,
+                          BandedSoftmax<Mapping::kEights>& softmax) {
+  constexpr int kEights = Mapping::kEights, kTaps = Mapping::kTapsAtOnce;
   float total[kEights][4];
 #pragma unroll
   for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) total[eight][i] = softmax.total[eight][i];
   }
-#pragma unroll 1
-  for (int tap = 0; tap < kernel_width; ++tap) {
-    const Line column = columns[tap];
-    float logits[kEights][4];
-    find_logits(query, matrices, tile, key + column.pixel * Mapping::kKeyStride, norms, line, column, logits);
-    if (tap == 0 && starts) {
-#pragma unroll
-      for (int eight = 0; eight < kEights; ++eight) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          // With a lower limit, since minus infinity minus itself is no number.
-          if (row == 0) softmax.relative_to[eight][i] = fmaxf(kLog2E * logits[eight][i], -1e37f);
-          if (row == 1) softmax.relative_to[eight][2 + i] = fmaxf(kLog2E * logits[eight][2 + i], -1e37f);
-        }
-      }
-    }
-    if (searches) {
-#pragma unroll
-      for (int eight = 0; eight < kEights; ++eight) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float exponent = kLog2E * logits[eight][i];
-          if (has_tap[i / 2] && exponent > greatest[eight][i]) greatest[eight][i] = exponent;
-        }
-      }
-      continue;
-    }
-#pragma unroll
-    for (int eight = 0; eight < kEights; ++eight) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float weights[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const float exponent = kLog2E * logits[eight][2 * half + i] - softmax.relative_to[eight][2 * half + i];
-          weights[i] = has_tap[half] ? power_of_two(exponent) : 0.0f;
-          total[eight][2 * half + i] += weights[i];
-        }
-        bands.store(tile, half, eight, tap, pack<T>(weights[0], weights[1]));
-      }
-    }
+  const int width = kKernelWidth > 0 ? kKernelWidth : kernel_width;
+  int tap = 0;
+#pragma unroll(kKernelWidth > 0 ? kKernelWidth : 1)
+  for (; tap + kTaps <= width; tap += kTaps) {
+    weigh_taps<kTaps>(query, matrices, pair, row, tap, bands, softmax.relative_to, total);
   }
-  if (searches) return false;
+  if constexpr (kTaps > 1) {
+#pragma unroll(kKernelWidth > 0 ? kKernelWidth : 1)
+    for (; tap < width; ++tap) weigh_taps<1>(query, matrices, pair, row, tap, bands, softmax.relative_to, total);
+  }
   bool too_large = false;
 #pragma unroll
   for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) too_large |= total[eight][i] > kLargestWeight<T>;
   }
-  if (any_of_warp(too_large)) return true;
+  if (any_of_warp(too_large)) return false;
 #pragma unroll
   for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) softmax.total[eight][i] = total[eight][i];
   }
-  return false;
+  return true;
 }
 
 // Hands numbers of a thread's pixels and weights to those that have the sums: [row of two][pixel][weight], in the
@@ -127,7 +178,7 @@ __device__ void rescale(const float (&greatest)[Mapping::kEights][4], const Band
       softmax.total[eight][i] *= factors[eight][i], softmax.relative_to[eight][i] = greatest[eight][i];
     }
   }
-  float* const shared = reinterpret_cast<float*>(bands.memory);
+  float* const shared = reinterpret_cast<float*>(bands.memory());
   share_numbers<Mapping::kWeights>(factors, tile, shared);
 #pragma unroll
   for (int weight = 0; weight < Mapping::kWeights; ++weight) {
@@ -141,7 +192,7 @@ __device__ void rescale(const float (&greatest)[Mapping::kEights][4], const Band
   __syncwarp();
 }
 
-template <typename T, typename Mapping>
+template <int kKernelWidth, typename T, typename Mapping>
 __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPlan& plan,
                                 const PairwiseAttentionOperands<T>& operands) {
   constexpr int kWeights = Mapping::kWeights, kEights = Mapping::kEights;
@@ -181,7 +232,7 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
   copy_values<kWeights>(region, plan, operands.value + region.image * problem.value_steps.image, all_weights,
                         problem.value_steps.row, problem.value_steps.pixel, zeros, memory + plan.values,
                         Mapping::kValueStride);
-  const Bands<T, kWeights> bands = {memory + plan.warps_at + int(threadIdx.x) / 32 * Bands<T, kWeights>::kBytes};
+  const Bands<T, kWeights> bands(memory + plan.warps_at + int(threadIdx.x) / 32 * Bands<T, kWeights>::kBytes, tile);
   bands.clear(tile.lane);
   __syncthreads();
 
@@ -199,30 +250,17 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
 #pragma unroll
     for (int i = 0; i < 4; ++i) softmax.relative_to[eight][i] = 0;
   }
+  const unsigned char* const keys = memory + plan.keys + 4 * query.first_pair();
 #pragma unroll 1
-  for (int row = 0; row <= kernel_height; ++row) {
-    const Line line = rows[tile.row_tile * kTileRows + row];
-    const unsigned char* const key = memory + plan.keys + line.pixel * Mapping::kKeyStride;
-    float greatest[kEights][4];
-    bool starts = row < 2, searches = false;
-#pragma unroll 1
-    while (true) {
-      const bool again = weigh_row(query, matrices, tile, key, norms, line, tile_columns + tile.pixel(), kernel_width,
-                                   row, kernel_height, starts, searches, bands, softmax, greatest);
-      starts = false;
-      if (searches) {
-        rescale<T, Mapping>(greatest, tile, bands, softmax, sums);
-        searches = false;
-      } else if (again) {
-        searches = true;
-#pragma unroll
-        for (int eight = 0; eight < kEights; ++eight) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) greatest[eight][i] = softmax.relative_to[eight][i];
-        }
-      } else {
-        break;
-      }
+  for (int step = 0; step <= kernel_height; ++step) {
+    const Line line = rows[tile.row_tile * kTileRows + step];
+    const BandedRow row = {
+        keys + line.pixel * Mapping::kKeyStride, line, tile_columns + tile.pixel(), {step < kernel_height, step > 0}};
+    if (step < 2) start_softmax(query, matrices, tile.pair(), row, step, softmax);
+    while (!weigh_row<kKernelWidth>(query, matrices, tile.pair(), row, kernel_width, bands, softmax)) {
+      float greatest[kEights][4];
+      find_greatest(query, matrices, tile.pair(), row, kernel_width, softmax, greatest);
+      rescale<T, Mapping>(greatest, tile, bands, softmax, sums);
     }
     __syncwarp();
     sums.add(bands, tile.lane, values + line.pixel * Mapping::kValueStride);
@@ -233,10 +271,10 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
 #pragma unroll
   for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) factors[eight][i] = 1 / softmax.total[eight][i];
+    for (int i = 0; i < 4; ++i) factors[eight][i] = reciprocal(softmax.total[eight][i]);
   }
-  const float* const shared = reinterpret_cast<const float*>(bands.memory);
-  share_numbers<kWeights>(factors, tile, reinterpret_cast<float*>(bands.memory));
+  const float* const shared = reinterpret_cast<const float*>(bands.memory());
+  share_numbers<kWeights>(factors, tile, reinterpret_cast<float*>(bands.memory()));
   const int column = region.column + tile.column_tile * kTileColumns + tile.pixel();
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -254,17 +292,18 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
 // The threads of a block at most, and the blocks of a multiprocessor that registers have room for at least.
 template <typename Mapping>
 struct BandedLimits {
-  static constexpr int kWarps = Mapping::kChannels == 64 ? 12 : 8, kBlocks = Mapping::kChannels < 32 ? 2 : 1;
-  static constexpr int kRegisters = kBlocks == 2 ? 128 : Mapping::kChannels == 64 ? 168 : 255;
+  static constexpr int kWarps = 8, kBlocks = Mapping::kChannels < 32 ? 2 : 1;
+  static constexpr int kRegisters = kBlocks == 2 ? 128 : 255;
 };
 
-template <typename T, typename Mapping>
+// kKernelWidth is 0 for one of run time.
+template <int kKernelWidth, typename T, typename Mapping>
 __global__ void __launch_bounds__(32 * BandedLimits<Mapping>::kWarps, BandedLimits<Mapping>::kBlocks)
     banded_pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
                                     const __grid_constant__ BandedPlan plan,
                                     const __grid_constant__ PairwiseAttentionOperands<T> operands) {
   // Older architectures lack its instructions, and the launcher does without.
-  if constexpr (has_tensor_cores<__nv_bfloat16>()) attend_in_bands<T, Mapping>(problem, plan, operands);
+  if constexpr (has_tensor_cores<__nv_bfloat16>()) attend_in_bands<kKernelWidth, T, Mapping>(problem, plan, operands);
 }
 
 }  // namespace sa_layers::cuda

@@ -27,7 +27,9 @@ template <typename T, typename Mapping>
 cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors,
                            cudaStream_t stream, bool& launched) {
   using Limits = BandedLimits<Mapping>;
-  const auto kernel = &banded_pairwise_attention_tiles<T, Mapping>;
+  constexpr int kWidth = Mapping::kUsualWidth;
+  const auto kernel = problem.footprint.columns.kernel == kWidth ? &banded_pairwise_attention_tiles<kWidth, T, Mapping>
+                                                                 : &banded_pairwise_attention_tiles<0, T, Mapping>;
   const int all_weights = problem.weight_channels();
   if (all_weights % Mapping::kWeights) return cudaSuccess;
   if (Mapping::kWeights < 8 && all_weights != Mapping::kWeights) return cudaSuccess;

@@ -21,10 +21,9 @@ struct BandedRegion {
   int first_row, last_row, first_column, last_column;
 
   __device__ BandedRegion(const Footprint& footprint, const BandedPlan& plan) {
-    int64_t block = blockIdx.x;
-    group = int(block % plan.groups), block /= plan.groups;
-    column = int(block % plan.blocks_across) * plan.columns(), block /= plan.blocks_across;
-    row = int(block % plan.blocks_down) * plan.rows(), image = block / plan.blocks_down;
+    const int all = int(blockIdx.x), tiles = all / plan.groups, lines = tiles / plan.blocks_across;
+    group = all - tiles * plan.groups, column = (tiles - lines * plan.blocks_across) * plan.columns();
+    image = lines / plan.blocks_down, row = (lines - int(image) * plan.blocks_down) * plan.rows();
     find_hull(footprint.rows, footprint.mode, row, plan.rows(), first_row, last_row);
     find_hull(footprint.columns, footprint.mode, column, plan.columns(), first_column, last_column);
   }
@@ -59,6 +58,20 @@ __device__ void place_lines(const Axis& axis, Padding mode, int from, int lines,
   }
 }
 
+// Numbers the pixels of a region, as many of them as no number is rounded wrongly.
+struct RegionPixels {
+  int rows, columns, all_columns, count;  // of the map, and with those of zeros
+  float per_row;
+
+  __device__ RegionPixels(const BandedRegion& region, bool zeros)
+      : rows(region.last_row - region.first_row + 1),
+        columns(region.last_column - region.first_column + 1),
+        all_columns(columns + zeros),
+        count((rows + zeros) * all_columns),
+        per_row(1.0f / float(all_columns)) {}
+  __device__ int row_of(int pixel) const { return int((float(pixel) + 0.5f) * per_row); }
+};
+
 // Copies the keys, `kChannels` of each pixel, `stride` bytes apart.
 template <int kChannels, typename T>
 __device__ void copy_keys(const BandedRegion& region, const BandedPlan& plan, const T* key, int64_t row_step,
@@ -67,10 +80,11 @@ __device__ void copy_keys(const BandedRegion& region, const BandedPlan& plan, co
   struct alignas(sizeof(T) * kPiece) Piece {
     T of[kPiece];
   };
-  const int rows = region.last_row - region.first_row + 1, columns = region.last_column - region.first_column + 1;
-  const int all_columns = columns + zeros, items = (rows + zeros) * all_columns * kPieces;
-  for (int item = int(threadIdx.x); item < items; item += int(blockDim.x)) {
-    const int piece = item % kPieces, pixel = item / kPieces, row = pixel / all_columns, column = pixel % all_columns;
+  const RegionPixels pixels(region, zeros);
+  const int rows = pixels.rows, columns = pixels.columns;
+  for (int item = int(threadIdx.x); item < pixels.count * kPieces; item += int(blockDim.x)) {
+    const int piece = item % kPieces, pixel = item / kPieces, row = pixels.row_of(pixel),
+              column = pixel - row * pixels.all_columns;
     Piece channels = {};
     if (row < rows && column < columns) {
       const T* const from = key + (region.first_row + row) * row_step + (region.first_column + column) * pixel_step;
@@ -88,10 +102,11 @@ template <int kWeights, typename T>
 __device__ void copy_values(const BandedRegion& region, const BandedPlan& plan, const T* value, int all_weights,
                             int64_t row_step, int64_t pixel_step, bool zeros, unsigned char* to, int stride) {
   constexpr int kOctets = kWeights < 8 ? 1 : kWeights / 8, kOf = kWeights < 8 ? kWeights : 8;
-  const int rows = region.last_row - region.first_row + 1, columns = region.last_column - region.first_column + 1;
-  const int all_columns = columns + zeros, items = (rows + zeros) * all_columns * kOctets;
-  for (int item = int(threadIdx.x); item < items; item += int(blockDim.x)) {
-    const int octet = item % kOctets, pixel = item / kOctets, row = pixel / all_columns, column = pixel % all_columns;
+  const RegionPixels pixels(region, zeros);
+  const int rows = pixels.rows, columns = pixels.columns;
+  for (int item = int(threadIdx.x); item < pixels.count * kOctets; item += int(blockDim.x)) {
+    const int octet = item % kOctets, pixel = item / kOctets, row = pixels.row_of(pixel),
+              column = pixel - row * pixels.all_columns;
     T channels[kSharing * kOf] = {};
     if (row < rows && column < columns) {
       const T* const from = value + (region.first_row + row) * row_step + (region.first_column + column) * pixel_step;

@@ -22,27 +22,40 @@ struct BandedTile {
 };
 
 // kWeights matrices of 16 pixels and 16 columns, that of a pixel and a weight 16 numbers, and 16 bytes between pixels,
-// so that eight of them lie in different banks.
+// so that eight of them lie in different banks. The even ones of eight weights come before the odd ones: then what a
+// warp stores at once lies in different banks, too.
 template <typename T, int kWeights>
-struct Bands {
+class Bands {
+ public:
   static constexpr int kStride = kWeights * kBandColumns * int(sizeof(T)) + 16;
   static constexpr int kBytes = 2 * kTileColumns * kStride;
 
-  unsigned char* memory;
+  __device__ Bands(unsigned char* memory, const BandedTile& tile)
+      : memory_(memory),
+        first_(memory + tile.pixel() * (kStride + 2) + tile.pair() * kBandColumns * 2),
+        has_weights_(kWeights >= 8 || 2 * tile.pair() < kWeights) {}
 
+  __device__ unsigned char* memory() const { return memory_; }
   // Beside the bands there are zeros, which nothing overwrites.
   __device__ void clear(int lane) const {
-    for (int at = 16 * lane; at < kBytes; at += 16 * 32) *reinterpret_cast<Eight<T>*>(memory + at) = {};
+    for (int at = 16 * lane; at < kBytes; at += 16 * 32) *reinterpret_cast<Eight<T>*>(memory_ + at) = {};
   }
   // Two weights, 2 * pair and the next of the eights numbered `eight`, of a tap of the thread's pixel in a row of two.
-  __device__ void store(const BandedTile& tile, int row, int eight, int column_tap, uint32_t two) const {
-    const int weight = 8 * eight + 2 * tile.pair();
-    if (kWeights < 8 && weight >= kWeights) return;
-    unsigned char* const to =
-        memory + (8 * row + tile.pixel()) * kStride + weight * kBandColumns * 2 + (tile.pixel() + column_tap) * 2;
+  __device__ void store(int row, int eight, int column_tap, uint32_t two) const {
+    if (!has_weights_) return;
+    unsigned char* const to = first_ + 8 * row * kStride + 8 * eight * kBandColumns * 2 + column_tap * 2;
     *reinterpret_cast<uint16_t*>(to) = uint16_t(two);
-    *reinterpret_cast<uint16_t*>(to + kBandColumns * 2) = uint16_t(two >> 16);
+    *reinterpret_cast<uint16_t*>(to + offset(1)) = uint16_t(two >> 16);
   }
+  // Where the matrix of a weight begins.
+  static __device__ constexpr int offset(int weight) {
+    constexpr int kOdd = kWeights < 8 ? kWeights / 2 : 4;
+    return (weight / 8 * 8 + weight % 2 * kOdd + weight % 8 / 2) * kBandColumns * 2;
+  }
+
+ private:
+  unsigned char *memory_, *first_;
+  bool has_weights_;
 };
 
 // Sums of all channels of the weights: of weight w, channels 2 * pair and the next, of the pixel in the first row, then
@@ -54,13 +67,13 @@ struct BandedSums {
   // Adds a row of taps. `column` is where the thread's value of the first sharing channel lies, see value_of.
   template <typename T>
   __device__ void add(const Bands<T, kWeights>& bands, int lane, const unsigned char* column) {
-    const unsigned char* const band = bands.memory + lane % 16 * bands.kStride + lane / 16 * 16;
+    const unsigned char* const band = bands.memory() + lane % 16 * bands.kStride + lane / 16 * 16;
 #pragma unroll
     for (int weight = 0; weight < kWeights; weight += 2) {
       uint32_t values[4], weights[2][4];
       load_transposed_matrices(column + weight * 16, values);
-      load_matrices(band + weight * kBandColumns * 2, weights[0]);
-      load_matrices(band + (weight + 1) * kBandColumns * 2, weights[1]);
+      load_matrices(band + bands.offset(weight), weights[0]);
+      load_matrices(band + bands.offset(weight + 1), weights[1]);
       multiply_accumulate<T>(of[weight], weights[0], &values[0]);
       multiply_accumulate<T>(of[weight + 1], weights[1], &values[2]);
     }

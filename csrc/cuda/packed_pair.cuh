@@ -84,6 +84,13 @@ __device__ inline float power_of_two(float exponent) {
   return power;
 }
 
+// To one unit in the last place.
+__device__ inline float reciprocal(float number) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(number));
+  return result;
+}
+
 #undef SA_LAYERS_PACKED
 
 }  // namespace sa_layers::cuda

@@ -84,10 +84,10 @@ namespace instructions {
 //   of `sums` columns 2 t and 2 t + 1 of row g, then of row g + 8.
 template <typename F>
 __device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
-#define SA_LAYERS_MULTIPLY(shape_and_types)                                                                           \
-  asm volatile("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                           \
-               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]))
+#define SA_LAYERS_MULTIPLY(shape_and_types)                                                                  \
+  asm("mma.sync.aligned." shape_and_types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                           \
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]))
 #if __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<F, __half>) SA_LAYERS_MULTIPLY("m16n8k16.row.col.f32.f16.f16.f32");
   if constexpr (std::is_same_v<F, __nv_bfloat16>) SA_LAYERS_MULTIPLY("m16n8k16.row.col.f32.bf16.bf16.f32");
@@ -95,9 +95,9 @@ __device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4],
 #elif __CUDA_ARCH__ >= 750
 #pragma unroll
   for (int half = 0; half < 2; ++half) {  // 16 bytes at a time
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(left[2 * half]), "r"(left[2 * half + 1]), "r"(right[half]));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(left[2 * half]), "r"(left[2 * half + 1]), "r"(right[half]));
   }
 #endif
 #undef SA_LAYERS_MULTIPLY
@@ -109,10 +109,10 @@ __device__ void multiply_accumulate(float (&sums)[4], const uint32_t (&left)[4],
 // g.
 template <typename F>
 __device__ void multiply_accumulate_half_step(float (&sums)[4], const uint32_t (&left)[2], uint32_t right) {
-#define SA_LAYERS_MULTIPLY(types)                                                                               \
-  asm volatile("mma.sync.aligned.m16n8k8.row.col." types " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
-               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                     \
-               : "r"(left[0]), "r"(left[1]), "r"(right))
+#define SA_LAYERS_MULTIPLY(types)                                                                      \
+  asm("mma.sync.aligned.m16n8k8.row.col." types " {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" \
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                     \
+      : "r"(left[0]), "r"(left[1]), "r"(right))
 #if __CUDA_ARCH__ >= 800
   if constexpr (std::is_same_v<F, __half>) SA_LAYERS_MULTIPLY("f32.f16.f16.f32");
   if constexpr (std::is_same_v<F, __nv_bfloat16>) SA_LAYERS_MULTIPLY("f32.bf16.bf16.f32");

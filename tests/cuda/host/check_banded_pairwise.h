@@ -21,7 +21,10 @@ inline AttentionShape san_shape(int channels, int weight_channels) {
 // How often one of the kernels was launched.
 template <typename T, typename... Mappings>
 long launches_of(std::tuple<Mappings...>) {
-  return (emulation::launches[reinterpret_cast<void (*)()>(&banded_pairwise_attention_tiles<T, Mappings>)] + ...);
+  const auto count = [](auto* kernel) { return emulation::launches[reinterpret_cast<void (*)()>(kernel)]; };
+  return (... +
+          (count(&banded_pairwise_attention_tiles<0, T, Mappings>) +
+           (Mappings::kUsualWidth ? count(&banded_pairwise_attention_tiles<Mappings::kUsualWidth, T, Mappings>) : 0)));
 }
 template <typename T>
 long banded_launches() {

@@ -58,5 +58,6 @@ uint32_t packed_multiply_add_relu(uint32_t a, uint32_t b, uint32_t c) {
 }
 
 inline float power_of_two(float exponent) { return std::exp2(exponent); }
+inline float reciprocal(float number) { return 1 / number; }
 
 }  // namespace sa_layers::cuda
