@@ -20,24 +20,20 @@ def without_tf32() -> Iterator[None]:
     By default cuDNN rounds those of convolutions, by more than :data:`TOLERANCES` allows, and matrix products do not. A
     wider tolerance would pass over mistakes of the kernels.
     """
-    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [flag.allow_tf32 for flag in flags]
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
     try:
-        for flag in flags:
-            flag.allow_tf32 = False
         yield
     finally:
-        for flag, allowed in zip(flags, before, strict=True):
-            flag.allow_tf32 = allowed
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def precision_notes(device: torch.device) -> Iterator[str]:
     """How what is timed differs from what is compared."""
     if device.type == "cuda":
-        convolutions, products = (
-            "yes" if flag.allow_tf32 else "no" for flag in (torch.backends.cudnn, torch.backends.cuda.matmul)
-        )
-        yield f"float32 is timed with TF32 in convolutions: {convolutions}, in matrix products: {products}."
+        convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        yield f"TF32 for what is timed in float32: convolutions {convolutions}, matrix products {products}."
         yield "results are compared without TF32."
 
 

@@ -1,4 +1,4 @@
-"""A linear layer of every pixel with the frozen norms around it, in one pass over the map, channels last."""
+"""A linear layer of every pixel with the frozen norms around it, channels last: on the CPU in one pass over the map."""
 
 from __future__ import annotations
 

@@ -54,4 +54,4 @@ def test_results_are_compared_without_tf32() -> None:
         raise SystemExit
     assert [flag.allow_tf32 for flag in flags] == before
     assert not list(precision_notes(CPU))
-    assert "convolutions: yes, in matrix products: no" in next(precision_notes(torch.device("cuda")))
+    assert "convolutions True, matrix products False" in next(precision_notes(torch.device("cuda")))
