@@ -126,6 +126,7 @@ def test_pooled_projection(
         check(result, expected, dtype, rounded)
 
 
+@needs_kernels  # which pack takes for granted in float32 on the CPU
 @on_devices
 @on_dtypes
 def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None:
