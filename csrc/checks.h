@@ -47,6 +47,11 @@ inline void check_like(const char* name, const Tensor& tensor, const char* first
   STD_TORCH_CHECK(tensor.device() == first.device(), name, " must be on the device of ", first_name);
 }
 
+// A tensor that is written in place.
+inline void check_contiguous(const char* name, const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
+}
+
 inline void check_pair(const char* name, const Pair& pair, bool odd) {
   STD_TORCH_CHECK(pair.size() == 2 && pair[0] > 0 && pair[1] > 0 && (!odd || (pair[0] % 2 == 1 && pair[1] % 2 == 1)),
                   name, " must be two positive ", odd ? "odd " : "", "numbers, got ", shape_text(pair));

@@ -72,6 +72,7 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // (N, C, H, W). Coefficients are float32, float64 for float64.
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
+  library.def("affine_relu_(Tensor(a!) features, Tensor scale, Tensor shift) -> ()");
   // A linear layer of every pixel: features (..., C), matrix (panels, C, 16), result (..., 16 * panels), all float32.
   // The result becomes
   //     bias + matrix^T * relu(scale * features + shift), without a bias added to what it holds,
@@ -80,6 +81,8 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
       "Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
+  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only.
+  library.def("max_pooling(Tensor features) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

@@ -41,6 +41,20 @@ inline void check_coefficients(const char* name, const Tensor& tensor, const Ten
   STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
 }
 
+// A norm of a map that is channels last.
+inline void check_affine_relu(const Tensor& features, const Tensor& scale, const Tensor& shift) {
+  check_dims("features", features, 4);
+  check_coefficients("scale", scale, features, {features.size(3)});
+  check_coefficients("shift", shift, features, {features.size(3)});
+}
+
+inline void check_pooled_projection(const Tensor& image, const Tensor& weight, const Tensor& shift) {
+  check_dims("image", image, 4);
+  check_dims("shift", shift, 1);
+  check_coefficients("weight", weight, image, {image.size(1), shift.size(0)});
+  check_coefficients("shift", shift, image, {shift.size(0)});
+}
+
 // A map, (N, C, ...), and weights.
 inline Aggregation check_aggregation(const char* map_name, const Tensor& map, const char* weight_name,
                                      const Tensor& weight, const Footprint& footprint) {

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
+VARIANTS = {"attention": " tensor cores", "aggregation": " softmax", "projection": " pairs"}  # what a bool stands for
 TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
@@ -81,12 +82,13 @@ def parse_report(report: str) -> list[Kernel]:
 
 def readable(symbol: str) -> str:
     """The kernel's name and template arguments, from its mangled symbol."""
-    match = re.search(r"4cuda\d+([a-z_]+)I(f|d|6__half|13__nv_bfloat16)(?:Li(\d)E)?", symbol)
+    match = re.search(r"4cuda\d+([a-z_]+)I(f|d|6__half|13__nv_bfloat16)((?:Li\d+E)*)", symbol)
     if match is None:
         return symbol
-    name, element, side = match.groups()
-    variant = "" if "Lb1E" not in symbol else " tensor cores" if "attention" in name else " softmax"
-    return f"{name}<{TYPES[element]}{', ' + side if side else ''}>{variant}"
+    name, element, numbers = match.groups()
+    variants = [variant for word, variant in VARIANTS.items() if word in name] if "Lb1E" in symbol else []
+    arguments = ", ".join([TYPES[element], *re.findall(r"\d+", numbers)])
+    return f"{name}<{arguments}>{''.join(variants)}"
 
 
 def table(kernels: list[Kernel]) -> str:

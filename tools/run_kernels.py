@@ -29,7 +29,10 @@ from sa_layers.ops import (
     patchwise_attention,
     softmax_aggregation,
 )
+from sa_layers.ops.affine_relu import affine_relu, affine_relu_
 from sa_layers.ops.checks import DTYPES
+from sa_layers.ops.max_pooling import max_pooling
+from sa_layers.ops.pooled_projection import pooled_projection
 
 # Channels, weight channels, size, footprint: tiles by rows and by columns, maps packed into blocks, maps smaller than
 # the footprint, and what is left to the general kernels.
@@ -85,6 +88,18 @@ def attend_to_patches(query: Tensor, key: Tensor, relation: str, weights: int, t
     in_both_precisions(patchwise_attention, *operands, relation=relation, epilogue=epilogue, **arguments)
 
 
+def evaluate(device: str, dtype: torch.dtype) -> None:
+    """What stands around the linear layers in evaluation: channels and images that are loaded at once, and others."""
+    normal = partial(torch.randn, device=device, dtype=dtype)
+    coefficients = partial(normal, dtype=torch.promote_types(dtype, torch.float32))
+    for channels in (5, 64):
+        features, scale, shift = normal(2, 9, 12, channels), coefficients(channels), coefficients(channels)
+        affine_relu_(affine_relu(features, scale, shift), scale, shift)
+        max_pooling(features)
+        for size in ((2, 3, 8, 6), (2, 3, 9, 7), (2, 4, 9, 7)):
+            pooled_projection(normal(size), coefficients(size[1], channels), shift)
+
+
 def main(device: str) -> int:
     """Runs all of them; the result is the exit status."""
     for channels, weight_channels, size, footprint in SHAPES:
@@ -103,6 +118,8 @@ def main(device: str) -> int:
                 for relation in PATCHWISE_RELATIONS:
                     query, key = normal(2, channels, *size), normal(2, channels, *size)
                     attend_to_patches(query, key, relation, weight_channels, footprint.taps, **arguments)
+    for dtype in DTYPES:
+        evaluate(device, dtype)
     if device == "cuda":
         torch.cuda.synchronize()
     print("every kernel ran")

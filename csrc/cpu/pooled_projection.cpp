@@ -10,11 +10,8 @@ namespace sa_layers::cpu {
 namespace {
 
 Tensor pooled_projection(const Tensor& image, const Tensor& weight, const Tensor& shift) {
-  check_dims("image", image, 4);
-  check_dims("shift", shift, 1);
+  check_pooled_projection(image, weight, shift);
   const int64_t in_channels = image.size(1), height = image.size(2), width = image.size(3), channels = shift.size(0);
-  check_coefficients("weight", weight, image, {in_channels, channels});
-  check_coefficients("shift", shift, image, {channels});
   const Tensor from = torch::stable::contiguous(image);
   const Tensor weights = torch::stable::contiguous(weight), shifts = torch::stable::contiguous(shift);
   const Tensor result = torch::stable::new_empty(image, {image.size(0), height / 2, width / 2, channels});

@@ -42,7 +42,7 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   }
   result_shape.back() = panels * kPanelColumns;
   check_coefficients("result", result, features, result_shape);
-  STD_TORCH_CHECK(result.is_contiguous(), "result must be contiguous");
+  check_contiguous("result", result);
   if (bias) check_coefficients("bias", *bias, features, {panels * kPanelColumns});
   check_pair("scale", scale, "shift", shift, features, channels);
   check_pair("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);

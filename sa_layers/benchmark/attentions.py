@@ -19,7 +19,7 @@ from ..layers.self_attention import SelfAttention
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
-from .agreement import check_agreement
+from .agreement import check_agreement, precision_notes, without_tf32
 from .measure import peak_memory, time_in_turn
 from .problems import OURS, STAGES, Stage
 from .report import Column, Report, Row, duration, ratio, size
@@ -70,6 +70,7 @@ def notes(device: torch.device) -> Iterator[str]:
     yield f"ratio: to the time of {OURS}, the median of the rounds."
     yield "unfused: with native operators, one after the other. plain torch: without native kernels."
     yield "peak memory: what a call holds at once beyond its operands."
+    yield from precision_notes(device)
     if obstacle := why_not("native", device):
         yield f"{OURS} computes with plain torch here: {obstacle}."
 
@@ -104,7 +105,8 @@ def measure(layer: SelfAttention, operands: tuple[Tensor, ...], *, seconds: floa
     """A row for every way of computing the attention; refuses to time what computes something else."""
     device = operands[0].device
     calls = {name: partial(attend, layer, operands, way) for name, way in WAYS.items()}
-    results = {name: call() for name, call in calls.items()}
+    with without_tf32():
+        results = {name: call() for name, call in calls.items()}
     for name, result in results.items():
         check_agreement(name, result, OURS, results[OURS])
     memory = {name: peak_memory(call, device) for name, call in calls.items()}

@@ -37,7 +37,8 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise SystemExit("--device cuda: torch finds no GPU here")
-        torch.cuda.set_device(device)
+        if device.index is not None:  # torch refuses a device without one, which is the current one already
+            torch.cuda.set_device(device)
     return device
 
 

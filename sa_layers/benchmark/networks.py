@@ -21,7 +21,7 @@ from ..models import SelfAttentionClassifier
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
-from .agreement import check_agreement
+from .agreement import check_agreement, precision_notes, without_tf32
 from .measure import Run, peak_memory, time_in_turn
 from .plot import Bar, plot_bars
 from .report import Column, Report, Row, duration, ratio, size
@@ -102,6 +102,7 @@ def notes(device: torch.device) -> Iterator[str]:
     yield "ratio: to the time of the ResNet in its faster layout, the median of the rounds."
     yield "peak memory: what a call holds at once beyond weights, images and the optimizer's state."
     yield "unfused: without the fused operators. plain torch: without native kernels, neighbours unfolded."
+    yield from precision_notes(device)
     if obstacle := why_not("native", device):
         yield f"all SANs compute with plain torch here: {obstacle}."
 
@@ -199,7 +200,8 @@ def check_equal(candidates: dict[str, Candidate]) -> None:
     Raises:
         SystemExit: Two of them do not compute the same.
     """
-    results = {name: inference(candidate)() for name, candidate in candidates.items()}
+    with without_tf32():
+        results = {name: inference(candidate)() for name, candidate in candidates.items()}
     for name, result in results.items():
         _, _, plain = name.rpartition("compiled: ")
         wanted = results.get(f"{plain.partition(',')[0]}, unfused")

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..ops import Footprint
 from ..ops.backend import why_not
 from . import machine, one_thread_per_output
-from .agreement import check_agreement
+from .agreement import check_agreement, precision_notes, without_tf32
 from .measure import Run, copying, fastest_product, peak_memory, time_in_turn
 from .problems import OURS, PROBLEMS, REFERENCE, STAGES, Operator, Problem
 from .report import Column, Report, Row, duration, percentage, rate, ratio, size
@@ -71,6 +71,7 @@ def notes(device: torch.device, dtype: torch.dtype) -> Iterator[str]:
     else:
         yield "peak memory: of torch's tensors beyond the operands, by torch's profiler; NumPy's arrays are not seen."
     yield "of copy: the time of copying as many bytes as must be read and written at least, as a share of the median."
+    yield from precision_notes(device)
     if obstacle := why_not("native", device):
         yield f"{OURS} computes with plain torch here: {obstacle}."
     if obstacle := why_not("reference", device):
@@ -156,10 +157,11 @@ def check_equal(calls: dict[str, Run], problem: Problem) -> None:
     Raises:
         SystemExit: Two implementations do not compute the same.
     """
-    expected = _tensors(calls[OURS]())
-    for name, call in calls.items():
-        for result, wanted in zip(_tensors(call()), expected, strict=True):
-            check_agreement(f"{problem.operator}, {problem.shape}: {name}", result, OURS, wanted)
+    with without_tf32():
+        expected = _tensors(calls[OURS]())
+        for name, call in calls.items():
+            for result, wanted in zip(_tensors(call()), expected, strict=True):
+                check_agreement(f"{problem.operator}, {problem.shape}: {name}", result, OURS, wanted)
 
 
 def plot(path: Path, report: Report, peak: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backend import choose
+from .backend import choose, devices_of
 from .native import native_gradient
 
 
@@ -26,9 +26,28 @@ def affine_relu(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         >>> affine_relu(torch.ones(1, 1, 1, 2), torch.tensor([2.0, 2.0]), torch.tensor([1.0, -3.0]))
         tensor([[[[3., 0.]]]])
     """
-    if features.device.type == "cpu" and choose(features.device) == "native":
+    if _is_native(features):
         return _native_affine_relu(features, scale, shift)
     return torch.addcmul(shift, features, scale).relu_().to(features.dtype)
+
+
+def affine_relu_(features: Tensor, scale: Tensor, shift: Tensor) -> None:
+    """As :func:`affine_relu`, in place.
+
+    Example:
+        >>> features = torch.ones(1, 1, 1, 2)
+        >>> affine_relu_(features, torch.tensor([2.0, 2.0]), torch.tensor([1.0, -3.0]))
+        >>> features
+        tensor([[[[3., 0.]]]])
+    """
+    if features.is_contiguous() and _is_native(features):
+        _native_affine_relu_(features, scale, shift)
+    else:
+        features.copy_(affine_relu(features, scale, shift))
+
+
+def _is_native(features: Tensor) -> bool:
+    return features.device.type in _native_devices and choose(features.device) == "native"
 
 
 def _fake_affine_relu(features: Tensor, *_: Any) -> Tensor:
@@ -36,3 +55,5 @@ def _fake_affine_relu(features: Tensor, *_: Any) -> Tensor:
 
 
 _native_affine_relu = native_gradient("affine_relu", _fake_affine_relu)
+_native_affine_relu_ = native_gradient("affine_relu_", lambda *_: None)
+_native_devices = devices_of("affine_relu")

@@ -10,10 +10,12 @@ import torch
 # What library.cpp defines: a library that lacks one was compiled from an older source tree.
 OPERATORS = (
     "affine_relu",
+    "affine_relu_",
     "aggregation",
     "aggregation_value_gradient",
     "aggregation_weight_gradient",
     "cpu_capability",
+    "max_pooling",
     "pairwise_attention",
     "pairwise_relation",
     "pairwise_relation_key_gradient",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import choose
+from .backend import choose, devices_of
 from .native import native_gradient
 
 
@@ -31,7 +31,7 @@ def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         >>> pooled_projection(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([[1.0, -1.0]]), torch.zeros(2))
         tensor([[[[3., 0.]]]])
     """
-    if image.device.type == "cpu" and choose(image.device) == "native":
+    if image.device.type in _native_devices and choose(image.device) == "native":
         return _native_pooled_projection(image, weight, shift)
     projected = F.conv2d(image, weight.t()[:, :, None, None].to(image.dtype), shift.to(image.dtype))
     return F.max_pool2d(projected, 2).relu_().permute(0, 2, 3, 1).contiguous()
@@ -42,3 +42,4 @@ def _fake_pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Ten
 
 
 _native_pooled_projection = native_gradient("pooled_projection", _fake_pooled_projection)
+_native_devices = devices_of("pooled_projection")

@@ -1,4 +1,4 @@
-"""A linear layer of every pixel with the frozen norms around it, in one pass over the map, channels last."""
+"""A linear layer of every pixel with the frozen norms around it, channels last: on the CPU in one pass over the map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .affine_relu import affine_relu
+from .affine_relu import affine_relu, affine_relu_
+from .max_pooling import max_pooling
 from .native import native_gradient
 from .pairwise_attention import Epilogue
 
@@ -89,7 +90,7 @@ def project(
     """
     if linear.weight.dim() == 2:
         if pools:
-            features = F.max_pool2d(features.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+            features = max_pooling(features)
         pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
         if adds:
             result.addmm_(pixels.flatten(0, 2), linear.weight)
@@ -105,7 +106,7 @@ def project(
         result = whole[..., : linear.channels]
         to.copy_(to + result if adds else result)
     if after is not None:
-        to.copy_(affine_relu(to, *after))
+        affine_relu_(to, *after)
 
 
 _native_projection = native_gradient("projection", lambda *_: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sa_layers.benchmark.agreement import check_agreement
+from sa_layers.benchmark.agreement import check_agreement, precision_notes, without_tf32
 from sa_layers.benchmark.attentions import ATTENTIONS, make_problem, measure
 from sa_layers.benchmark.problems import STAGES
 from sa_layers.ops.backend import decide
@@ -43,3 +43,15 @@ def test_what_disagrees_is_not_timed() -> None:
     for other in (one + 1e-3, one * float("nan")):
         with pytest.raises(SystemExit, match=r"this differs from that by .*, where the largest number is 1"):
             check_agreement("this", other, "that", one)
+
+
+def test_results_are_compared_without_tf32() -> None:
+    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [flag.allow_tf32 for flag in flags]
+    with without_tf32():
+        assert not any(flag.allow_tf32 for flag in flags)
+    with pytest.raises(SystemExit), without_tf32():
+        raise SystemExit
+    assert [flag.allow_tf32 for flag in flags] == before
+    assert not list(precision_notes(CPU))
+    assert "convolutions True, matrix products False" in next(precision_notes(torch.device("cuda")))

@@ -40,6 +40,12 @@ def test_report_is_read(check_cuda) -> None:
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb0EEEvi", "pairwise_attention_tiles<float32>"),
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb1EEEvi", "pairwise_attention_tiles<float32> tensor cores"),
         ("_ZN9sa_layers4cuda25patchwise_attention_tilesIfLb1EEEvi", "patchwise_attention_tiles<float32> tensor cores"),
+        ("_ZN9sa_layers4cuda18affine_relu_stripsIfLi4EEEvlll", "affine_relu_strips<float32, 4>"),
+        (
+            "_ZN9sa_layers4cuda24pooled_projection_stripsIdLi2ELi3ELb1EEEvi",
+            "pooled_projection_strips<float64, 2, 3> pairs",
+        ),
+        ("_ZN9sa_layers4cuda24pooled_projection_stripsIdLi2ELi0ELb0EEEvi", "pooled_projection_strips<float64, 2, 0>"),
     ],
 )
 def test_kernels_of_one_name_are_told_apart(check_cuda, symbol: str, name: str) -> None:

@@ -27,6 +27,13 @@ pytestmark = [
     pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda())),
 ]
 
+
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN multiplies in TF32 unless told otherwise, and then it is the unfused modules that are off."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 # batch, channels, weight channels, height, width, kernel, stride, dilation: tiles by rows, tiles by columns, maps
 # packed into blocks, many channels, maps smaller than the footprint, and what is left to the general kernels.

@@ -4,14 +4,18 @@
 #include <cstdlib>
 
 #include "check_aggregation.h"
+#include "check_evaluation.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
 #include "check_patchwise_attention.h"
 #include "check_softmax_aggregation.h"
+#include "cuda/affine_relu_kernels.cu"
 #include "cuda/aggregation_kernels.cu"
+#include "cuda/max_pooling_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
 #include "cuda/patchwise_attention_kernels.cu"
+#include "cuda/pooled_projection_kernels.cu"
 #include "cuda/softmax_aggregation_kernels.cu"
 
 namespace sa_layers::cuda {
@@ -20,7 +24,8 @@ namespace {
 template <typename T>
 bool check_parts(const reference::Problem& p, Element element, int shift) {
   return check_aggregation<T>(p, element, shift) && check_pairwise_relation<T>(p, element, shift) &&
-         (p.channels < p.weight_channels || check_softmax_aggregation<T>(p, element, shift));
+         (p.channels < p.weight_channels || check_softmax_aggregation<T>(p, element, shift)) &&
+         check_evaluation<T>(p, element, shift);
 }
 
 // Calls body with an element of the type.

@@ -1,0 +1,42 @@
+// Bindings of max_pooling and pooled_projection.
+
+#include "cuda/pooling.h"
+
+#include "cuda/binding.h"
+
+namespace sa_layers::cuda {
+namespace {
+
+Tensor max_pooling(const Tensor& features) {
+  check_dims("features", features, 4);
+  const Pooling problem{features.size(0), features.size(1), features.size(2), features.size(3)};
+  const DeviceOf device(features);
+  const Tensor from = torch::stable::contiguous(features);
+  const Tensor result =
+      torch::stable::new_empty(features, {problem.batch, problem.height / 2, problem.width / 2, problem.channels});
+  STD_CUDA_CHECK(launch_max_pooling(problem, element_of("features", features), from.const_data_ptr(),
+                                    result.mutable_data_ptr(), device.stream()));
+  return result;
+}
+
+Tensor pooled_projection(const Tensor& image, const Tensor& weight, const Tensor& shift) {
+  check_pooled_projection(image, weight, shift);
+  const Pooling problem{image.size(0), image.size(2), image.size(3), shift.size(0)};
+  const DeviceOf device(image);
+  const Tensor weights = torch::stable::contiguous(weight), shifts = torch::stable::contiguous(shift);
+  const Tensor result =
+      torch::stable::new_empty(image, {problem.batch, problem.height / 2, problem.width / 2, problem.channels});
+  const ImageSteps steps{image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
+  STD_CUDA_CHECK(launch_pooled_projection(problem, image.size(1), steps, element_of("image", image),
+                                          image.const_data_ptr(), weights.const_data_ptr(), shifts.const_data_ptr(),
+                                          result.mutable_data_ptr(), device.stream()));
+  return result;
+}
+
+}  // namespace
+}  // namespace sa_layers::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CUDA, library) {
+  library.impl("max_pooling", TORCH_BOX(&sa_layers::cuda::max_pooling));
+  library.impl("pooled_projection", TORCH_BOX(&sa_layers::cuda::pooled_projection));
+}

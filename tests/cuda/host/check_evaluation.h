@@ -1,0 +1,26 @@
+// The operators that stand around the linear layers in evaluation.
+#pragma once
+
+#include "check_affine_relu.h"
+#include "check_pooling.h"
+
+namespace sa_layers::cuda {
+
+// Maps of the problem's size: channels in whole strips or not, a strip for every thread or several.
+template <typename T>
+bool check_evaluation(const reference::Problem& p, Element element, int shift) {
+  const Pooling pooling{pick(1, 2), p.height + 1, p.width + 1, pick(0, 2) ? 8 * pick(1, 3) : pick(1, 12)};
+  const int inputs = pick(0, 2) ? 3 : pick(1, 5);
+  const bool many = pick(0, 14) == 0, channels_last = pick(0, 1);
+  const int64_t pixels = many ? 5000 : p.height * p.width, channels = many ? 128 : pooling.channels;
+  if (check_affine_relu<T>(pixels, channels, element, shift) && check_max_pooling<T>(pooling, element, shift) &&
+      check_pooled_projection<T>(pooling, inputs, channels_last, element, shift)) {
+    return true;
+  }
+  std::printf("pixels %ld, channels %ld, pooling %ld x %ld x %ld x %ld, inputs %d, channels last %d\n", long(pixels),
+              long(channels), long(pooling.batch), long(pooling.height), long(pooling.width), long(pooling.channels),
+              inputs, channels_last);
+  return false;
+}
+
+}  // namespace sa_layers::cuda
