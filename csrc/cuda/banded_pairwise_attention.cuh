@@ -297,7 +297,7 @@ struct BandedLimits {
 };
 
 // kKernelWidth is 0 for one of run time.
-template <int kKernelWidth, typename T, typename Mapping>
+template <typename T, typename Mapping, int kKernelWidth>
 __global__ void __launch_bounds__(32 * BandedLimits<Mapping>::kWarps, BandedLimits<Mapping>::kBlocks)
     banded_pairwise_attention_tiles(const __grid_constant__ PairwiseAttention problem,
                                     const __grid_constant__ BandedPlan plan,

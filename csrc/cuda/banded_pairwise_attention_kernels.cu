@@ -28,8 +28,8 @@ cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAtten
                            cudaStream_t stream, bool& launched) {
   using Limits = BandedLimits<Mapping>;
   constexpr int kWidth = Mapping::kUsualWidth;
-  const auto kernel = problem.footprint.columns.kernel == kWidth ? &banded_pairwise_attention_tiles<kWidth, T, Mapping>
-                                                                 : &banded_pairwise_attention_tiles<0, T, Mapping>;
+  const auto kernel = problem.footprint.columns.kernel == kWidth ? &banded_pairwise_attention_tiles<T, Mapping, kWidth>
+                                                                 : &banded_pairwise_attention_tiles<T, Mapping, 0>;
   const int all_weights = problem.weight_channels();
   if (all_weights % Mapping::kWeights) return cudaSuccess;
   if (Mapping::kWeights < 8 && all_weights != Mapping::kWeights) return cudaSuccess;

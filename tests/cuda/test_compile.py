@@ -30,6 +30,8 @@ def test_report_is_read(check_cuda) -> None:
     (kernel,) = check_cuda.parse_report(SPILLING)
     assert kernel == ("aggregation_tiles<float16, 7> softmax", "90", 128, 12)
     assert kernel.is_tiled
+    assert kernel.spills
+    assert not kernel._replace(name="banded_attention_tiles<float16>").spills
     assert "128+12" in check_cuda.table([kernel])
 
 
@@ -40,6 +42,10 @@ def test_report_is_read(check_cuda) -> None:
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb0EEEvi", "pairwise_attention_tiles<float32>"),
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb1EEEvi", "pairwise_attention_tiles<float32> tensor cores"),
         ("_ZN9sa_layers4cuda25patchwise_attention_tilesIfLb1EEEvi", "patchwise_attention_tiles<float32> tensor cores"),
+        (
+            "_ZN9sa_layers4cuda31banded_pairwise_attention_tilesI6__halfNS0_13BandedMappingIS2_Li16ELi8EEELi7EEEvi",
+            "banded_pairwise_attention_tiles<float16, 16, 8, 7>",
+        ),
         ("_ZN9sa_layers4cuda18affine_relu_stripsIfLi4EEEvlll", "affine_relu_strips<float32, 4>"),
         (
             "_ZN9sa_layers4cuda24pooled_projection_stripsIdLi2ELi3ELb1EEEvi",

@@ -23,8 +23,8 @@ template <typename T, typename... Mappings>
 long launches_of(std::tuple<Mappings...>) {
   const auto count = [](auto* kernel) { return emulation::launches[reinterpret_cast<void (*)()>(kernel)]; };
   return (... +
-          (count(&banded_pairwise_attention_tiles<0, T, Mappings>) +
-           (Mappings::kUsualWidth ? count(&banded_pairwise_attention_tiles<Mappings::kUsualWidth, T, Mappings>) : 0)));
+          (count(&banded_pairwise_attention_tiles<T, Mappings, 0>) +
+           (Mappings::kUsualWidth ? count(&banded_pairwise_attention_tiles<T, Mappings, Mappings::kUsualWidth>) : 0)));
 }
 template <typename T>
 long banded_launches() {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "check_aggregation.h"
+#include "check_banded_pairwise.h"
 #include "check_evaluation.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
@@ -11,6 +12,7 @@
 #include "check_softmax_aggregation.h"
 #include "cuda/affine_relu_kernels.cu"
 #include "cuda/aggregation_kernels.cu"
+#include "cuda/banded_pairwise_attention_kernels.cu"
 #include "cuda/max_pooling_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
@@ -153,6 +155,7 @@ int main(int argc, char** argv) {
     ++failures;
   }
   if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
+  if (!check_banded_pairwise((random_problems + 14) / 15)) ++failures;
   if (!check_patchwise_plans() || !check_san_patchwise() || !check_patchwise_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
