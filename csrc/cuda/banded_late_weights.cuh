@@ -53,6 +53,7 @@ class LateBands {
     return kWeights < 8 ? weight : weight % 2 * (kWeights / 2) + weight / 2;
   }
   __device__ void clear(int bytes) const {
+#pragma unroll 1
     for (int at = 16 * lane_; at < bytes; at += 16 * 32) *reinterpret_cast<Eight<T>*>(memory_ + at) = {};
   }
 

@@ -28,6 +28,9 @@ struct BandedPatches {
   static constexpr int kKeyStride = kChannels == 4 ? 16 : kChannels <= 32 ? kChannels * 2 : kChannels * 2 + 64;
   static constexpr int kValueStride = kPhaseWeights * 16 + 16;
   static constexpr int kUsualWidth = kChannels < 16 ? 3 : 7;  // of SAN's footprints, which have code of their own
+  // Rounds that are unrolled: those whose operands registers have room for.
+  static constexpr int kFeaturesTogether = kChannels < 32 ? 8 : kParts > 1 ? 1 : 4;
+  static constexpr int kWeightsTogether = kEights > 4 ? 2 : 8;
   static_assert(kWeights % kPhaseWeights == 0 && kTaps * kGroup <= 8 && 8 % kGroup == 0);
 };
 

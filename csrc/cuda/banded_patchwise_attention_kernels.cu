@@ -41,7 +41,7 @@ cudaError_t launch_patches(const PatchwiseAttention& problem, const PatchwiseAtt
   BandedDevice device = {};
   if (const cudaError_t error = describe_device(device)) return error;
   constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
-  const BandedSizes sizes = {Patches::kKeyStride, Patches::kValueStride, 0,
+  const BandedSizes sizes = {Patches::kKeyStride, Patches::kValueStride, round_up(sizeof(BandedRegion), 16),
                              Patches::kParts * LateBands<T, Patches::kGroup>::kBytes, kWarps / Patches::kParts};
   const BandedPlan plan =
       plan_bands(problem.footprint, problem.batch, 1, sizes, Limits::kRegisters * Patches::kParts, device);

@@ -4,11 +4,15 @@
 #include <cstdlib>
 
 #include "check_aggregation.h"
+#include "check_banded_pairwise.h"
+#include "check_banded_patchwise.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
 #include "check_patchwise_attention.h"
 #include "check_softmax_aggregation.h"
 #include "cuda/aggregation_kernels.cu"
+#include "cuda/banded_pairwise_attention_kernels.cu"
+#include "cuda/banded_patchwise_attention_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
 #include "cuda/patchwise_attention_kernels.cu"
@@ -148,6 +152,8 @@ int main(int argc, char** argv) {
     ++failures;
   }
   if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
+  const int banded_problems = (random_problems + 9) / 10;
+  if (!check_banded_pairwise(banded_problems) || !check_banded_patchwise(banded_problems)) ++failures;
   if (!check_patchwise_plans() || !check_san_patchwise() || !check_patchwise_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
