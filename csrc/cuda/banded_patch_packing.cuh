@@ -13,15 +13,14 @@ struct PatchParameters {
 };
 
 // What a word belongs to, in order [before][run of words][thread][word of the run].
+template <int kThreads, int kWords>
 struct PackedWord {
-  int64_t before;
-  int thread, word;
+  int before, thread, word;
 
-  __device__ PackedWord(int64_t index, int threads, int words) {
-    const int together = at_once(words);
-    word = int(index % together), index /= together;
-    thread = int(index % threads), index /= threads;
-    word += int(index % (words / together)) * together, before = index / (words / together);
+  __device__ explicit PackedWord(int index) {
+    constexpr int kTogether = at_once(kWords), kRuns = kWords / kTogether;
+    const int run = index / kTogether / kThreads;
+    before = run / kRuns, thread = index / kTogether % kThreads, word = run % kRuns * kTogether + index % kTogether;
   }
 };
 
@@ -39,23 +38,25 @@ struct PackedFeatures {
 };
 
 template <typename Patches>
-__device__ PackedFeatures features_of_step(const PackedPatches& packed, int kernel_width, int64_t step, int thread,
+__device__ PackedFeatures features_of_step(const PackedPatches& packed, int kernel_width, int step, int thread,
                                            int half) {
   constexpr bool kSeveral = Patches::kTaps > 1;
-  const int of_round = int(step % Patches::kSteps), round = int(step / Patches::kSteps % (1 + packed.rounds));
-  const int part = int(step / Patches::kSteps / (1 + packed.rounds));
+  const int of_round = step % Patches::kSteps, round = step / Patches::kSteps % (1 + packed.rounds);
+  const int part = step / Patches::kSteps / (1 + packed.rounds);
   const int channel = part * 32 + (kSeveral ? 0 : thread * 4 * Patches::kSteps) + 4 * of_round + 2 * half;
   if (round == 0) return {channel, !kSeveral || thread == 0};
-  int of_row = kSeveral ? thread : 0, tap = -1;
-  const bool is_there = tap_of_round<Patches>(packed, kernel_width, round - 1, of_row) >= 0;
-  while ((tap = tap_of_round<Patches>(packed, kernel_width, round - 1, of_row)) < 0) --of_row;
+  const int of_row = kSeveral ? thread : 0;
+  int tap = tap_of_round<Patches>(packed, kernel_width, round - 1, of_row);
+  const bool is_there = tap >= 0;
+  for (int before = of_row - 1; tap < 0; --before) {
+    tap = tap_of_round<Patches>(packed, kernel_width, round - 1, before);
+  }
   return {(1 + tap) * Patches::kChannels + channel, is_there};
 }
 
 template <typename T, typename Patches>
-__device__ uint32_t pack_hidden(const PackedPatches& packed, int kernel_width, const PatchParameters& from,
-                                int64_t index) {
-  const PackedWord word(index, 32, Patches::kHiddenWords);
+__device__ uint32_t pack_hidden(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
+  const PackedWord<32, Patches::kHiddenWords> word(index);
   const auto features = features_of_step<Patches>(packed, kernel_width, word.before, word.thread % 4, word.word % 2);
   const int output = word.word / 2 * 8 + word.thread / 4;
   if (!features.is_there || output >= Patches::kWeights) return 0;
@@ -65,9 +66,8 @@ __device__ uint32_t pack_hidden(const PackedPatches& packed, int kernel_width, c
 
 // Scale for both words of the features, then shift.
 template <typename T, typename Patches>
-__device__ uint32_t pack_norm(const PackedPatches& packed, int kernel_width, const PatchParameters& from,
-                              int64_t index) {
-  const PackedWord word(index, 4, Patches::kNormWords);
+__device__ uint32_t pack_norm(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
+  const PackedWord<4, Patches::kNormWords> word(index);
   const auto features = features_of_step<Patches>(packed, kernel_width, word.before, word.thread, word.word % 2);
   const float* const numbers = (word.word < 2 ? from.scale : from.shift) + features.first;
   return pack_factors<T>(numbers[0], numbers[1]);
@@ -78,8 +78,8 @@ template <typename Patches>
 struct PackedColumn {
   int weight, tap;
 
-  __device__ PackedColumn(const PackedPatches& packed, int kernel_width, int64_t group_and_round, int column) {
-    const int round = int(group_and_round % packed.rounds), group = int(group_and_round / packed.rounds);
+  __device__ PackedColumn(const PackedPatches& packed, int kernel_width, int group_and_round, int column) {
+    const int round = group_and_round % packed.rounds, group = group_and_round / packed.rounds;
     weight = group * Patches::kGroup + column % Patches::kGroup;
     tap = tap_of_round<Patches>(packed, kernel_width, round, column / Patches::kGroup);
   }
@@ -87,8 +87,8 @@ struct PackedColumn {
 
 template <typename T, typename Patches>
 __device__ uint32_t pack_weight(const PackedPatches& packed, int kernel_width, int taps, const PatchParameters& from,
-                                int64_t index) {
-  const PackedWord word(index, 32, Patches::kWeightWords);
+                                int index) {
+  const PackedWord<32, Patches::kWeightWords> word(index);
   const PackedColumn<Patches> column(packed, kernel_width, word.before, word.thread / 4);
   const int input = 8 * word.word + word.thread % 4 * 2;
   if (column.tap < 0 || input >= Patches::kWeights) return 0;
@@ -98,8 +98,8 @@ __device__ uint32_t pack_weight(const PackedPatches& packed, int kernel_width, i
 }
 
 template <typename Patches>
-__device__ float pack_bias(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int64_t index) {
-  const PackedWord word(index, 4, Patches::kBiasWords);
+__device__ float pack_bias(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
+  const PackedWord<4, Patches::kBiasWords> word(index);
   const PackedColumn<Patches> column(packed, kernel_width, word.before, word.thread * 2 + word.word);
   return column.tap < 0 ? 0 : from.bias[column.tap * Patches::kWeights + column.weight];
 }
@@ -108,7 +108,7 @@ template <typename T, typename Patches>
 __global__ void pack_patches(const __grid_constant__ PackedPatches packed, const __grid_constant__ Footprint footprint,
                              const __grid_constant__ PatchParameters from, uint32_t* to) {
   if constexpr (has_tensor_cores<__nv_bfloat16>()) {
-    const int64_t index = thread_index();
+    const int index = int(thread_index());
     const int width = int(footprint.columns.kernel), taps = int(footprint.taps());
     if (index >= packed.end) return;
     if (index < packed.norms) {

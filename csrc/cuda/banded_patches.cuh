@@ -51,7 +51,7 @@ class HiddenSums {
   float of[Patches::kEights][4] = {};
 
   __device__ HiddenSums(const PackedPatches& packed, const uint32_t* memory, int part, int lane) {
-    const int64_t steps = int64_t(part) * (1 + packed.rounds) * Patches::kSteps;
+    const int steps = part * (1 + packed.rounds) * Patches::kSteps;
     factors_ = memory + steps * 32 * Patches::kHiddenWords + lane * at_once(Patches::kHiddenWords);
     norms_ = memory + packed.norms + (steps * 4 + lane % 4) * Patches::kNormWords;
     load(steps_[0]);

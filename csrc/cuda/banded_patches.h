@@ -29,7 +29,7 @@ struct BandedPatches {
   static constexpr int kValueStride = kPhaseWeights * 16 + 16;
   static constexpr int kUsualWidth = kChannels < 16 ? 3 : 7;  // of SAN's footprints, which have code of their own
   // Rounds that are unrolled: those whose operands registers have room for.
-  static constexpr int kFeaturesTogether = kChannels < 32 ? 8 : kParts > 1 ? 1 : 4;
+  static constexpr int kFeaturesTogether = kChannels < 16 ? 8 : 128 / kChannels;
   static constexpr int kWeightsTogether = kEights > 4 ? 2 : 8;
   static_assert(kWeights % kPhaseWeights == 0 && kTaps * kGroup <= 8 && 8 % kGroup == 0);
 };
@@ -37,7 +37,7 @@ struct BandedPatches {
 // Where its parts lie, in words. What is read in advance behind the last one is there, too.
 struct PackedPatches {
   int row_rounds, rounds;  // of a row of taps, of all
-  int64_t norms, weights, biases, end, words;
+  int norms, weights, biases, end, words;
 };
 
 template <typename Patches>
@@ -45,8 +45,8 @@ PackedPatches pack_of(const Footprint& footprint) {
   PackedPatches packed = {};
   packed.row_rounds = (int(footprint.columns.kernel) + Patches::kTaps - 1) / Patches::kTaps;
   packed.rounds = int(footprint.rows.kernel) * packed.row_rounds;
-  const int64_t steps = int64_t(Patches::kParts) * (1 + packed.rounds) * Patches::kSteps;
-  const int64_t groups = int64_t(Patches::kPhases) * Patches::kParts * packed.rounds;
+  const int steps = Patches::kParts * (1 + packed.rounds) * Patches::kSteps;
+  const int groups = Patches::kPhases * Patches::kParts * packed.rounds;
   packed.norms = steps * 32 * Patches::kHiddenWords;
   packed.weights = packed.norms + steps * 4 * Patches::kNormWords;
   packed.biases = packed.weights + groups * 32 * Patches::kWeightWords;

@@ -51,7 +51,7 @@ template <typename T, typename Patches>
 class PatchWeights {
  public:
   __device__ PatchWeights(const PackedPatches& packed, const uint32_t* memory, int group, int lane) {
-    const int64_t rounds = int64_t(group) * packed.rounds;
+    const int rounds = group * packed.rounds;
     factors_ = memory + packed.weights + rounds * 32 * Patches::kWeightWords + lane * at_once(Patches::kWeightWords);
     biases_ = memory + packed.biases + (rounds * 4 + lane % 4) * Patches::kBiasWords;
     load(next_);
