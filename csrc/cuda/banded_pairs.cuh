@@ -2,6 +2,7 @@
 // sixteen output pixels, from the relation to the logits.
 #pragma once
 
+#include "cuda/banded_factors.cuh"
 #include "cuda/banded_weights.cuh"
 #include "cuda/pairs.cuh"
 
@@ -27,20 +28,6 @@ struct BandedMapping {
   static constexpr int kPositionPair = kChannels % 8 / 2;  // of the last step
   static_assert(kSteps % 2 == 1 && (kHidden == 8 || kHidden % 16 == 0));
 };
-
-// What tensor cores can multiply: no infinity.
-template <typename T>
-__device__ T factor_of(float number) {
-  if (kLargestFactor<T> > 0 && number < -kLargestFactor<T>) number = -kLargestFactor<T>;
-  T factor;
-  round_to_factor(number, factor);
-  return factor;
-}
-
-template <typename T>
-__device__ uint32_t pack_factors(float first, float second) {
-  return pack<T>(widen(factor_of<T>(first)), widen(factor_of<T>(second)));
-}
 
 // Copies norm and matrices of the weights from `first_weight`.
 template <typename Mapping, typename T>

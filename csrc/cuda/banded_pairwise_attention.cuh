@@ -229,8 +229,8 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
   copy_keys<Mapping::kChannels>(region, plan, operands.key + region.image * problem.key_steps.image,
                                 problem.key_steps.row, problem.key_steps.pixel, zeros, memory + plan.keys,
                                 Mapping::kKeyStride);
-  copy_values<kWeights>(region, plan, operands.value + region.image * problem.value_steps.image, all_weights,
-                        problem.value_steps.row, problem.value_steps.pixel, zeros, memory + plan.values,
+  copy_values<kWeights>(region, plan, operands.value + region.image * problem.value_steps.image, first_weight,
+                        all_weights, problem.value_steps.row, problem.value_steps.pixel, zeros, memory + plan.values,
                         Mapping::kValueStride);
   const Bands<T, kWeights> bands(memory + plan.warps_at + int(threadIdx.x) / 32 * Bands<T, kWeights>::kBytes, tile);
   bands.clear(tile.lane);

@@ -96,11 +96,12 @@ __device__ void copy_keys(const BandedRegion& region, const BandedPlan& plan, co
   }
 }
 
-// Copies the values of `kWeights` weights, the eight channels of one side by side. Channel c has weight c %
-// all_weights.
+// Copies the values of `kWeights` weights from `first_weight`, the eight channels of one side by side. Channel c has
+// weight c % all_weights.
 template <int kWeights, typename T>
-__device__ void copy_values(const BandedRegion& region, const BandedPlan& plan, const T* value, int all_weights,
-                            int64_t row_step, int64_t pixel_step, bool zeros, unsigned char* to, int stride) {
+__device__ void copy_values(const BandedRegion& region, const BandedPlan& plan, const T* value, int first_weight,
+                            int all_weights, int64_t row_step, int64_t pixel_step, bool zeros, unsigned char* to,
+                            int stride) {
   constexpr int kOctets = kWeights < 8 ? 1 : kWeights / 8, kOf = kWeights < 8 ? kWeights : 8;
   const RegionPixels pixels(region, zeros);
   const int rows = pixels.rows, columns = pixels.columns;
@@ -112,7 +113,7 @@ __device__ void copy_values(const BandedRegion& region, const BandedPlan& plan, 
       const T* const from = value + (region.first_row + row) * row_step + (region.first_column + column) * pixel_step;
 #pragma unroll
       for (int i = 0; i < kOf; ++i) {  // eight channels at a time
-        const int channel = kOf < 8 ? 8 * i : i * all_weights + region.group * kWeights + 8 * octet;
+        const int channel = kOf < 8 ? 8 * i : i * all_weights + first_weight + 8 * octet;
         const Eight<T> eight = *reinterpret_cast<const Eight<T>*>(from + channel);
 #pragma unroll
         for (int j = 0; j < 8; ++j) channels[8 * i + j] = eight.of[j];

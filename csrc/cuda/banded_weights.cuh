@@ -13,9 +13,10 @@ namespace sa_layers::cuda {
 struct BandedTile {
   int row_tile, column_tile, lane;
 
-  __device__ explicit BandedTile(const BandedPlan& plan) : lane(int(threadIdx.x) % 32) {
-    const int warp = int(threadIdx.x) / 32;
-    row_tile = warp / plan.column_tiles, column_tile = warp % plan.column_tiles;
+  // Where several warps share a tile, those side by side do.
+  __device__ explicit BandedTile(const BandedPlan& plan, int warps_of_tile = 1) : lane(int(threadIdx.x) % 32) {
+    const int tile = int(threadIdx.x) / 32 / warps_of_tile;
+    row_tile = tile / plan.column_tiles, column_tile = tile % plan.column_tiles;
   }
   __device__ int pixel() const { return lane / 4; }
   __device__ int pair() const { return lane % 4; }  // of weights, or of channels

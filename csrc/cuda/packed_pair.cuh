@@ -56,6 +56,18 @@ __device__ uint32_t pack_relu(float first, float second) {
 #endif
 }
 
+// Rounds to nearest; what float16 has no room for becomes the largest that it has. A NaN stays one.
+template <typename T>
+__device__ uint32_t pack_finite(float first, float second) {
+  const uint32_t word = pack<T>(first, second);
+#if __CUDA_ARCH__ >= 800
+  if constexpr (std::is_same_v<T, __half>) {
+    return as_word(__hmax2_nan(__hmin2_nan(as_pair<T>(word), as_pair<T>(0x7bff7bff)), as_pair<T>(0xfbfffbff)));
+  }
+#endif
+  return word;
+}
+
 // a * b + c, rounded once.
 template <typename T>
 __device__ uint32_t packed_multiply_add(uint32_t a, uint32_t b, uint32_t c) {

@@ -61,7 +61,13 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
   tensors.hidden_weight = contiguous(hidden_weight), tensors.hidden_bias = contiguous(hidden_bias);
   tensors.weight = contiguous(weight), tensors.bias = contiguous(bias);
   tensors.output_scale = contiguous(output_scale), tensors.output_shift = contiguous(output_shift);
-  STD_CUDA_CHECK(launch_patchwise_attention(problem, element_of("query", query), tensors, device.stream()));
+  const Element element = element_of("query", query);
+  OptionalTensor workspace;
+  if (const int64_t bytes = patchwise_workspace_bytes(problem, element)) {
+    workspace = torch::stable::empty({bytes}, ScalarType::Byte, std::nullopt, query.device());
+    tensors.workspace = workspace->mutable_data_ptr();
+  }
+  STD_CUDA_CHECK(launch_patchwise_attention(problem, element, tensors, device.stream()));
   return output;
 }
 

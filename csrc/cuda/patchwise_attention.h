@@ -37,7 +37,11 @@ struct PatchwiseAttentionTensors {
   const void *hidden_weight, *hidden_bias, *weight, *bias;
   const void *output_scale, *output_shift;
   void* output;
+  void* workspace;  // of patchwise_workspace_bytes, for the kernel with banded matrices; null for none
 };
+
+// What a kernel with banded matrices would need, aligned to 16 bytes; 0 where there is none for the problem.
+int64_t patchwise_workspace_bytes(const PatchwiseAttention& problem, Element element);
 
 cudaError_t launch_patchwise_attention(const PatchwiseAttention& problem, Element element,
                                        const PatchwiseAttentionTensors& tensors, cudaStream_t stream);

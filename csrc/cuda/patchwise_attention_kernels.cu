@@ -1,5 +1,6 @@
 // Launcher of patchwise attention.
 
+#include "cuda/banded_patchwise_attention.h"
 #include "cuda/launch.h"
 #include "cuda/patchwise_attention.cuh"
 
@@ -59,6 +60,9 @@ cudaError_t launch_tiles(const PatchwiseAttention& problem, const PatchwiseAtten
 cudaError_t launch_patchwise_attention(const PatchwiseAttention& problem, Element element,
                                        const PatchwiseAttentionTensors& tensors, cudaStream_t stream) {
   if (problem.output_pixels() == 0) return cudaSuccess;
+  bool launched = false;
+  const cudaError_t error = launch_banded_patchwise_attention(problem, element, tensors, stream, launched);
+  if (error || launched) return error;
   return dispatch(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
     if constexpr (!std::is_same_v<T, double>) {

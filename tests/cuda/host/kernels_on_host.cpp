@@ -5,6 +5,7 @@
 
 #include "check_aggregation.h"
 #include "check_banded_pairwise.h"
+#include "check_banded_patchwise.h"
 #include "check_evaluation.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
@@ -13,6 +14,7 @@
 #include "cuda/affine_relu_kernels.cu"
 #include "cuda/aggregation_kernels.cu"
 #include "cuda/banded_pairwise_attention_kernels.cu"
+#include "cuda/banded_patchwise_attention_kernels.cu"
 #include "cuda/max_pooling_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
@@ -155,7 +157,8 @@ int main(int argc, char** argv) {
     ++failures;
   }
   if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
-  if (!check_banded_pairwise((random_problems + 14) / 15)) ++failures;
+  const int banded_problems = (random_problems + 14) / 15;
+  if (!check_banded_pairwise(banded_problems) || !check_banded_patchwise(banded_problems)) ++failures;
   if (!check_patchwise_plans() || !check_san_patchwise() || !check_patchwise_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);

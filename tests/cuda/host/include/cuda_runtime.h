@@ -63,6 +63,11 @@ inline std::map<void (*)(), long> launches;
 inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 inline float __expf(float number) { return expf(number); }
+inline float __uint_as_float(uint32_t bits) {
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
 
 inline void __syncthreads() {
   if (!emulation::without_barriers) emulation::block->threads.arrive_and_wait();

@@ -4,6 +4,6 @@
 namespace sa_layers::cuda {
 
 constexpr int kAttentionThreads = 64;
-constexpr int kMostBandedWarps = 2;
+constexpr int kMostBandedWarps = 4;  // that share a tile of patchwise attention at most
 
 }  // namespace sa_layers::cuda

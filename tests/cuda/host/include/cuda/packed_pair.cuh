@@ -47,6 +47,15 @@ uint32_t pack_relu(float first, float second) {
 }
 
 template <typename T>
+uint32_t pack_finite(float first, float second) {
+  if (std::is_same_v<T, __half>) {
+    first = first > 65504 ? 65504 : first < -65504 ? -65504 : first;
+    second = second > 65504 ? 65504 : second < -65504 ? -65504 : second;
+  }
+  return pack<T>(first, second);
+}
+
+template <typename T>
 uint32_t packed_multiply_add(uint32_t a, uint32_t b, uint32_t c) {
   using namespace emulation_of_pairs;
   return pack<T>(multiply_add<T>(a, b, c, 0), multiply_add<T>(a, b, c, 1));
