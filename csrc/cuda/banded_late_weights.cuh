@@ -25,15 +25,15 @@ class LateBands {
   // Behind the last row of taps there is only the second row of pixels.
   __device__ void clear_first() const { clear(kHalf); }
 
-  // Two weights of the thread's pixel in a row of two, at a column of taps, of the step `turn` or of one as many twos
-  // before.
+  // Two weights of the thread's pixel in a row of two, at a column of taps. `turn` is that of the step, 0 or 1.
   __device__ void store(int row, int turn, int column_tap, uint32_t two) const {
     unsigned char* const to = to_ + (row == 0 ? 0 : (1 + turn) * kHalf) + column_tap * int(sizeof(T));
     *reinterpret_cast<uint16_t*>(to) = uint16_t(two);
     *reinterpret_cast<uint16_t*>(to + place(1) * kBandColumns * int(sizeof(T))) = uint16_t(two >> 16);
   }
 
-  // Adds a row of the map. `column` is where the thread's value of the first sharing channel lies, see value_column.
+  // Adds a row of the map, with the second row's weights of the step before. `column` is where the thread's value of
+  // the first sharing channel lies, see value_column.
   __device__ void add(int turn, const unsigned char* column, BandedSums<kWeights>& sums) const {
     const unsigned char* const band = from_ + (lane_ % 16 < 8 ? 0 : (2 - turn) * kHalf);
 #pragma unroll
