@@ -17,14 +17,16 @@ struct BandedMapping {
   static constexpr int kSteps = kChannels < 8 ? 1 : kChannels / 8 + 1, kDoubleSteps = kSteps / 2;
   static constexpr int kHidden = kChannels < 8 ? 8 : kChannels, kEights = (kWeights + 7) / 8;
   static constexpr int kHiddenStride = kSteps * 16, kWeightStride = kHidden * 2 + (kHidden > 8 ? 16 : 0);
-  static constexpr int kKeyStride = kChannels < 8 ? 16 : kChannels * 2 + 16, kValueStride = kWeights * 16 + 16;
+  // So many warps share a tile: each computes the hidden layer of some taps for all, and has weights of its own.
+  static constexpr int kParts = kChannels < 64 ? 1 : kChannels / 32, kAllWeights = kParts * kWeights;
+  static constexpr int kKeyStride = kChannels < 8 ? 16 : kChannels * 2 + 16, kValueStride = kAllWeights * 16 + 16;
   // Of shared memory: scale and shift in pairs of channels, and both matrices, (output, input).
   static constexpr int kNormBytes = kChannels * 4, kHiddenBytes = kHidden * kHiddenStride;
-  static constexpr int kBytes = kNormBytes + kHiddenBytes + kEights * 8 * kWeightStride;
+  static constexpr int kBytes = kNormBytes + kHiddenBytes + kParts * kEights * 8 * kWeightStride;
   // Taps whose products are computed together, as many as registers have room for.
   static constexpr int kTapsAtOnce = kChannels < 8 ? 3 : kChannels < 128 ? 2 : 1;
   // Of the kernels of SAN, which have code of their own unless it would be very long.
-  static constexpr int kUsualWidth = kChannels < 8 ? 3 : kChannels < 128 ? 7 : 0;
+  static constexpr int kUsualWidth = kChannels < 8 ? 3 : kChannels < 64 ? 7 : 0;
   static constexpr int kPositionPair = kChannels % 8 / 2;  // of the last step
   static_assert(kSteps % 2 == 1 && (kHidden == 8 || kHidden % 16 == 0));
 };
@@ -55,10 +57,11 @@ __device__ void copy_mapping(const PairwiseAttention& problem, const PairwiseAtt
     hidden[item] = factor;
   }
   unsigned char* const weight = to + Mapping::kNormBytes + Mapping::kHiddenBytes;
-  for (int item = int(threadIdx.x); item < 8 * Mapping::kEights * Mapping::kHidden; item += int(blockDim.x)) {
+  constexpr int kRows = 8 * Mapping::kEights * Mapping::kParts;
+  for (int item = int(threadIdx.x); item < kRows * Mapping::kHidden; item += int(blockDim.x)) {
     const int output = item / Mapping::kHidden, input = item % Mapping::kHidden;
     float number = 0;
-    if (output < Mapping::kWeights && input < kChannels) {
+    if (output < Mapping::kAllWeights && input < kChannels) {
       number = operands.weights[1][(first_weight + output) * problem.weight_steps[1].output +
                                    input * problem.weight_steps[1].input];
     }
@@ -70,15 +73,16 @@ __device__ void copy_mapping(const PairwiseAttention& problem, const PairwiseAtt
 template <typename Mapping>
 class MappingMatrices {
  public:
-  __device__ MappingMatrices(const unsigned char* memory, int lane) {
+  __device__ MappingMatrices(const unsigned char* memory, int part, int lane) {
     const unsigned char* const hidden = memory + Mapping::kNormBytes;
     // Of four pieces: eight outputs, their next inputs, then the same of the next eight outputs.
     const int output = lane / 16 * 8 + lane % 8, next = lane / 8 % 2;
     hidden_ = hidden + output * Mapping::kHiddenStride + next * 16;
     // Of two pieces: eight outputs, then the next.
     last_ = hidden + lane % (Mapping::kHidden < 16 ? 8 : 16) * Mapping::kHiddenStride + 32 * Mapping::kDoubleSteps;
-    weights_ = hidden + Mapping::kHiddenBytes + (Mapping::kEights > 1 ? output : lane % 8) * Mapping::kWeightStride +
-               (Mapping::kHidden > 8 ? next * 16 : 0);
+    const int weight = part * Mapping::kWeights + (Mapping::kEights > 1 ? output : lane % 8);
+    weights_ =
+        hidden + Mapping::kHiddenBytes + weight * Mapping::kWeightStride + (Mapping::kHidden > 8 ? next * 16 : 0);
     if constexpr (kKept) {
 #pragma unroll
       for (int step = 0; step < Mapping::kDoubleSteps; ++step) load_matrices(hidden_ + 32 * step, kept_hidden_[step]);
@@ -228,6 +232,35 @@ __device__ void find_features(const BandedQuery<T, Mapping>& query, int pair, co
   }
 }
 
+// Sixteen hidden channels of some taps after their ReLU, as the left factors of the next product.
+template <typename T, int kTaps, typename Mapping>
+__device__ void activate_hidden(const MappingMatrices<Mapping>& matrices,
+                                const PairFeatures<Mapping> (&features)[kTaps], int sixteen,
+                                uint32_t (&activated)[kTaps][4]) {
+  float sums[kTaps][2][4] = {};
+#pragma unroll
+  for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
+    uint32_t right[4];
+    matrices.hidden(sixteen, step, right);
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+      multiply_accumulate<T>(sums[tap][0], features[tap].doubles[step], &right[0]);
+      multiply_accumulate<T>(sums[tap][1], features[tap].doubles[step], &right[2]);
+    }
+  }
+  uint32_t last[2];
+  matrices.hidden(sixteen, last);
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      multiply_accumulate_half_step<T>(sums[tap][i], features[tap].last, last[i]);
+      activated[tap][2 * i] = pack_relu<T>(sums[tap][i][0], sums[tap][i][1]);
+      activated[tap][2 * i + 1] = pack_relu<T>(sums[tap][i][2], sums[tap][i][3]);
+    }
+  }
+}
+
 // Logits of some taps: of eights of weights, 2 * pair and the next of the pixel in the first row, then in the second.
 template <typename T, int kTaps, typename Mapping>
 __device__ void find_logits(const MappingMatrices<Mapping>& matrices, const PairFeatures<Mapping> (&features)[kTaps],
@@ -246,38 +279,22 @@ __device__ void find_logits(const MappingMatrices<Mapping>& matrices, const Pair
     matrices.weights(0, right);
 #pragma unroll
     for (int tap = 0; tap < kTaps; ++tap) {
-      float hidden[4] = {};
-      multiply_accumulate_half_step<T>(hidden, features[tap].last, hidden_right[0]);
-      const uint32_t activated[2] = {pack_relu<T>(hidden[0], hidden[1]), pack_relu<T>(hidden[2], hidden[3])};
+      float sums[4] = {};
+      multiply_accumulate_half_step<T>(sums, features[tap].last, hidden_right[0]);
+      const uint32_t activated[2] = {pack_relu<T>(sums[0], sums[1]), pack_relu<T>(sums[2], sums[3])};
       multiply_accumulate_half_step<T>(logits[tap][0], activated, right[0]);
     }
   } else {
 #pragma unroll
     for (int sixteen = 0; sixteen < Mapping::kHidden / 16; ++sixteen) {
-      float hidden[kTaps][2][4] = {};
-#pragma unroll
-      for (int step = 0; step < Mapping::kDoubleSteps; ++step) {
-        uint32_t right[4];
-        matrices.hidden(sixteen, step, right);
-#pragma unroll
-        for (int tap = 0; tap < kTaps; ++tap) {
-          multiply_accumulate<T>(hidden[tap][0], features[tap].doubles[step], &right[0]);
-          multiply_accumulate<T>(hidden[tap][1], features[tap].doubles[step], &right[2]);
-        }
-      }
-      uint32_t last[2], right[4];
-      matrices.hidden(sixteen, last);
+      uint32_t activated[kTaps][4], right[4];
+      activate_hidden<T>(matrices, features, sixteen, activated);
       matrices.weights(sixteen, right);
 #pragma unroll
       for (int tap = 0; tap < kTaps; ++tap) {
-        float (&sums)[2][4] = hidden[tap];
-        multiply_accumulate_half_step<T>(sums[0], features[tap].last, last[0]);
-        multiply_accumulate_half_step<T>(sums[1], features[tap].last, last[1]);
-        const uint32_t activated[4] = {pack_relu<T>(sums[0][0], sums[0][1]), pack_relu<T>(sums[0][2], sums[0][3]),
-                                       pack_relu<T>(sums[1][0], sums[1][1]), pack_relu<T>(sums[1][2], sums[1][3])};
 #pragma unroll
         for (int eight = 0; eight < Mapping::kEights; ++eight) {
-          multiply_accumulate<T>(logits[tap][eight], activated, &right[2 * eight]);
+          multiply_accumulate<T>(logits[tap][eight], activated[tap], &right[2 * eight]);
         }
       }
     }

@@ -31,22 +31,23 @@ cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAtten
   const auto kernel = problem.footprint.columns.kernel == kWidth ? &banded_pairwise_attention_tiles<T, Mapping, kWidth>
                                                                  : &banded_pairwise_attention_tiles<T, Mapping, 0>;
   const int all_weights = problem.weight_channels();
-  if (all_weights % Mapping::kWeights) return cudaSuccess;
+  if (all_weights % Mapping::kAllWeights) return cudaSuccess;
   if (Mapping::kWeights < 8 && all_weights != Mapping::kWeights) return cudaSuccess;
   bool found = false;
   if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
   if (!found) return cudaSuccess;
   BandedDevice device = {};
   if (const cudaError_t error = describe_device(device)) return error;
-  const BandedSizes sizes = {Mapping::kKeyStride, Mapping::kValueStride, Mapping::kBytes,
-                             Bands<T, Mapping::kWeights>::kBytes,
-                             Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps};
-  const int groups = all_weights / Mapping::kWeights;
-  const BandedPlan plan = plan_bands(problem.footprint, problem.batch, groups, sizes, Limits::kRegisters, device);
+  constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
+  const BandedSizes sizes = {Mapping::kKeyStride, Mapping::kValueStride, Mapping::kBytes, kTileBytes<T, Mapping>,
+                             kWarps / Mapping::kParts};
+  const int groups = all_weights / Mapping::kAllWeights;
+  const BandedPlan plan =
+      plan_bands(problem.footprint, problem.batch, groups, sizes, Limits::kRegisters * Mapping::kParts, device);
   if (plan.row_tiles == 0) return cudaSuccess;
   launched = true;
   const int64_t blocks = problem.batch * plan.blocks_down * plan.blocks_across * groups;
-  return launch(kernel, blocks, 32 * plan.warps(), plan.shared_bytes, stream, problem, plan,
+  return launch(kernel, blocks, 32 * plan.warps() * Mapping::kParts, plan.shared_bytes, stream, problem, plan,
                 operands_of<T>(problem, tensors));
 }
 

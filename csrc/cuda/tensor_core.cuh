@@ -76,6 +76,11 @@ __device__ inline void load_transposed_matrices(const void* row, uint32_t (&word
 // Whether it holds for any thread of the warp.
 __device__ inline bool any_of_warp(bool holds) { return __any_sync(0xffffffff, holds); }
 
+// Waits until so many warps have come to the barrier of that number, of 16 with that of __syncthreads.
+__device__ inline void synchronise_warps(int barrier, int warps) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(32 * warps) : "memory");
+}
+
 namespace instructions {
 
 // sums += left * right, of 16 rows and 8 columns. With g = i / 4 and t = i % 4, thread i has

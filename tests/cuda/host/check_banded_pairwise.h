@@ -41,7 +41,7 @@ bool check_banded_width(Element element, int channels, int problems) {
     AttentionShape shape = san_shape(channels, weights);
     shape.steepness = std::is_same_v<T, __half> && i % 2 ? 12 : 1, shape.roundings = 3;
     const int multiprocessors[] = {1, 4, 40};
-    emulation::shared_limit = (pick(0, 1) ? 99 : 227) * 1024, emulation::architecture = 90;
+    emulation::shared_limit = (pick(0, 1) ? 227 : channels < 128 ? 99 : 163) * 1024, emulation::architecture = 90;
     emulation::multiprocessors = multiprocessors[pick(0, 2)];
     const long before = banded_launches<T>();
     if (check_pairwise_attention<T>(p, shape, element, 0) && banded_launches<T>() > before) continue;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -46,6 +47,15 @@ struct Block {
   std::barrier<> threads;
   std::unique_ptr<unsigned char, decltype(&std::free)> shared;
   std::unique_ptr<Warp[]> warps;
+  std::map<int, std::barrier<>> named = {};  // those of some threads each
+  std::mutex mutex = {};
+
+  void wait(int name, int threads) {
+    std::unique_lock<std::mutex> lock(mutex);
+    std::barrier<>& barrier = named.try_emplace(name, threads).first->second;
+    lock.unlock();
+    barrier.arrive_and_wait();
+  }
 };
 
 inline Block* block = nullptr;

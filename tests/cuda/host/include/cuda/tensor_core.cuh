@@ -112,6 +112,8 @@ inline bool any_of_warp(bool holds) {
   return false;
 }
 
+inline void synchronise_warps(int barrier, int warps) { emulation::block->wait(barrier, 32 * warps); }
+
 template <typename F, int kRows, int kColumns>
 void multiply_accumulate(float (&sums)[kRows][kColumns][4], const uint32_t (&left)[kRows][4],
                          const uint32_t (&right)[kColumns][2]) {
