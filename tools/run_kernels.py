@@ -43,6 +43,8 @@ SHAPES = [
     (5, 5, (2, 9), Footprint.parse(5)),
     (6, 2, (9, 8), Footprint.parse((3, 5), (2, 1), (1, 2))),
 ]
+# Channels of query and key, weights, kernel size: the stages of SAN, which have kernels of their own in half precision.
+STAGES = [(4, 2, 3), (16, 8, 7), (32, 16, 7), (64, 32, 7), (128, 64, 7), (64, 32, 5)]
 
 
 def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor, **arguments: object) -> None:
@@ -60,32 +62,44 @@ def in_both_precisions(operator: Callable[..., Tensor], *operands: Any, **argume
     torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
-def attend(query: Tensor, key: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
-    """The fused kernel, with all that it can be asked for; the value is the key."""
+def attend(query: Tensor, key: Tensor, value: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
+    """The fused kernel, with all that it can be asked for."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
     layers = ([normal(channels, width), normal(weight_channels, channels)], [normal(channels), normal(weight_channels)])
     mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
-    epilogue = Epilogue(normal(channels), normal(channels))
-    query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
-    operands = (query, key, key, mapping)
+    epilogue = Epilogue(normal(value.shape[1]), normal(value.shape[1]))
+    maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
     in_both_precisions(
-        pairwise_attention, *operands, relation=relation, position=position, epilogue=epilogue, **arguments
+        pairwise_attention, *maps, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
     )
 
 
-def attend_to_patches(query: Tensor, key: Tensor, relation: str, weights: int, taps: int, **arguments: Any) -> None:
+def attend_to_patches(
+    query: Tensor, key: Tensor, value: Tensor, relation: str, weights: int, taps: int, **arguments: Any
+) -> None:
     """The same of patchwise attention."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
     layers = (normal(*affine, weights), normal(weights), normal(weights, taps, weights), normal(taps, weights))
     mapping = PatchwiseMapping(normal(affine), normal(affine), *layers)
-    epilogue = Epilogue(normal(channels), normal(channels))
-    query, key = query.to(memory_format=torch.channels_last), key.to(memory_format=torch.channels_last)
-    operands = (query, key, key, mapping)
-    in_both_precisions(patchwise_attention, *operands, relation=relation, epilogue=epilogue, **arguments)
+    epilogue = Epilogue(normal(value.shape[1]), normal(value.shape[1]))
+    maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
+    in_both_precisions(patchwise_attention, *maps, mapping, relation=relation, epilogue=epilogue, **arguments)
+
+
+def attend_in_stages(device: str, dtype: torch.dtype) -> None:
+    """Both attentions at the widths of SAN, on maps that end within a tile."""
+    for channels, weights, kernel_size in STAGES:
+        normal = partial(torch.randn, device=device, dtype=dtype)
+        query, key, value = (normal(2, number, 9, 11) for number in (channels, channels, 8 * weights))
+        for padding_mode in PADDING_MODES:
+            arguments: dict[str, Any] = {"kernel_size": kernel_size, "padding_mode": padding_mode}
+            for relation in ("subtraction", "summation"):
+                attend(query, key, value, relation, weights, **arguments)
+            attend_to_patches(query, key, value, "concatenation", weights, kernel_size**2, **arguments)
 
 
 def evaluate(device: str, dtype: torch.dtype) -> None:
@@ -114,12 +128,14 @@ def main(device: str) -> int:
                 for relation in PAIRWISE_RELATIONS:
                     query, key = normal(2, channels, *size), normal(2, channels, *size)
                     differentiate(pairwise_relation, query, key, relation=relation, **arguments)
-                    attend(query, key, relation, weight_channels, **arguments)
+                    attend(query, key, key, relation, weight_channels, **arguments)
                 for relation in PATCHWISE_RELATIONS:
                     query, key = normal(2, channels, *size), normal(2, channels, *size)
-                    attend_to_patches(query, key, relation, weight_channels, footprint.taps, **arguments)
+                    attend_to_patches(query, key, key, relation, weight_channels, footprint.taps, **arguments)
     for dtype in DTYPES:
         evaluate(device, dtype)
+    for dtype in (torch.float16, torch.bfloat16):
+        attend_in_stages(device, dtype)
     if device == "cuda":
         torch.cuda.synchronize()
     print("every kernel ran")

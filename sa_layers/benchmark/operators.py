@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--operator", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="default: all of them")
     parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="images at once (default: 1)")
+    parser.add_argument("--seconds", type=float, default=5, help="for all rounds of one table (default: 5)")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the others; takes minutes")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw a roofline to FILE (needs matplotlib)")
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
                 problem = PROBLEMS[name](stage, batch, dtype, device)
                 if arguments.compile:
                     add_compiled(problem)
-                report.rows += measure(problem, device, quick=arguments.quick)
+                report.rows += measure(problem, device, seconds=0 if arguments.quick else arguments.seconds)
     report.print()
     if arguments.json:
         report.write_json(arguments.json)
@@ -88,7 +89,7 @@ def add_compiled(problem: Problem) -> None:
             problem.candidates[f"compiled: {name}"] = torch.compile(operator, dynamic=False)
 
 
-def measure(problem: Problem, device: torch.device, *, quick: bool) -> Iterator[Row]:
+def measure(problem: Problem, device: torch.device, *, seconds: float) -> Iterator[Row]:
     """A row for every task and implementation; refuses to time what computes something else."""
     first, second = problem.operands
     output = next(iter(problem.candidates.values()))(first, second, problem.footprint)
@@ -107,7 +108,7 @@ def measure(problem: Problem, device: torch.device, *, quick: bool) -> Iterator[
         {name: partial(operator, first, second, problem.footprint) for name, operator in candidates.items()},
         (problem.flops, forward_bytes),
         device,
-        quick=quick,
+        seconds=seconds,
     )
     yield from measure_task(
         problem,
@@ -118,19 +119,19 @@ def measure(problem: Problem, device: torch.device, *, quick: bool) -> Iterator[
         },
         (3 * problem.flops, both_bytes),
         device,
-        quick=quick,
+        seconds=seconds,
     )
 
 
 def measure_task(
-    problem: Problem, task: str, calls: dict[str, Run], cost: tuple[int, int], device: torch.device, *, quick: bool
+    problem: Problem, task: str, calls: dict[str, Run], cost: tuple[int, int], device: torch.device, *, seconds: float
 ) -> Iterator[Row]:
     """A row for every implementation of one task, which costs (FLOPs, bytes) at least."""
     flops, least_bytes = cost
     check_equal(calls, problem)
     memory = {name: peak_memory(call, device) for name, call in calls.items() if name != REFERENCE}
     everything = {**calls, "copy": copying(least_bytes, device)}
-    timings = time_in_turn(everything, device, seconds=0.0 if quick else 5.0, least=2 if quick else 5)
+    timings = time_in_turn(everything, device, seconds=seconds, least=5 if seconds else 2)
     copy = timings.pop("copy")
     for name, timing in timings.items():
         yield {
