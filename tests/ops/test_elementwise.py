@@ -94,6 +94,8 @@ def test_unaligned_features(dtype: torch.dtype, device: str, name: str) -> None:
 @on_channels
 @pytest.mark.parametrize("size", [(1, 2, 2), (2, 7, 10), (3, 8, 9), (1, 31, 37)])
 def test_max_pooling(size: tuple[int, ...], channels: int, dtype: torch.dtype, device: str, name: str) -> None:
+    if (name, device, channels, dtype) == ("torch", "cuda", 1, torch.float64):
+        pytest.skip("torch's own kernel fails, see pool")
     torch.manual_seed(0)
     features = normal(*size, channels, device=device, dtype=dtype)
     features[0, 1, 0, 0] = torch.nan
