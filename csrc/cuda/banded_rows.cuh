@@ -143,8 +143,16 @@ __device__ bool weigh_row(const WarpPairs<T, Mapping>& pairs, const BandedRow& r
                           OfWeights<Mapping::kEights>& total) {
   constexpr int kEights = Mapping::kEights;
   for_each_weight<kEights>([&](int eight, int i) { total[eight][i] = softmax.total[eight][i]; });
+  OfWeights<kEights> relative_to;
+  // Relative to infinity weights are zeros, for the row of output pixels without a tap.
+  const auto take_over = [&] {
+    for_each_weight<kEights>([&](int eight, int i) {
+      relative_to[eight][i] = row.has_tap[i / 2] ? softmax.relative_to[eight][i] : INFINITY;
+    });
+  };
+  take_over();
   for_each_tap<kKernelWidth>(pairs, row, [&](int tap, const OfWeights<kEights>& logits) {
-    if (tap == 0 && starts) softmax.start(half_that_starts, logits);
+    if (tap == 0 && starts) softmax.start(half_that_starts, logits), take_over();
 #pragma unroll
     for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
@@ -153,11 +161,10 @@ __device__ bool weigh_row(const WarpPairs<T, Mapping>& pairs, const BandedRow& r
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const int at = 2 * half + i;
-          weights[i] =
-              row.has_tap[half] ? power_of_two(kLog2E * logits[eight][at] - softmax.relative_to[eight][at]) : 0.0f;
+          weights[i] = power_of_two(kLog2E * logits[eight][at] - relative_to[eight][at]);
           total[eight][at] += weights[i];
         }
-        bands.store(half, eight, tap, pack<T>(weights[0], weights[1]));
+        bands.store(half, eight, tap, weights[0], weights[1]);
       }
     }
   });

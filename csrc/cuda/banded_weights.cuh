@@ -42,11 +42,10 @@ class Bands {
     for (int at = 16 * lane; at < kBytes; at += 16 * 32) *reinterpret_cast<Eight<T>*>(memory_ + at) = {};
   }
   // Two weights, 2 * pair and the next of the eights numbered `eight`, of a tap of the thread's pixel in a row of two.
-  __device__ void store(int row, int eight, int column_tap, uint32_t two) const {
+  __device__ void store(int row, int eight, int column_tap, float one, float other) const {
     if (!has_weights_) return;
     unsigned char* const to = first_ + 8 * row * kStride + 8 * eight * kBandColumns * 2 + column_tap * 2;
-    *reinterpret_cast<uint16_t*>(to) = uint16_t(two);
-    *reinterpret_cast<uint16_t*>(to + offset(1)) = uint16_t(two >> 16);
+    narrow(one, *reinterpret_cast<T*>(to)), narrow(other, *reinterpret_cast<T*>(to + offset(1)));
   }
   // Where the matrix of a weight begins.
   static __device__ constexpr int offset(int weight) {
