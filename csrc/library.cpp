@@ -86,8 +86,9 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "normed_projection(Tensor features, Tensor weight, Tensor bias, Tensor scale, Tensor shift, "
       "Tensor(a!) result) -> bool");
-  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only.
-  library.def("max_pooling(Tensor features) -> Tensor");
+  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only; that of
+  // relu(scale * features + shift) where both are given.
+  library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

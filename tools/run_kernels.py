@@ -96,7 +96,7 @@ def evaluate(device: str, dtype: torch.dtype) -> None:
     for channels in (5, 64):
         features, scale, shift = normal(2, 9, 12, channels), coefficients(channels), coefficients(channels)
         affine_relu_(affine_relu(features, scale, shift), scale, shift)
-        max_pooling(features)
+        max_pooling(max_pooling(features), scale, shift)
         for size in ((2, 3, 8, 6), (2, 3, 9, 7), (2, 4, 9, 7)):
             pooled_projection(normal(size), coefficients(size[1], channels), shift)
     for width in (24, 48, 96):

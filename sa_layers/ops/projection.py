@@ -78,7 +78,7 @@ def project(
             Defaults to None, for neither.
         after: s' and t', (D,), likewise.
         pools: Whether x is not ``features`` but the maximum of every 2x2 pixels of them; an odd last row or column is
-            dropped. Then there is no norm before. Defaults to False.
+            dropped. A norm comes before the pooling. Defaults to False.
 
     Example:
         >>> two, identity = torch.full((2,), 2.0), torch.eye(2)
@@ -90,9 +90,9 @@ def project(
         >>> to
         tensor([[[[0., 0.]]]])
     """
+    if pools and (linear.weight.dim() == 2 or before is not None):
+        features, before, pools = max_pooling(features, *(before or NONE)), None, False
     if linear.weight.dim() == 2:
-        if pools:
-            features = max_pooling(features)
         if adds or before is None or not _project_normed(features, linear, before, to):
             pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
             if adds:
