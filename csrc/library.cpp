@@ -81,8 +81,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
       "Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
-  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only.
-  library.def("max_pooling(Tensor features) -> Tensor");
+  // bias + weight^T * relu(scale * features + shift) into the result, (N, H, W, D); weight (C, D). For half precision
+  // on CUDA, where memory bounds the layer: false, and the result left as it is, where there is no kernel.
+  library.def(
+      "normed_projection(Tensor features, Tensor weight, Tensor bias, Tensor scale, Tensor shift, "
+      "Tensor(a!) result) -> bool");
+  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only; that of
+  // relu(scale * features + shift) where both are given.
+  library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 }

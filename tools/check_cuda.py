@@ -18,7 +18,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
-VARIANTS = {"attention": " tensor cores", "aggregation": " softmax", "projection": " pairs"}  # what a bool stands for
+VARIANTS = {
+    "attention": " tensor cores",
+    "aggregation": " softmax",
+    "projection": " pairs",
+    "max": " norm",
+}  # what a bool stands for
 TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")

@@ -33,6 +33,7 @@ from sa_layers.ops.affine_relu import affine_relu, affine_relu_
 from sa_layers.ops.checks import DTYPES
 from sa_layers.ops.max_pooling import max_pooling
 from sa_layers.ops.pooled_projection import pooled_projection
+from sa_layers.ops.projection import pack, project
 
 # Channels, weight channels, size, footprint: tiles by rows and by columns, maps packed into blocks, maps smaller than
 # the footprint, and what is left to the general kernels.
@@ -109,9 +110,13 @@ def evaluate(device: str, dtype: torch.dtype) -> None:
     for channels in (5, 64):
         features, scale, shift = normal(2, 9, 12, channels), coefficients(channels), coefficients(channels)
         affine_relu_(affine_relu(features, scale, shift), scale, shift)
-        max_pooling(features)
+        max_pooling(max_pooling(features), scale, shift)
         for size in ((2, 3, 8, 6), (2, 3, 9, 7), (2, 4, 9, 7)):
             pooled_projection(normal(size), coefficients(size[1], channels), shift)
+    for width in (24, 48, 96):
+        linear = pack(normal(96, width))
+        before = Epilogue(coefficients(96), coefficients(96))
+        project(normal(2, 9, 12, 96), linear, linear.new_map(normal(2, 9, 12, 1)), before=before)
 
 
 def main(device: str) -> int:

@@ -2,20 +2,31 @@
 
 #include "cuda/pooling.h"
 
+#include <optional>
+
 #include "cuda/binding.h"
 
 namespace sa_layers::cuda {
 namespace {
 
-Tensor max_pooling(const Tensor& features) {
+using OptionalTensor = std::optional<Tensor>;
+
+Tensor max_pooling(const Tensor& features, const OptionalTensor& scale, const OptionalTensor& shift) {
   check_dims("features", features, 4);
+  STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "scale and shift must be given together");
+  if (scale) check_affine_relu(features, *scale, *shift);
   const Pooling problem{features.size(0), features.size(1), features.size(2), features.size(3)};
   const DeviceOf device(features);
   const Tensor from = torch::stable::contiguous(features);
+  const auto contiguous = [](const OptionalTensor& tensor) {
+    return tensor ? OptionalTensor(torch::stable::contiguous(*tensor)) : std::nullopt;
+  };
+  const auto pointer = [](const OptionalTensor& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; };
+  const OptionalTensor scales = contiguous(scale), shifts = contiguous(shift);
   const Tensor result =
       torch::stable::new_empty(features, {problem.batch, problem.height / 2, problem.width / 2, problem.channels});
-  STD_CUDA_CHECK(launch_max_pooling(problem, element_of("features", features), from.const_data_ptr(),
-                                    result.mutable_data_ptr(), device.stream()));
+  STD_CUDA_CHECK(launch_max_pooling(problem, element_of("features", features), from.const_data_ptr(), pointer(scales),
+                                    pointer(shifts), result.mutable_data_ptr(), device.stream()));
   return result;
 }
 

@@ -17,9 +17,9 @@ struct Pooling {
   int64_t rows() const { return batch * (height / 2); }
 };
 
-// Features are (N, H, W, C) and contiguous.
-cudaError_t launch_max_pooling(const Pooling& problem, Element element, const void* features, void* result,
-                               cudaStream_t stream);
+// Features are (N, H, W, C) and contiguous; scale and shift are those of a norm with a ReLU before, or null.
+cudaError_t launch_max_pooling(const Pooling& problem, Element element, const void* features, const void* scale,
+                               const void* shift, void* result, cudaStream_t stream);
 // relu(shift + max over 2x2 pixels of weight^T * pixel), weight (inputs, C); the image lies as its steps say.
 cudaError_t launch_pooled_projection(const Pooling& problem, int64_t inputs, const ImageSteps& steps, Element element,
                                      const void* image, const void* weight, const void* shift, void* result,

@@ -17,6 +17,7 @@ from .folded_stage import FoldedStage
 from .stem import FoldedStem
 
 LARGE_MAP = 2**21  # bytes: about what a core's own cache holds
+POOLING_NORMS = {"cuda"}  # devices on which a norm is for the next stage's pooling to apply: a pass over the map less
 
 
 def evaluate(
@@ -34,8 +35,9 @@ def evaluate(
         (N, H, W, channels), for every one of them.
     """
     alone = stages_of_one_image(image, stages, out_indices)
+    normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
     if alone == 0:
-        pixels = stages[0].evaluate(pooled_projection(image, *stem), pooled=True)
+        pixels = stages[0].evaluate(pooled_projection(image, *stem), pooled=True, normed=normed[0])
     else:
         for index, one in enumerate(image.split(1)):
             features = stages[0].evaluate(pooled_projection(one, *stem), pooled=True)
@@ -44,11 +46,12 @@ def evaluate(
             if index == 0:
                 pixels = stages[alone].new_pixels(features, len(image))
             stages[alone].enter(features, pixels[index : index + 1])
-        stages[alone].attend(pixels)
+        stages[alone].attend(pixels, normed[alone])
     if alone in out_indices:
         yield pixels
     for index in range(alone + 1, max(out_indices) + 1):
-        pixels = stages[index].evaluate(pixels)
+        before = None if normed[index - 1] else stages[index - 1].norm
+        pixels = stages[index].evaluate(pixels, before=before, normed=normed[index])
         if index in out_indices:
             yield pixels
 

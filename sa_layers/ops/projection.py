@@ -1,4 +1,4 @@
-"""A linear layer of every pixel with the frozen norms around it, channels last: on the CPU in one pass over the map."""
+"""A linear layer of every pixel with the frozen norms around it, channels last: in one pass where memory bounds it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .affine_relu import affine_relu, affine_relu_
+from .backend import choose, devices_of
 from .max_pooling import max_pooling
 from .native import native_gradient
 from .pairwise_attention import Epilogue
 
 PANEL = 16  # output channels that the kernel computes at once
 NONE = (None, None)
+CUDA_CHANNELS = 256  # of features: beyond, the layer is bound by its products
 
 
 class Linear(NamedTuple):
@@ -76,7 +78,7 @@ def project(
             Defaults to None, for neither.
         after: s' and t', (D,), likewise.
         pools: Whether x is not ``features`` but the maximum of every 2x2 pixels of them; an odd last row or column is
-            dropped. Then there is no norm before. Defaults to False.
+            dropped. A norm comes before the pooling. Defaults to False.
 
     Example:
         >>> two, identity = torch.full((2,), 2.0), torch.eye(2)
@@ -88,14 +90,15 @@ def project(
         >>> to
         tensor([[[[0., 0.]]]])
     """
+    if pools and (linear.weight.dim() == 2 or before is not None):
+        features, before, pools = max_pooling(features, *(before or NONE)), None, False
     if linear.weight.dim() == 2:
-        if pools:
-            features = max_pooling(features)
-        pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
-        if adds:
-            result.addmm_(pixels.flatten(0, 2), linear.weight)
-        else:
-            torch.addmm(linear.bias, pixels.flatten(0, 2), linear.weight, out=result)
+        if adds or before is None or not _project_normed(features, linear, before, to):
+            pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
+            if adds:
+                result.addmm_(pixels.flatten(0, 2), linear.weight)
+            else:
+                torch.addmm(linear.bias, pixels.flatten(0, 2), linear.weight, out=result)
     else:
         bias = None if adds else linear.bias
         if to.shape[3] == linear.bias.shape[0]:
@@ -109,4 +112,15 @@ def project(
         affine_relu_(to, *after)
 
 
+def _project_normed(features: Tensor, linear: Linear, before: Epilogue, to: Tensor) -> bool:
+    """The norm and the layer in one CUDA kernel; False where there is none for them."""
+    if torch.compiler.is_compiling() or features.device.type not in _normed_devices:
+        return False
+    if features.shape[3] > CUDA_CHANNELS or features.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return choose(features.device) == "native" and _normed_projection(features, *linear[:2], *before, to)
+
+
 _native_projection = native_gradient("projection", lambda *_: None)
+_normed_projection = native_gradient("normed_projection", lambda *_: True)
+_normed_devices = devices_of("normed_projection")

@@ -140,6 +140,26 @@ def test_image_by_image(
         assert (result - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+@pytest.mark.parametrize("large_map", [2**21, 40_000])
+@pytest.mark.parametrize("out_indices", [(4,), (0, 2), (1, 3, 4), range(5)])
+def test_norms_for_the_next_pooling(
+    attention: str, out_indices: tuple[int, ...], large_map: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage's norm that waits for the next stage, with a pooling or without, changes nothing."""
+    monkeypatch.setattr("sa_layers.models.evaluation.LARGE_MAP", large_map)
+    model, image = network(attention, strides=(2, 1, 2, 2, 1), out_indices=out_indices), torch.randn(3, 3, 41, 38)
+    with torch.no_grad():
+        expected = model(image)
+        monkeypatch.setattr("sa_layers.models.evaluation.POOLING_NORMS", {"cpu"})
+        with counted() as attend:
+            results = model(image)
+    waiting = [call for call in attend.call_args_list if call.args[2:] == (False,)]
+    assert bool(waiting) == (len(out_indices) < 5)
+    for result, wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_format(memory_format: torch.memory_format) -> None:
     """Features have the layout of the image, on which code that reads raw memory relies."""

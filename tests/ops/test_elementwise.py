@@ -109,6 +109,29 @@ def test_max_pooling(size: tuple[int, ...], channels: int, dtype: torch.dtype, d
 @on_backends
 @on_devices
 @on_dtypes
+@on_channels
+@pytest.mark.parametrize("size", [(1, 2, 2), (2, 7, 10), (3, 8, 9), (1, 31, 37)])
+def test_max_pooling_behind_a_norm(
+    size: tuple[int, ...], channels: int, dtype: torch.dtype, device: str, name: str
+) -> None:
+    """Not a bit differs from a norm with a map of its own."""
+    torch.manual_seed(0)
+    features = normal(*size, channels, device=device, dtype=dtype)
+    features[0, 1, 0, 0] = torch.nan
+    norm = Epilogue(coefficients(channels, like=features), coefficients(channels, like=features))
+    with backend(name):
+        activated = affine_relu(features, *norm).cpu().double()
+        expected = F.max_pool2d(activated.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        assert expected.isnan().sum() == 1
+        for operand in (features, features.transpose(1, 2).contiguous().transpose(1, 2)):
+            result = max_pooling(operand, *norm)
+            assert result.dtype == dtype
+            torch.testing.assert_close(result.cpu().double(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@on_backends
+@on_devices
+@on_dtypes
 @pytest.mark.parametrize("channels", [1, 5, 8, 64])
 @pytest.mark.parametrize("inputs", [1, 3, 4])
 @pytest.mark.parametrize("size", [(2, 2), (7, 10), (8, 9), (60, 44)])
@@ -146,9 +169,28 @@ def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None
     check(to, expected, dtype, 4)
 
 
+@needs_kernels
+@on_devices
+@on_dtypes
+@pytest.mark.parametrize("pools", [False, True])
+def test_a_layer_behind_a_norm_and_a_pooling(pools: bool, dtype: torch.dtype, device: str) -> None:
+    torch.manual_seed(0)
+    features, weight = (normal(*shape, device="cpu", dtype=dtype) for shape in ((2, 9, 12, 64), (64, 24)))
+    before = Epilogue(coefficients(64, like=features), coefficients(64, like=features))
+    expected = (before.scale * features + before.shift).relu().to(dtype).double()
+    if pools:
+        expected = F.max_pool2d(expected.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    expected = expected @ weight.double()
+    to = torch.zeros_like(expected, dtype=dtype, device=device)
+    norm = Epilogue(before.scale.to(device), before.shift.to(device))
+    project(features.to(device), pack(weight.to(device)), to, before=norm, pools=pools)
+    check(to.cpu(), expected, dtype, 4)
+
+
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "affine_relu": lambda x: affine_relu(x, x.new_ones(8), x.new_ones(8)),
     "max_pooling": max_pooling,
+    "max_pooling behind a norm": lambda x: max_pooling(x, x.new_ones(8), x.new_ones(8)),
     "pooled_projection": lambda x: pooled_projection(x.permute(0, 3, 1, 2), x.new_ones(8, 16), x.new_ones(16)),
 }
 
@@ -231,3 +273,7 @@ def test_refusals(device: str) -> None:
     if device == "cuda":
         with pytest.raises(RuntimeError, match="4 dimensions"):
             call.max_pooling(features[0])
+        with pytest.raises(RuntimeError, match="scale and shift must be given together"):
+            call.max_pooling(features, ones)
+        with pytest.raises(RuntimeError, match="shift must have the shape"):
+            call.max_pooling(features, ones, ones[:7])

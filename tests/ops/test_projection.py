@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sa_layers.ops import Epilogue, extension
+from sa_layers.ops import Epilogue, backend, extension
 from sa_layers.ops.projection import pack, project
 
+NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
+on_devices = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
+)
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 
 
@@ -107,6 +111,62 @@ def test_other_dtypes_are_plain_torch(dtype: torch.dtype, tolerance: float) -> N
     operands = problem(21, 40, 24)
     assert pack(operands["weight"].to(dtype)).weight.dim() == 2
     check(operands, compute(operands, dtype), tolerance)
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [64, 96, 256, 40, 320])
+@pytest.mark.parametrize("out_channels", [24, 48, 96, 20])
+@pytest.mark.parametrize("size", [(1, 1, 32), (2, 7, 5), (1, 3, 3), (3, 40, 41), (0, 4, 4)])
+def test_half_precision_behind_a_norm(
+    size: tuple[int, ...], out_channels: int, channels: int, dtype: torch.dtype, device: str
+) -> None:
+    """Of sizes that have a CUDA kernel, and others; what is not a number spoils its pixel alone."""
+    torch.manual_seed(0)
+    features = torch.randn(*size, channels).to(dtype)
+    weight, bias = (torch.randn(channels, out_channels) / channels**0.5).to(dtype), torch.randn(out_channels).to(dtype)
+    scale, shift, after = torch.randn(channels), torch.randn(channels), torch.randn(2, out_channels)
+    activated = (scale * features.float() + shift).relu().to(dtype).double()
+    expected = activated @ weight.double() + bias.double()
+    if size[0]:
+        features[0, 0, 1, 2], expected[0, 0, 1] = torch.nan, torch.nan
+    linear = pack(weight.to(device), bias.to(device))
+    features, before = features.to(device), Epilogue(scale.to(device), shift.to(device))
+    plain, normalised = (torch.zeros_like(expected, dtype=dtype, device=device) for _ in range(2))
+    project(features, linear, plain, before=before)
+    project(features, linear, normalised, before=before, after=Epilogue(*after.to(device)))
+    tolerance = {torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
+    torch.testing.assert_close(plain.cpu().double(), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+    concluded = (after[0].double() * plain.cpu().double() + after[1].double()).relu()
+    torch.testing.assert_close(normalised.cpu().double(), concluded, rtol=tolerance, atol=tolerance, equal_nan=True)
+    with backend("torch"):
+        project(features, linear, normalised, before=before)
+    torch.testing.assert_close(normalised, plain, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA))
+def test_cuda_kernel_of_a_normed_layer() -> None:
+    """Which sizes have one; the others leave the result as it is."""
+    for pixels, channels, out_channels, dtype in (
+        (32, 64, 24, torch.bfloat16),
+        (100, 256, 96, torch.float16),
+        (31, 64, 24, torch.bfloat16),
+        (32, 64, 32, torch.bfloat16),
+        (32, 288, 24, torch.float16),
+        (32, 64, 24, torch.float32),
+    ):
+        ones = torch.ones(1, 1, pixels, channels, dtype=dtype, device="cuda")
+        weight, coefficients = ones.new_ones(channels, out_channels), ones.new_ones(channels, dtype=torch.float32)
+        result = ones.new_zeros(1, 1, pixels, out_channels)
+        fits = pixels >= 32 and channels <= 256 and out_channels == {64: 24, 256: 96}.get(channels)
+        fits = fits and dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0)
+        operands = (ones, weight, result.new_zeros(out_channels), coefficients, coefficients, result)
+        assert torch.ops.sa_layers.normed_projection(*operands) == fits
+        assert torch.equal(result, torch.full_like(result, 2 * channels if fits else 0))
+    with pytest.raises(RuntimeError, match="weight must have the shape"):
+        torch.ops.sa_layers.normed_projection(ones, weight[:-1], *operands[2:])
+    with pytest.raises(RuntimeError, match="result must be contiguous"):
+        torch.ops.sa_layers.normed_projection(*operands[:-1], result.new_zeros(1, 1, pixels, 48)[..., ::2])
 
 
 @needs_kernels

@@ -13,7 +13,8 @@ bool check_evaluation(const reference::Problem& p, Element element, int shift) {
   const int inputs = pick(0, 2) ? 3 : pick(1, 5);
   const bool many = pick(0, 14) == 0, channels_last = pick(0, 1);
   const int64_t pixels = many ? 5000 : p.height * p.width, channels = many ? 128 : pooling.channels;
-  if (check_affine_relu<T>(pixels, channels, element, shift) && check_max_pooling<T>(pooling, element, shift) &&
+  if (check_affine_relu<T>(pixels, channels, element, shift) &&
+      check_max_pooling<T>(pooling, element, shift, channels_last) &&
       check_pooled_projection<T>(pooling, inputs, channels_last, element, shift)) {
     return true;
   }

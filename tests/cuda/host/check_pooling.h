@@ -34,8 +34,11 @@ void for_each_pixel(const Pooling& p, const Body& body) {
   }
 }
 
+// Of the features themselves, or behind a norm and a ReLU.
 template <typename T>
-bool check_max_pooling(const Pooling& p, Element element, int shift) {
+bool check_max_pooling(const Pooling& p, Element element, int shift, bool normed) {
+  Buffer<Compute<T>> scale(p.channels, shift), offset(p.channels, shift);
+  scale.randomise(), offset.randomise();
   Buffer<T> features(p.batch * p.height * p.width * p.channels, shift);
   Buffer<T> result(p.rows() * (p.width / 2) * p.channels, shift);
   features.randomise(), result.forget();
@@ -45,12 +48,15 @@ bool check_max_pooling(const Pooling& p, Element element, int shift) {
     for (int64_t c = 0; c < p.channels; ++c) {
       const int64_t from = ((image * p.height + row) * p.width + column) * p.channels + c;
       double& greatest = expected.sum[pooled(p, image, row, column, c)];
-      greatest = std::fmax(greatest, widen(features.data()[from]));
+      const double number = widen(features.data()[from]);
+      greatest = std::fmax(greatest, normed ? scale.data()[c] * number + offset.data()[c] : number);
+      if (normed) greatest = std::fmax(greatest, 0), expected.magnitude[pooled(p, image, row, column, c)] = 2;
     }
   });
   const int64_t odd = pick(0, 1) * p.width + pick(0, 1);
   narrow(std::numeric_limits<Compute<T>>::quiet_NaN(), features.data()[odd * p.channels]);
-  return !launch_max_pooling(p, element, features.data(), result.data(), nullptr) &&
+  return !launch_max_pooling(p, element, features.data(), normed ? scale.data() : nullptr,
+                             normed ? offset.data() : nullptr, result.data(), nullptr) &&
          check_results("max_pooling", result, expected, 0, result.size() ? 1 : 0);
 }
 

@@ -7,6 +7,7 @@
 #include "check_banded_pairwise.h"
 #include "check_banded_patchwise.h"
 #include "check_evaluation.h"
+#include "check_normed_projection.h"
 #include "check_pairwise_attention.h"
 #include "check_pairwise_relation.h"
 #include "check_patchwise_attention.h"
@@ -16,6 +17,7 @@
 #include "cuda/banded_pairwise_attention_kernels.cu"
 #include "cuda/banded_patchwise_attention_kernels.cu"
 #include "cuda/max_pooling_kernels.cu"
+#include "cuda/normed_projection_kernels.cu"
 #include "cuda/pairwise_attention_kernels.cu"
 #include "cuda/pairwise_relation_kernels.cu"
 #include "cuda/patchwise_attention_kernels.cu"
@@ -159,6 +161,7 @@ int main(int argc, char** argv) {
   if (!check_plans() || !check_san_attention() || !check_overflow()) ++failures;
   const int banded_problems = (random_problems + 14) / 15;
   if (!check_banded_pairwise(banded_problems) || !check_banded_patchwise(banded_problems)) ++failures;
+  if (!check_normed_projections((random_problems + 3) / 4)) ++failures;
   if (!check_patchwise_plans() || !check_san_patchwise() || !check_patchwise_overflow()) ++failures;
   std::printf("%d problems, %ld tiled launches, %ld other launches, %d failures\n", random_problems + specials,
               emulation::tiled_launches, emulation::other_launches, failures);
