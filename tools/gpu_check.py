@@ -94,14 +94,14 @@ def build(folder: Path) -> Iterator[Outcome]:
 
 
 def test(folder: Path) -> Iterator[Outcome]:
-    """The CUDA tests, and the operators' suite on the GPU."""
+    """The CUDA tests that a GPU makes a difference to, and the operators' suite on it."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):  # the GPU has time for more than one
         pytest += ["-n", str(min(os.cpu_count() or 1, 12))]
     if absent := list(missing("tests-cuda", "pytest")):
         yield from absent
         return
-    yield run("tests-cuda", [*pytest, "tests/cuda"], folder, last_line)
+    yield run("tests-cuda", [*pytest, "tests/cuda/test_on_device.py", "tests/cuda/test_library.py"], folder, last_line)
     if absent := list(missing("tests-operators", "hypothesis", "numba")):
         yield from absent
         return
