@@ -110,8 +110,10 @@ __global__ void pack_patches(const __grid_constant__ PackedPatches packed, const
   if constexpr (has_tensor_cores<__nv_bfloat16>()) {
     const int index = int(thread_index());
     const int width = int(footprint.columns.kernel), taps = int(footprint.taps());
-    if (index >= packed.end) return;
-    if (index < packed.norms) {
+    if (index >= packed.words) return;
+    if (index >= packed.end) {
+      to[index] = 0;  // is read in advance, and used for nothing
+    } else if (index < packed.norms) {
       to[index] = pack_hidden<T, Patches>(packed, width, from, index);
     } else if (index < packed.weights) {
       to[index] = pack_norm<T, Patches>(packed, width, from, index - packed.norms);

@@ -54,7 +54,7 @@ cudaError_t launch_patches(const PatchwiseAttention& problem, const PatchwiseAtt
                                       numbers(tensors.weight), numbers(tensors.bias)};
   uint32_t* const workspace = static_cast<uint32_t*>(tensors.workspace);
   const cudaError_t error =
-      launch_threads(&pack_patches<T, Patches>, packed.end, stream, packed, problem.footprint, parameters, workspace);
+      launch_threads(&pack_patches<T, Patches>, packed.words, stream, packed, problem.footprint, parameters, workspace);
   if (error) return error;
   const BandedPatchOperands<T> operands = {static_cast<const T*>(tensors.query), static_cast<const T*>(tensors.key),
                                            static_cast<const T*>(tensors.value), workspace,
