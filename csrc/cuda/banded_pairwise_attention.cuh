@@ -52,7 +52,7 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
   copy_values<Mapping::kAllWeights>(region, plan, operands.value + region.image * problem.value_steps.image,
                                     first_weight, all_weights, problem.value_steps.row, problem.value_steps.pixel,
                                     zeros, memory + plan.values, Mapping::kValueStride);
-  unsigned char* const of_tile = memory + plan.warps_at + warp / kParts * kTileBytes<T, Mapping>;
+  unsigned char* const of_tile = memory + plan.tiles_at + warp / kParts * kTileBytes<T, Mapping>;
   const Bands<T, kWeights> bands(of_tile + part * Bands<T, kWeights>::kBytes, tile);
   bands.clear(tile.lane);
   __syncthreads();

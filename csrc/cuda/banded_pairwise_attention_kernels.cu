@@ -36,7 +36,7 @@ cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAtten
   bool found = false;
   if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
   if (!found) return cudaSuccess;
-  BandedDevice device = {};
+  DeviceLimits device = {};
   if (const cudaError_t error = describe_device(device)) return error;
   constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
   const BandedSizes sizes = {Mapping::kKeyStride, Mapping::kValueStride, Mapping::kBytes, kTileBytes<T, Mapping>,
@@ -47,7 +47,7 @@ cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAtten
   if (plan.row_tiles == 0) return cudaSuccess;
   launched = true;
   const int64_t blocks = problem.batch * plan.blocks_down * plan.blocks_across * groups;
-  return launch(kernel, blocks, 32 * plan.warps() * Mapping::kParts, plan.shared_bytes, stream, problem, plan,
+  return launch(kernel, blocks, 32 * plan.tiles() * Mapping::kParts, plan.shared_bytes, stream, problem, plan,
                 operands_of<T>(problem, tensors));
 }
 

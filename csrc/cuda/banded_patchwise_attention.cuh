@@ -148,10 +148,10 @@ __device__ void attend_to_patches(const PatchwiseAttention& problem, const Bande
   hidden_sums.add(PatchChannels<Patches>(query_of(0), query_of(1)));
   add_footprint<kKernelWidth>(lines, packed, tile, hidden_sums);
   const HiddenWords<T, Patches> hidden(hidden_sums, operands.hidden_bias,
-                                       memory + plan.warps_at + (warp - part) * Bands::kBytes, Bands::kBytes, part,
+                                       memory + plan.tiles_at + (warp - part) * Bands::kBytes, Bands::kBytes, part,
                                        tile);
 
-  const Bands bands(memory + plan.warps_at + warp * Bands::kBytes, tile);
+  const Bands bands(memory + plan.tiles_at + warp * Bands::kBytes, tile);
 #pragma unroll 1
   for (int phase = 0; phase < Patches::kPhases; ++phase) {
     const int group = phase * kParts + part;

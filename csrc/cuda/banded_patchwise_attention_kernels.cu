@@ -38,7 +38,7 @@ cudaError_t launch_patches(const PatchwiseAttention& problem, const PatchwiseAtt
   bool found = false;
   if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
   if (!found) return cudaSuccess;
-  BandedDevice device = {};
+  DeviceLimits device = {};
   if (const cudaError_t error = describe_device(device)) return error;
   constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
   const BandedSizes sizes = {Patches::kKeyStride, Patches::kValueStride, round_up(sizeof(BandedRegion), 16),
@@ -61,7 +61,7 @@ cudaError_t launch_patches(const PatchwiseAttention& problem, const PatchwiseAtt
                                            numbers(tensors.hidden_bias),         numbers(tensors.output_scale),
                                            numbers(tensors.output_shift),        static_cast<T*>(tensors.output)};
   const int64_t blocks = problem.batch * plan.blocks_down * plan.blocks_across;
-  return launch(kernel, blocks, 32 * plan.warps() * Patches::kParts, plan.shared_bytes, stream, problem, plan, packed,
+  return launch(kernel, blocks, 32 * plan.tiles() * Patches::kParts, plan.shared_bytes, stream, problem, plan, packed,
                 operands);
 }
 

@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "cuda/aggregation.h"
-#include "cuda/banded_plan.h"
+#include "cuda/device_limits.h"
 #include "cuda/tiling.h"
 
 namespace sa_layers::cuda {
@@ -49,7 +49,7 @@ cudaError_t find_tensor_cores(void (*kernel)(Parameters...), bool& found) {
 }
 
 // What the current device has.
-inline cudaError_t describe_device(BandedDevice& device) {
+inline cudaError_t describe_device(DeviceLimits& device) {
   int current = 0, multiprocessors = 0, of_multiprocessor = 0, of_block = 0;
   cudaError_t error = cudaGetDevice(&current);
   const auto ask = [&](cudaDeviceAttr attribute, int& answer) {

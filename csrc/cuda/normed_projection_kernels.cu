@@ -12,7 +12,7 @@ template <typename T, int kEights>
 cudaError_t launch_eights(const NormedProjection& problem, cudaStream_t stream, bool& launched) {
   const auto kernel = &normed_projection_tiles<T, kEights>;
   bool found = false;
-  BandedDevice device = {};
+  DeviceLimits device = {};
   if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
   if (const cudaError_t error = describe_device(device)) return error;
   const int64_t bytes = ProjectionMemory<T, kEights>::bytes(problem.channels, kProjectionWarps);

@@ -11,13 +11,10 @@ namespace {
 template <typename T, bool kTensorCores>
 cudaError_t launch_tiles(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors,
                          cudaStream_t stream) {
-  int device = 0, shared_limit = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (!error) error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (!error) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error) return error;
+  DeviceLimits device = {};
+  if (const cudaError_t error = describe_device(device)) return error;
   const MatrixNumbers numbers = {sizeof(Factor<T, kTensorCores>), sizeof(Compute<T>), kTensorCores};
-  const auto plan = plan_pairwise_attention(problem, numbers, shared_limit, multiprocessors);
+  const auto plan = plan_pairwise_attention(problem, numbers, device.shared_bytes_of_block, device.multiprocessors);
   if (plan.pixels == 0) return cudaErrorInvalidConfiguration;
   const int64_t blocks = (problem.output_pixels() + plan.pixels - 1) / plan.pixels;
   return launch(&pairwise_attention_tiles<T, kTensorCores>, blocks, kAttentionThreads, plan.shared_bytes, stream,

@@ -41,14 +41,11 @@ PatchwiseAttentionOperands<T> operands_of(const PatchwiseAttention& problem, con
 template <typename T, bool kTensorCores>
 cudaError_t launch_tiles(const PatchwiseAttention& problem, const PatchwiseAttentionTensors& tensors,
                          cudaStream_t stream) {
-  int device = 0, shared_limit = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (!error) error = cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (!error) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error) return error;
+  DeviceLimits device = {};
+  if (const cudaError_t error = describe_device(device)) return error;
   constexpr int kFactorBytes = sizeof(Factor<T, kTensorCores>);
   const auto pieces = kTensorCores ? pieces_of_tensor_cores(kFactorBytes) : pieces_of_multiply_adds(kFactorBytes);
-  const auto plan = plan_patchwise_attention(problem, pieces, shared_limit, multiprocessors);
+  const auto plan = plan_patchwise_attention(problem, pieces, device.shared_bytes_of_block, device.multiprocessors);
   if (plan.pixels == 0) return cudaErrorInvalidConfiguration;
   const int64_t blocks = (problem.output_pixels() + plan.pixels - 1) / plan.pixels;
   return launch(&patchwise_attention_tiles<T, kTensorCores>, blocks, kAttentionThreads, plan.shared_bytes, stream,

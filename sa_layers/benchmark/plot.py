@@ -40,6 +40,7 @@ def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
         colours = ["C0" if "ResNet" in bar.name else "C1" for bar in group]
         drawn = axes.barh([bar.name for bar in group], [1000 * bar.seconds for bar in group], color=colours)
         axes.bar_label(drawn, fmt="%.3g", padding=3)
+        axes.margins(x=0.12)  # room for the numbers
         axes.invert_yaxis()  # the first on top
         axes.set(title=name, xlabel="ms")
     path.parent.mkdir(parents=True, exist_ok=True)
