@@ -98,6 +98,7 @@ def pairwise_attention(
     as they are, slices of channels too, and copies others. On CUDA, mappings of more than 384 channels are left to the
     unfused operators, and tensor cores multiply: features, weights and activations of the mapping are rounded to the
     dtype of half-precision maps, and to TF32 for float32 maps where ``torch.backends.cuda.matmul.allow_tf32`` is on.
+    At SAN's widths in half precision a NaN or an infinity in a map may there reach pixels up to eight columns away.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.

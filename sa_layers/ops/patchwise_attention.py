@@ -69,7 +69,8 @@ def patchwise_attention(
     :math:`s, t` the first norm, and the second is part of :math:`W_1, b_1`. Neither the relation nor the weights are
     ever written to memory as a whole. On CUDA, more than 512 weights of a tap are left to plain torch, and tensor cores
     multiply: activated features, :math:`W_1, h, W_2` are rounded to the dtype of half-precision maps, and to TF32 for
-    float32 maps where ``torch.backends.cuda.matmul.allow_tf32`` is on.
+    float32 maps where ``torch.backends.cuda.matmul.allow_tf32`` is on. At SAN's widths in half precision a NaN or an
+    infinity in a map may there reach pixels up to eight columns away.
 
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels;
