@@ -20,7 +20,7 @@ bool check_banded_patches(Element element, int problems) {
   for (int i = 0; i < problems; ++i) {
     const int weights = Patches::kWeights, most = kWide ? 7 : 19, usual = Patches::kUsualWidth;
     reference::Problem p = {pick(1, 2), 8 * weights, weights, pick(1, most), pick(1, most), {}, {1, 1}, {1, 1}, true};
-    p.kernel[0] = 2 * pick(0, kWide ? 2 : 4) + 1, p.kernel[1] = i % 2 ? usual : 2 * pick(0, 4) + 1;
+    p.kernel[0] = 2 * pick(0, kWide ? 2 : 4) + 1, p.kernel[1] = pick(0, 1) ? usual : 2 * pick(0, 4) + 1;
     p.reflecting = pick(0, 1);
     const PatchShape shape = {
         Patches::kChannels, 8 * weights, weights, PatchwiseRelation::kConcatenation, pick(0, 1) > 0, pick(0, 2) > 0,
@@ -39,17 +39,19 @@ bool check_banded_patches(Element element, int problems) {
   return true;
 }
 
+// Wide layers take the emulation long: one type of them, by chance.
 template <typename Patches>
 bool check_banded_patches(int problems) {
-  return check_banded_patches<__half, Patches>(Element::kFloat16, problems) &&
-         check_banded_patches<__nv_bfloat16, Patches>(Element::kBFloat16, problems);
+  const bool both = Patches::kChannels <= 32, first = pick(0, 1);
+  return ((!both && !first) || check_banded_patches<__half, Patches>(Element::kFloat16, problems)) &&
+         ((!both && first) || check_banded_patches<__nv_bfloat16, Patches>(Element::kBFloat16, problems));
 }
 
 inline bool check_banded_patchwise(int problems) {
-  const int fewer = (problems + 3) / 4;
   return check_banded_patches<BandedPatches<4, 2>>(problems) && check_banded_patches<BandedPatches<16, 8>>(problems) &&
-         check_banded_patches<BandedPatches<32, 16>>(problems) && check_banded_patches<BandedPatches<64, 32>>(fewer) &&
-         check_banded_patches<BandedPatches<128, 64>>(fewer);
+         check_banded_patches<BandedPatches<32, 16>>(problems) &&
+         check_banded_patches<BandedPatches<64, 32>>(problems) &&
+         check_banded_patches<BandedPatches<128, 64>>(problems);
 }
 
 }  // namespace sa_layers::cuda
