@@ -16,6 +16,7 @@ OPERATORS = (
     "aggregation_weight_gradient",
     "cpu_capability",
     "max_pooling",
+    "normed_projection",
     "pairwise_attention",
     "pairwise_relation",
     "pairwise_relation_key_gradient",

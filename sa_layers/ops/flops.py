@@ -80,6 +80,11 @@ def _projection_flops(features: Shape, matrix: Shape, *rest: Any, **_: Any) -> i
     return 2 * prod(result[:-1]) * prod(matrix)
 
 
+def _normed_projection_flops(features: Shape, weight: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """The same, unless it answers that it has no kernel."""
+    return 2 * prod(features[:-1]) * prod(weight) if out_shape else 0
+
+
 FORMULAS: dict[str, Callable[..., int]] = {
     "aggregation": aggregation_flops,
     "aggregation_value_gradient": aggregation_flops,
@@ -92,6 +97,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation_key_gradient": _relation_gradient_flops,
     "pairwise_attention": _pairwise_attention_flops,
     "patchwise_attention": _patchwise_attention_flops,
+    "normed_projection": _normed_projection_flops,
     "pooled_projection": _pooled_projection_flops,
     "projection": _projection_flops,
 }
