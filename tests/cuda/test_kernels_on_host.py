@@ -38,7 +38,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_kernels_agree_with_the_reference_and_stay_within_memory(tmp_path: Path, repository: Path) -> None:
     program = build(tmp_path, repository, "address,undefined")
     for seed in ("0", "1"):
-        done = run(program, seed, "30")
+        done = run(program, seed, "12")
         assert done.returncode == 0, done.stdout + done.stderr[-4000:]
         tiled, other = (int(done.stdout.split(f" {kind} launches")[0].split()[-1]) for kind in ("tiled", "other"))
         assert min(tiled, other) > 80, done.stdout  # or the seed leaves kernels out
@@ -51,7 +51,7 @@ def watched_program(tmp_path_factory: pytest.TempPathFactory, repository: Path) 
 
 
 def test_threads_of_a_block_do_not_race(watched_program: Path) -> None:
-    done = run(watched_program, "2", "15")
+    done = run(watched_program, "2", "5")
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 
 
