@@ -36,15 +36,7 @@ class LateBands {
   // the first sharing channel lies, see value_column.
   __device__ void add(int turn, const unsigned char* column, BandedSums<kWeights>& sums) const {
     const unsigned char* const band = from_ + (lane_ % 16 < 8 ? 0 : (2 - turn) * kHalf);
-#pragma unroll
-    for (int weight = 0; weight < kWeights; weight += 2) {
-      uint32_t values[4], weights[2][4];
-      load_transposed_matrices(column + weight * 16, values);
-      load_matrices(band + place(weight) * kBandColumns * int(sizeof(T)), weights[0]);
-      load_matrices(band + place(weight + 1) * kBandColumns * int(sizeof(T)), weights[1]);
-      multiply_accumulate<T>(sums.of[weight], weights[0], &values[0]);
-      multiply_accumulate<T>(sums.of[weight + 1], weights[1], &values[2]);
-    }
+    sums.template add<T>(band, [](int weight) { return place(weight) * kBandColumns * int(sizeof(T)); }, column);
   }
 
  private:

@@ -85,7 +85,9 @@ __device__ void attend_in_bands(const PairwiseAttention& problem, const BandedPl
     }
     for_each_weight<kEights>([&](int eight, int i) { softmax.total[eight][i] = total[eight][i]; });
     __syncwarp();
-    sums.add(bands, tile.lane, values + line.pixel * Mapping::kValueStride);
+    sums.template add<T>(
+        bands.row_of(tile.lane), [](int weight) { return Bands<T, kWeights>::offset(weight); },
+        values + line.pixel * Mapping::kValueStride);
     __syncwarp();
   }
 

@@ -47,6 +47,8 @@ class Bands {
     unsigned char* const to = first_ + 8 * row * kStride + 8 * eight * kBandColumns * 2 + column_tap * 2;
     narrow(one, *reinterpret_cast<T*>(to)), narrow(other, *reinterpret_cast<T*>(to + offset(1)));
   }
+  // The row that a thread hands to load_matrices.
+  __device__ const unsigned char* row_of(int lane) const { return memory_ + lane % 16 * kStride + lane / 16 * 16; }
   // Where the matrix of a weight begins.
   static __device__ constexpr int offset(int weight) {
     constexpr int kOdd = kWeights < 8 ? kWeights / 2 : 4;
@@ -64,16 +66,16 @@ template <int kWeights>
 struct BandedSums {
   float of[kWeights][4] = {};
 
-  // Adds a row of taps. `column` is where the thread's value of the first sharing channel lies, see value_of.
-  template <typename T>
-  __device__ void add(const Bands<T, kWeights>& bands, int lane, const unsigned char* column) {
-    const unsigned char* const band = bands.memory() + lane % 16 * bands.kStride + lane / 16 * 16;
+  // Adds a row of taps. `band` is where the row that the thread hands to load_matrices begins, `offset` where the
+  // matrix of a weight does, and `column` where the thread's value of the first sharing channel lies, see value_column.
+  template <typename T, typename Offset>
+  __device__ void add(const unsigned char* band, const Offset& offset, const unsigned char* column) {
 #pragma unroll
     for (int weight = 0; weight < kWeights; weight += 2) {
       uint32_t values[4], weights[2][4];
       load_transposed_matrices(column + weight * 16, values);
-      load_matrices(band + bands.offset(weight), weights[0]);
-      load_matrices(band + bands.offset(weight + 1), weights[1]);
+      load_matrices(band + offset(weight), weights[0]);
+      load_matrices(band + offset(weight + 1), weights[1]);
       multiply_accumulate<T>(of[weight], weights[0], &values[0]);
       multiply_accumulate<T>(of[weight + 1], weights[1], &values[2]);
     }
