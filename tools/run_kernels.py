@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sa_layers.benchmark.problems import STAGES
 from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
@@ -44,8 +45,6 @@ SHAPES = [
     (5, 5, (2, 9), Footprint.parse(5)),
     (6, 2, (9, 8), Footprint.parse((3, 5), (2, 1), (1, 2))),
 ]
-# Channels of query and key, weights, kernel size: the stages of SAN, which have kernels of their own in half precision.
-STAGES = [(4, 2, 3), (16, 8, 7), (32, 16, 7), (64, 32, 7), (128, 64, 7), (64, 32, 5)]
 
 
 def differentiate(operator: Callable[..., Tensor], first: Tensor, second: Tensor, **arguments: object) -> None:
@@ -93,7 +92,8 @@ def attend_to_patches(
 
 def attend_in_stages(device: str, dtype: torch.dtype) -> None:
     """Both attentions at the widths of SAN, on maps that end within a tile."""
-    for channels, weights, kernel_size in STAGES:
+    for stage in (*STAGES, STAGES[3]._replace(kernel_size=5)):  # the last one's width has no code of its own
+        channels, weights, kernel_size = stage.relation_channels, stage.weight_channels, stage.kernel_size
         normal = partial(torch.randn, device=device, dtype=dtype)
         query, key, value = (normal(2, number, 9, 11) for number in (channels, channels, 8 * weights))
         for padding_mode in PADDING_MODES:
