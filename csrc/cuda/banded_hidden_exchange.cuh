@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/banded_pairs.cuh"
+#include "cuda/words.cuh"
 
 namespace sa_layers::cuda {
 
@@ -20,11 +21,11 @@ class HiddenExchange {
   __device__ int own_tap(int i) const { return part_ * kOwn + i; }
   // Sixteen hidden channels of a tap of the round.
   __device__ void store(int tap, int sixteen, const uint32_t (&words)[4]) const {
-    *reinterpret_cast<Words*>(place_ +
-                              (tap * kPieces + sixteen) * kPieceBytes) = {{words[0], words[1], words[2], words[3]}};
+    *reinterpret_cast<Words<4>*>(place_ +
+                                 (tap * kPieces + sixteen) * kPieceBytes) = {{words[0], words[1], words[2], words[3]}};
   }
   __device__ void load(int tap, int sixteen, uint32_t (&words)[4]) const {
-    const Words piece = *reinterpret_cast<const Words*>(place_ + (tap * kPieces + sixteen) * kPieceBytes);
+    const auto piece = *reinterpret_cast<const Words<4>*>(place_ + (tap * kPieces + sixteen) * kPieceBytes);
 #pragma unroll
     for (int i = 0; i < 4; ++i) words[i] = piece.of[i];
   }
@@ -42,9 +43,6 @@ class HiddenExchange {
   }
 
  private:
-  struct alignas(16) Words {
-    uint32_t of[4];
-  };
   unsigned char* place_;
   int* flags_;
   int tile_, part_;

@@ -9,7 +9,7 @@ namespace sa_layers::cuda {
 
 // The mapping: from kChannels of the relation, two of the position and a one for the bias to kHidden channels, and from
 // these to kWeights logits, without a bias, which a softmax does not see. Strides are bytes, an odd number of sixteens.
-template <typename T, int kChannels_, int kWeights_>
+template <int kChannels_, int kWeights_>
 struct BandedMapping {
   static constexpr int kChannels = kChannels_, kWeights = kWeights_;
   // Steps of eight features; the last one has the positions, too, and two for the bias.

@@ -34,13 +34,11 @@ cudaError_t launch_mapping(const PairwiseAttention& problem, const PairwiseAtten
   if (all_weights % Mapping::kAllWeights) return cudaSuccess;
   if (Mapping::kWeights < 8 && all_weights != Mapping::kWeights) return cudaSuccess;
   bool found = false;
-  if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
-  if (!found) return cudaSuccess;
   DeviceLimits device = {};
-  if (const cudaError_t error = describe_device(device)) return error;
-  constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
+  if (const cudaError_t error = describe_tensor_core_device(kernel, device, found)) return error;
+  if (!found) return cudaSuccess;
   const BandedSizes sizes = {Mapping::kKeyStride, Mapping::kValueStride, Mapping::kBytes, kTileBytes<T, Mapping>,
-                             kWarps / Mapping::kParts};
+                             most_tiles(Limits::kWarps, Mapping::kParts)};
   const int groups = all_weights / Mapping::kAllWeights;
   const BandedPlan plan =
       plan_bands(problem.footprint, problem.batch, groups, sizes, Limits::kRegisters * Mapping::kParts, device);
@@ -56,15 +54,15 @@ cudaError_t launch_widths(const PairwiseAttention& problem, const PairwiseAttent
                           cudaStream_t stream, bool& launched) {
   switch (problem.channels) {
     case 4:
-      return launch_mapping<T, BandedMapping<T, 4, 2>>(problem, tensors, stream, launched);
+      return launch_mapping<T, BandedMapping<4, 2>>(problem, tensors, stream, launched);
     case 16:
-      return launch_mapping<T, BandedMapping<T, 16, 8>>(problem, tensors, stream, launched);
+      return launch_mapping<T, BandedMapping<16, 8>>(problem, tensors, stream, launched);
     case 32:
-      return launch_mapping<T, BandedMapping<T, 32, 16>>(problem, tensors, stream, launched);
+      return launch_mapping<T, BandedMapping<32, 16>>(problem, tensors, stream, launched);
     case 64:
-      return launch_mapping<T, BandedMapping<T, 64, 16>>(problem, tensors, stream, launched);
+      return launch_mapping<T, BandedMapping<64, 16>>(problem, tensors, stream, launched);
     case 128:
-      return launch_mapping<T, BandedMapping<T, 128, 16>>(problem, tensors, stream, launched);
+      return launch_mapping<T, BandedMapping<128, 16>>(problem, tensors, stream, launched);
     default:
       return cudaSuccess;
   }
@@ -77,9 +75,9 @@ cudaError_t launch_banded_pairwise_attention(const PairwiseAttention& problem, E
                                              bool& launched) {
   launched = false;
   if (!has_kernel(problem, tensors)) return cudaSuccess;
-  if (element == Element::kFloat16) return launch_widths<__half>(problem, tensors, stream, launched);
-  if (element == Element::kBFloat16) return launch_widths<__nv_bfloat16>(problem, tensors, stream, launched);
-  return cudaSuccess;
+  return dispatch_half(element, [&](auto* null) {
+    return launch_widths<std::remove_pointer_t<decltype(null)>>(problem, tensors, stream, launched);
+  });
 }
 
 }  // namespace sa_layers::cuda

@@ -9,20 +9,18 @@ namespace sa_layers::cuda {
 template <typename T, typename Patches>
 class PatchWeights {
  public:
-  __device__ PatchWeights(const PackedPatches& packed, const uint32_t* memory, int group, int lane) {
-    const int rounds = group * packed.rounds;
-    factors_ = memory + packed.weights + rounds * 32 * Patches::kWeightWords + lane * at_once(Patches::kWeightWords);
-    biases_ = memory + packed.biases + (rounds * 4 + lane % 4) * Patches::kBiasWords;
-    load(next_);
+  __device__ PatchWeights(const PackedPatches& packed, const uint32_t* memory, int group, int lane)
+      : rounds_(memory + packed.biases, memory + packed.weights, group * packed.rounds, lane) {
+    rounds_.load(next_);
   }
 
   // Two weights of the pixel in the first row, and of the one in the second.
   __device__ void find(const HiddenWords<T, Patches>& hidden, uint32_t (&words)[2]) {
-    const Round round = next_;
-    load(next_);
+    const auto round = next_;
+    rounds_.load(next_);
     float sums[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = __uint_as_float(round.biases[i % 2]);
+    for (int i = 0; i < 4; ++i) sums[i] = __uint_as_float(round.line[i % 2]);
     if constexpr (Patches::kEights == 1) {
       multiply_accumulate_half_step<T>(sums, hidden.of[0], round.factors[0]);
     } else {
@@ -36,18 +34,9 @@ class PatchWeights {
   }
 
  private:
-  struct Round {
-    uint32_t biases[Patches::kBiasWords], factors[Patches::kWeightWords];
-  };
-
-  __device__ void load(Round& round) {
-    load_words(biases_, 4, round.biases);
-    load_words(factors_, 32, round.factors);
-    biases_ += 4 * Patches::kBiasWords, factors_ += 32 * Patches::kWeightWords;
-  }
-
-  const uint32_t *factors_, *biases_;
-  Round next_;
+  using Rounds = PackedRounds<Patches::kBiasWords, Patches::kWeightWords>;
+  Rounds rounds_;
+  typename Rounds::Round next_;
 };
 
 }  // namespace sa_layers::cuda

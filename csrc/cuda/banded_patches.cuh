@@ -4,13 +4,9 @@
 
 #include "cuda/banded_patches.h"
 #include "cuda/banded_weights.cuh"
+#include "cuda/words.cuh"
 
 namespace sa_layers::cuda {
-
-template <int kWords>
-struct alignas(4 * kWords) Words {
-  uint32_t of[kWords];
-};
 
 // A thread's words, of which `threads` threads have some each; `from` are the thread's first.
 template <int kCount>
@@ -23,6 +19,30 @@ __device__ void load_words(const uint32_t* from, int threads, uint32_t (&words)[
     for (int j = 0; j < kTogether; ++j) words[i + j] = run.of[j];
   }
 }
+
+// Factors of products and what goes with a line of them, of which a warp takes a round after the other: every thread
+// has words of the factors, the threads of a pixel share those of a line.
+template <int kLineWords, int kFactorWords>
+class PackedRounds {
+ public:
+  struct Round {
+    uint32_t line[kLineWords], factors[kFactorWords];
+  };
+
+  // From round `first` on, of those whose lines and factors begin there.
+  __device__ PackedRounds(const uint32_t* lines, const uint32_t* factors, int first, int lane)
+      : lines_(lines + (first * 4 + lane % 4) * kLineWords),
+        factors_(factors + first * 32 * kFactorWords + lane * at_once(kFactorWords)) {}
+
+  __device__ void load(Round& round) {
+    load_words(lines_, 4, round.line);
+    load_words(factors_, 32, round.factors);
+    lines_ += 4 * kLineWords, factors_ += 32 * kFactorWords;
+  }
+
+ private:
+  const uint32_t *lines_, *factors_;
+};
 
 // Channels of the thread's two pixels, a round of them.
 template <typename Patches>
@@ -50,25 +70,23 @@ class HiddenSums {
  public:
   float of[Patches::kEights][4] = {};
 
-  __device__ HiddenSums(const PackedPatches& packed, const uint32_t* memory, int part, int lane) {
-    const int steps = part * (1 + packed.rounds) * Patches::kSteps;
-    factors_ = memory + steps * 32 * Patches::kHiddenWords + lane * at_once(Patches::kHiddenWords);
-    norms_ = memory + packed.norms + (steps * 4 + lane % 4) * Patches::kNormWords;
-    load(steps_[0]);
+  __device__ HiddenSums(const PackedPatches& packed, const uint32_t* memory, int part, int lane)
+      : rounds_(memory + packed.norms, memory, part * (1 + packed.rounds) * Patches::kSteps, lane) {
+    rounds_.load(steps_[0]);
   }
 
   __device__ void add(const PatchChannels<Patches>& channels) {
 #pragma unroll
     for (int i = 0; i < Patches::kSteps; ++i) {
-      load(steps_[(i + 1) % 2]);
-      const Step& step = steps_[i % 2];
+      rounds_.load(steps_[(i + 1) % 2]);
+      const auto& step = steps_[i % 2];
       uint32_t left[4];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int word = 0; word < 2; ++word) {
           left[2 * word + half] =
-              packed_multiply_add_relu<T>(channels.of[half][2 * i + word], step.norm[word], step.norm[2 + word]);
+              packed_multiply_add_relu<T>(channels.of[half][2 * i + word], step.line[word], step.line[2 + word]);
         }
       }
 #pragma unroll
@@ -80,18 +98,9 @@ class HiddenSums {
   }
 
  private:
-  struct Step {
-    uint32_t norm[Patches::kNormWords], factors[Patches::kHiddenWords];
-  };
-
-  __device__ void load(Step& step) {
-    load_words(norms_, 4, step.norm);
-    load_words(factors_, 32, step.factors);
-    norms_ += 4 * Patches::kNormWords, factors_ += 32 * Patches::kHiddenWords;
-  }
-
-  const uint32_t *factors_, *norms_;
-  Step steps_[2];
+  using Rounds = PackedRounds<Patches::kNormWords, Patches::kHiddenWords>;
+  Rounds rounds_;
+  typename Rounds::Round steps_[2];
 };
 
 // The hidden layer of a tile: of eights of channels, words of the pixel in the first row and in the second, as left

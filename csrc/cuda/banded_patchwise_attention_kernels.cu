@@ -36,13 +36,12 @@ cudaError_t launch_patches(const PatchwiseAttention& problem, const PatchwiseAtt
   using Limits = BandedPatchLimits<Patches>;
   const auto kernel = &banded_patchwise_attention_tiles<kKernelWidth, T, Patches>;
   bool found = false;
-  if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
-  if (!found) return cudaSuccess;
   DeviceLimits device = {};
-  if (const cudaError_t error = describe_device(device)) return error;
-  constexpr int kWarps = Limits::kWarps < kMostBandedWarps ? Limits::kWarps : kMostBandedWarps;
+  if (const cudaError_t error = describe_tensor_core_device(kernel, device, found)) return error;
+  if (!found) return cudaSuccess;
   const BandedSizes sizes = {Patches::kKeyStride, Patches::kValueStride, round_up(sizeof(BandedRegion), 16),
-                             Patches::kParts * LateBands<T, Patches::kGroup>::kBytes, kWarps / Patches::kParts};
+                             Patches::kParts * LateBands<T, Patches::kGroup>::kBytes,
+                             most_tiles(Limits::kWarps, Patches::kParts)};
   const BandedPlan plan =
       plan_bands(problem.footprint, problem.batch, 1, sizes, Limits::kRegisters * Patches::kParts, device);
   if (plan.row_tiles == 0) return cudaSuccess;
@@ -86,15 +85,13 @@ cudaError_t launch_banded_patchwise_attention(const PatchwiseAttention& problem,
         !is_aligned(tensors.output, 0, 16)) {
       return;
     }
-    const auto launch_type = [&](auto* null) {
+    error = dispatch_half(element, [&](auto* null) {
       using T = std::remove_pointer_t<decltype(null)>;
       constexpr int kWidth = Patches::kUsualWidth;
       const auto launch_it = problem.footprint.columns.kernel == kWidth ? &launch_patches<kWidth, T, Patches>
                                                                         : &launch_patches<0, T, Patches>;
-      error = launch_it(problem, tensors, stream, launched);
-    };
-    if (element == Element::kFloat16) launch_type(static_cast<__half*>(nullptr));
-    if (element == Element::kBFloat16) launch_type(static_cast<__nv_bfloat16*>(nullptr));
+      return launch_it(problem, tensors, stream, launched);
+    });
   });
   return error;
 }

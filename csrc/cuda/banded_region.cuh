@@ -8,6 +8,11 @@
 
 namespace sa_layers::cuda {
 
+// Tiles of a block, with so many warps each, where registers have room for `warps`.
+constexpr int most_tiles(int warps, int of_tile) {
+  return (warps < kMostBandedWarps ? warps : kMostBandedWarps) / of_tile;
+}
+
 // Sixteen bytes of numbers.
 template <typename T>
 struct alignas(16) Eight {

@@ -62,6 +62,14 @@ inline cudaError_t describe_device(DeviceLimits& device) {
   return error;
 }
 
+// What a kernel that needs tensor cores of bfloat16, whatever its maps hold, is planned for: the current device. Sets
+// `found` to whether the kernel has code for them.
+template <typename... Parameters>
+cudaError_t describe_tensor_core_device(void (*kernel)(Parameters...), DeviceLimits& device, bool& found) {
+  const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found);
+  return error ? error : describe_device(device);
+}
+
 // Calls body with a null pointer of the element type.
 template <typename Body>
 cudaError_t dispatch(Element element, const Body& body) {
@@ -76,6 +84,14 @@ cudaError_t dispatch(Element element, const Body& body) {
       return body(static_cast<__nv_bfloat16*>(nullptr));
   }
   return cudaErrorInvalidValue;
+}
+
+// The same for maps of half precision; others are left alone.
+template <typename Body>
+cudaError_t dispatch_half(Element element, const Body& body) {
+  if (element == Element::kFloat16) return body(static_cast<__half*>(nullptr));
+  if (element == Element::kBFloat16) return body(static_cast<__nv_bfloat16*>(nullptr));
+  return cudaSuccess;
 }
 
 }  // namespace sa_layers::cuda

@@ -13,8 +13,7 @@ cudaError_t launch_eights(const NormedProjection& problem, cudaStream_t stream, 
   const auto kernel = &normed_projection_tiles<T, kEights>;
   bool found = false;
   DeviceLimits device = {};
-  if (const cudaError_t error = find_tensor_cores<__nv_bfloat16>(kernel, found)) return error;
-  if (const cudaError_t error = describe_device(device)) return error;
+  if (const cudaError_t error = describe_tensor_core_device(kernel, device, found)) return error;
   const int64_t bytes = ProjectionMemory<T, kEights>::bytes(problem.channels, kProjectionWarps);
   launched = found && bytes <= device.shared_bytes_of_block;
   const int64_t tiles = (problem.pixels + kNormedPixels - 1) / kNormedPixels,
@@ -45,7 +44,7 @@ cudaError_t launch_normed_projection(const NormedProjection& problem, Element el
       !fits_strips<__half>(problem.channels, problem.features, problem.weight, problem.result)) {
     return cudaSuccess;
   }
-  const auto launch_type = [&](auto* null) {
+  return dispatch_half(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
     switch (problem.out_channels) {
       case 24:
@@ -57,10 +56,7 @@ cudaError_t launch_normed_projection(const NormedProjection& problem, Element el
       default:
         return cudaSuccess;
     }
-  };
-  if (element == Element::kFloat16) return launch_type(static_cast<__half*>(nullptr));
-  if (element == Element::kBFloat16) return launch_type(static_cast<__nv_bfloat16*>(nullptr));
-  return cudaSuccess;
+  });
 }
 
 }  // namespace sa_layers::cuda

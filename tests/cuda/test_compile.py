@@ -43,7 +43,7 @@ def test_report_is_read(check_cuda) -> None:
         ("_ZN9sa_layers4cuda24pairwise_attention_tilesIfLb1EEEvi", "pairwise_attention_tiles<float32> tensor cores"),
         ("_ZN9sa_layers4cuda25patchwise_attention_tilesIfLb1EEEvi", "patchwise_attention_tiles<float32> tensor cores"),
         (
-            "_ZN9sa_layers4cuda31banded_pairwise_attention_tilesI6__halfNS0_13BandedMappingIS2_Li16ELi8EEELi7EEEvi",
+            "_ZN9sa_layers4cuda31banded_pairwise_attention_tilesI6__halfNS0_13BandedMappingILi16ELi8EEELi7EEEvi",
             "banded_pairwise_attention_tiles<float16, 16, 8, 7>",
         ),
         ("_ZN9sa_layers4cuda18affine_relu_stripsIfLi4EEEvlll", "affine_relu_strips<float32, 4>"),
