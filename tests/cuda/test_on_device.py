@@ -1,5 +1,6 @@
 """The CUDA kernels on a GPU, against plain torch in float64."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -181,7 +182,7 @@ def test_autocast() -> None:
 
 
 def layer(kernel_size: int = 7, **options: object) -> PairwiseSelfAttention:
-    """A pairwise layer in evaluation; tests/ops/test_pairwise_attention.py has the operator itself."""
+    """A pairwise layer in evaluation; tests/ops has the operator itself."""
     torch.manual_seed(0)
     return PairwiseSelfAttention(64, 64, kernel_size, **options).cuda().eval().requires_grad_(False)
 
@@ -223,6 +224,27 @@ def test_a_patchwise_layer_is_fused_in_float64() -> None:
     features = torch.randn(2, 64, 9, 8, device="cuda", dtype=torch.float64)
     assert attention.why_not_fused(*attention.transform(features)) is None
     compare_layer(attention, features, 1e-11)
+
+
+@pytest.mark.parametrize("frozen_norms", [False, True])
+def test_a_pairwise_layer_trains_with_its_channels_side_by_side(frozen_norms: bool) -> None:
+    on_device = layer().double().requires_grad_().train(not frozen_norms)
+    for parameter in on_device.mapping.parameters():
+        torch.nn.init.normal_(parameter)  # or a pixel's distance from itself is where the ReLU bends, but for rounding
+    layers = {"cuda": on_device, "cpu": copy.deepcopy(on_device).cpu()}
+    layouts = []
+    on_device.mapping[0].register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    features, results = torch.randn(2, 64, 9, 8, dtype=torch.float64), []
+    for device, attention in layers.items():
+        of_device = features.to(device).requires_grad_()
+        output = attention(of_device)
+        gradients = torch.autograd.grad(output.square().sum(), [of_device, *attention.parameters()])
+        results.append([tensor.cpu() for tensor in (output, *gradients, *attention.buffers())])
+    for result, exact in zip(*results, strict=True):
+        torch.testing.assert_close(result, exact, rtol=1e-9, atol=1e-9)
+    assert layouts == [True]
 
 
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
