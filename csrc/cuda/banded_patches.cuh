@@ -21,7 +21,7 @@ __device__ void load_words(const uint32_t* from, int threads, uint32_t (&words)[
 }
 
 // Factors of products and what goes with a line of them, of which a warp takes a round after the other: every thread
-// has words of the factors, the threads of a pixel share those of a line.
+// has words of the factors; threads with one lane modulo four share those of a line.
 template <int kLineWords, int kFactorWords>
 class PackedRounds {
  public:
