@@ -28,8 +28,8 @@ long launches_of(std::tuple<Mappings...>) {
 }
 template <typename T>
 long banded_launches() {
-  return launches_of<T>(std::tuple<BandedMapping<T, 4, 2>, BandedMapping<T, 16, 8>, BandedMapping<T, 32, 16>,
-                                   BandedMapping<T, 64, 16>, BandedMapping<T, 128, 16>>());
+  return launches_of<T>(std::tuple<BandedMapping<4, 2>, BandedMapping<16, 8>, BandedMapping<32, 16>,
+                                   BandedMapping<64, 16>, BandedMapping<128, 16>>());
 }
 
 template <typename T>
