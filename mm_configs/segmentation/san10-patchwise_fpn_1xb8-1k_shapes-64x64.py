@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/runtime/segmentation.py',
 ]
 crop_size = (64, 64)
-max_iters = 1000
+max_iters = 1200
 model = dict(
     data_preprocessor=dict(size=crop_size),
     neck=dict(out_channels=64),
