@@ -5,16 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from sa_layers.ops import Epilogue, Mapping, PairPosition, extension, fused, pairwise_attention
-
-NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
-on_devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
-)
+from sa_layers.ops import Epilogue, Mapping, PairPosition, fused, pairwise_attention
 
 # relation, channels, channels of the value, of the weights: those of SAN's stages; parts of vectors; a single channel
 WIDTHS = [(4, 16, 2), (16, 64, 8), (32, 128, 16), (64, 256, 32), (7, 9, 3), (3, 40, 20), (1, 1, 1)]

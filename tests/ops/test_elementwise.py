@@ -16,11 +16,9 @@ from sa_layers.ops.max_pooling import max_pooling
 from sa_layers.ops.pooled_projection import pooled_projection
 from sa_layers.ops.projection import pack, project
 
+from .devices import NO_CUDA, on_devices
+
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
-NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
-on_devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
-)
 on_backends = pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 on_dtypes = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

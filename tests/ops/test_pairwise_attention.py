@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sa_layers import reference
 from sa_layers.ops import PADDING_MODES, PAIRWISE_RELATIONS, aggregation, extension, pairwise_attention
 
-from .pairwise_problem import GEOMETRIES, WIDTHS, check, on_devices, operands
+from .devices import on_devices
+from .pairwise_problem import GEOMETRIES, WIDTHS, check, operands
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 

@@ -14,7 +14,8 @@ from torch._subclasses import FakeTensorMode
 from sa_layers.ops import Epilogue, Footprint, PairPosition, extension, pairwise_attention
 from sa_layers.ops.pairwise_attention import why_no_kernel
 
-from .pairwise_problem import on_devices, operands
+from .devices import on_devices
+from .pairwise_problem import operands
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,9 @@ from sa_layers.ops import (
 )
 from sa_layers.ops.patchwise_attention import why_no_kernel
 
+from .devices import on_devices
+
 native = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
-NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
-on_devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
-)
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
 
 # (relation channels, channels, weight channels, kernel size): few weights (vectors of pixels), weights that fill half
@@ -272,7 +271,7 @@ RUN = """
 import sys, torch
 from sa_layers.ops import patchwise_attention
 sys.path.insert(0, sys.argv[1])
-from test_patchwise_attention import WIDTHS, operands
+from ops.test_patchwise_attention import WIDTHS, operands
 results = [patchwise_attention(**operands(widths, (9, 8))) for widths in WIDTHS]
 results += [patchwise_attention(**operands(WIDTHS[6], (9, 8), relation=relation)) for relation in ("star", "clique")]
 torch.save((torch.ops.sa_layers.cpu_capability(), results), sys.argv[2])
@@ -283,7 +282,7 @@ torch.save((torch.ops.sa_layers.cpu_capability(), results), sys.argv[2])
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_instruction_sets_agree(capability: str, tmp_path: Any) -> None:
     file = tmp_path / "results.pt"
-    command = [sys.executable, "-c", RUN, os.path.dirname(__file__), str(file)]
+    command = [sys.executable, "-c", RUN, str(Path(__file__).parents[1]), str(file)]
     subprocess.run(command, env=os.environ | {"SA_LAYERS_CPU_CAPABILITY": capability}, check=True)
     chosen, results = torch.load(file)
     if chosen != capability:
