@@ -8,12 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.sampling import VARIABLE as EXHAUSTIVE
+
 # Tests compute little: threads would cost more than they give, most of all when several test runs share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("SA_LAYERS_REQUIRE_ALL"))
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--exhaustive``."""
+    parser.addoption(
+        "--exhaustive", action="store_true", help="run every case of the parametrisations that are otherwise sampled"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tells ``tests.sampling``, which is asked while modules are imported and so knows no ``config``."""
+    if config.getoption("exhaustive"):
+        os.environ[EXHAUSTIVE] = "1"
 
 
 @pytest.fixture(scope="session")
