@@ -1,6 +1,7 @@
-"""The name ``sa_layers.ResNet``, behind which mmpretrain is imported only when one is built.
+"""Registration of ``sa_layers.ResNet``, the convolutional counterpart of SAN, without importing mmpretrain.
 
-Without this, every detector and segmentor with a SAN would import mmpretrain, or fail where it is not installed.
+:mod:`.resnet` subclasses mmpretrain's ResNet. It is imported only when such a ResNet is built, so that detectors and
+segmentors with a SAN backbone do not need mmpretrain.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @MODELS.register_module(name="ResNet")
 def build_resnet(*args: Any, **options: Any) -> ResNet:
-    """Builds a :class:`sa_layers.backbones.resnet.ResNet`.
+    """Build a :class:`sa_layers.backbones.resnet.ResNet` from its arguments.
 
     Raises:
         ModuleNotFoundError: mmpretrain is not installed.
@@ -26,7 +27,7 @@ def build_resnet(*args: Any, **options: Any) -> ResNet:
         if error.name != "mmpretrain":
             raise
         raise ModuleNotFoundError(
-            "sa_layers.ResNet is made of mmpretrain's, which is not installed: pip install 'sa-layers[classification]'",
+            "sa_layers.ResNet needs mmpretrain, which is not installed: pip install 'sa-layers[classification]'",
             name=error.name,
         ) from error
     return ResNet(*args, **options)

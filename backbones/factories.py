@@ -1,4 +1,4 @@
-"""Normalisation and activation by mmcv's configs, as what the layers and networks call to make one."""
+"""Factories of normalisation and activation layers, built from mmcv's ``norm_cfg`` and ``act_cfg``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sa_layers.layers.mapping import ActLayer, NormLayer
 
 
 def norm_factory(norm_cfg: dict | None = None) -> NormLayer:
-    """Makes normalisations for numbers of channels.
+    """Return a function that builds a normalisation layer for a given number of channels.
 
     Args:
-        norm_cfg: mmcv's config of the normalisation. Defaults to ``dict(type='BN', requires_grad=True)``.
+        norm_cfg: Config of the normalisation layer. Defaults to ``dict(type='BN', requires_grad=True)``.
 
     Example:
         >>> norm_factory({'type': 'GN', 'num_groups': 2})(8)
@@ -22,10 +22,10 @@ def norm_factory(norm_cfg: dict | None = None) -> NormLayer:
 
 
 def act_factory(act_cfg: dict | None = None) -> ActLayer:
-    """Makes activations.
+    """Return a function that builds an activation layer.
 
     Args:
-        act_cfg: mmcv's config of the activation. Defaults to ``dict(type='ReLU', inplace=True)``.
+        act_cfg: Config of the activation layer. Defaults to ``dict(type='ReLU', inplace=True)``.
 
     Example:
         >>> act_factory()()

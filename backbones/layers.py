@@ -1,4 +1,4 @@
-"""The attention layers in the registries, so that a config can put one wherever OpenMMLab builds a convolution.
+"""The attention layers, registered so that a config can use one wherever OpenMMLab builds a convolution.
 
 Example:
     >>> from mmcv.cnn import ConvModule
@@ -21,13 +21,13 @@ from .factories import act_factory, norm_factory
 @MMENGINE_MODELS.register_module()
 @MODELS.register_module()
 class PairwiseSelfAttention(layers.PairwiseSelfAttention):
-    """:class:`sa_layers.layers.PairwiseSelfAttention`, whose mapping takes its layers by config.
+    """:class:`sa_layers.layers.PairwiseSelfAttention` with normalisation and activation given as configs.
 
     Args:
-        *args: The arguments of the layer, of which the first eight are nn.Conv2d's.
-        norm_cfg: The normalisation of the mapping. Defaults to ``dict(type='BN', requires_grad=True)``.
-        act_cfg: The activation of the mapping. Defaults to ``dict(type='ReLU', inplace=True)``.
-        **options: Further arguments of the layer: relation, position, share, ...
+        *args: Positional arguments of the layer. The first eight are those of :class:`torch.nn.Conv2d`.
+        norm_cfg: Config of the mapping's normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: Config of the mapping's activation layers. Defaults to ``dict(type='ReLU', inplace=True)``.
+        **options: Other keyword arguments of the layer: relation, position, share, ...
 
     Example:
         >>> from mmcv.cnn import build_conv_layer
@@ -43,13 +43,13 @@ class PairwiseSelfAttention(layers.PairwiseSelfAttention):
 @MMENGINE_MODELS.register_module()
 @MODELS.register_module()
 class PatchwiseSelfAttention(layers.PatchwiseSelfAttention):
-    """:class:`sa_layers.layers.PatchwiseSelfAttention`, whose mapping takes its layers by config.
+    """:class:`sa_layers.layers.PatchwiseSelfAttention` with normalisation and activation given as configs.
 
     Args:
-        *args: The arguments of the layer, of which the first eight are nn.Conv2d's.
-        norm_cfg: The normalisation of the mapping. Defaults to ``dict(type='BN', requires_grad=True)``.
-        act_cfg: The activation of the mapping. Defaults to ``dict(type='ReLU', inplace=True)``.
-        **options: Further arguments of the layer: relation, share, ...
+        *args: Positional arguments of the layer. The first eight are those of :class:`torch.nn.Conv2d`.
+        norm_cfg: Config of the mapping's normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: Config of the mapping's activation layers. Defaults to ``dict(type='ReLU', inplace=True)``.
+        **options: Other keyword arguments of the layer: relation, share, ...
     """
 
     def __init__(self, *args: Any, norm_cfg: dict | None = None, act_cfg: dict | None = None, **options: Any) -> None:

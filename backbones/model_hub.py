@@ -1,4 +1,4 @@
-"""Our classifiers by name in mmpretrain: ``mmpretrain.get_model('san10-pairwise_8xb32-coslr-100e_in1k')``."""
+"""SAN classifiers in mmpretrain's model hub: ``mmpretrain.get_model('san10-pairwise_8xb32-coslr-100e_in1k')``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import sa_layers
 
 
 def register_models() -> list[str]:
-    """Adds the classifiers of our model index to mmpretrain's model hub; a second call changes nothing.
+    """Add the SAN classifiers to mmpretrain's model hub. Calling it again has no effect.
 
-    mmpretrain looks for names in its hub alone and has no hook for other packages, so this must be called once, before
-    or after mmpretrain is imported; the call imports it.
+    mmpretrain has no entry point through which other packages could add models, so call this function once before you
+    use a name. It imports mmpretrain.
 
     Returns:
-        The names, each of which ``get_model``, ``list_models`` and the inferencers of mmpretrain then know.
+        The model names, which ``get_model``, ``list_models`` and the inferencers of mmpretrain now accept.
 
     Raises:
-        ModuleNotFoundError: mmpretrain is not installed.
-        FileNotFoundError: sa_layers is used from a source tree that was never installed.
+        ModuleNotFoundError: If mmpretrain is not installed.
+        FileNotFoundError: If sa_layers is used from a source tree and was never installed.
 
     Example:
         >>> import mmpretrain
@@ -31,7 +31,7 @@ def register_models() -> list[str]:
 
     index = Path(sa_layers.__file__).parent / ".mim" / "model-index.yml"
     if not index.is_file():
-        raise FileNotFoundError(f"{index} is written when sa_layers is installed: pip install [--editable] .")
+        raise FileNotFoundError(f"{index} is missing; installing sa_layers creates it: pip install [--editable] .")
     names = [model.name for model in load(str(index)).models]
     if not all(ModelHub.has(name) for name in names):
         ModelHub.register_model_index(index, config_prefix=index.parent)

@@ -1,4 +1,4 @@
-"""A self-attention block in the place of a ResNet plugin, which is built with its number of channels alone."""
+"""A self-attention block that can be used as a plugin of the OpenMMLab ResNets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .factories import act_factory, norm_factory
 @MMENGINE_MODELS.register_module()
 @MODELS.register_module()
 class SelfAttentionPlugin(SelfAttentionBlock):
-    """The paper's residual block as an entry of ``plugins`` of mmdet's and mmseg's ResNets.
+    """The paper's residual block, for the ``plugins`` argument of the ResNets of mmdet and mmseg.
 
     Args:
-        in_channels: C, of the input and the output; a multiple of 16 and of ``4 * share``.
-        kernel_size: Taps of the footprint, odd. Defaults to 7.
+        in_channels: Number of channels of the input and the output, a multiple of 16 and of ``4 * share``.
+        kernel_size: Size of the footprint, odd. Defaults to 7.
         attention: 'pairwise' (default) or 'patchwise'.
-        norm_cfg: The normalisation. Defaults to ``dict(type='BN', requires_grad=True)``.
-        act_cfg: The activation. Defaults to ``dict(type='ReLU', inplace=True)``.
-        **options: Further arguments of :class:`sa_layers.layers.SelfAttentionBlock` and its attention layer.
+        norm_cfg: Config of the normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: Config of the activation layers. Defaults to ``dict(type='ReLU', inplace=True)``.
+        **options: Other keyword arguments of :class:`sa_layers.layers.SelfAttentionBlock` and its attention layer.
 
     Raises:
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed. The message names the argument.
 
     Shapes:
         (N, in_channels, H, W) -> (N, in_channels, H, W)
@@ -37,7 +37,7 @@ class SelfAttentionPlugin(SelfAttentionBlock):
         'self_attention'
     """
 
-    _abbr_ = "self_attention"  # mmcv's name of the submodule
+    _abbr_ = "self_attention"  # mmcv names the submodule after this attribute
 
     def __init__(
         self,

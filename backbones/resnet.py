@@ -1,4 +1,4 @@
-"""The convolutional counterparts ResNet-26, -38 and -50 that the paper compares its networks with."""
+"""ResNet-26, ResNet-38 and ResNet-50, the convolutional networks with which the paper compares SAN."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from mmpretrain.models.backbones import resnet
 
 
 class ResNet(resnet.ResNet):
-    """mmpretrain's ResNet with two depths more: 26 and 38, whose stages have as many blocks as SAN10's and SAN15's.
+    """mmpretrain's ResNet with two additional depths, 26 and 38, the counterparts of SAN10 and SAN15.
 
-    Bottlenecks 1, 2, 4, 1 (ResNet-26), 2, 3, 5, 2 (ResNet-38) and 3, 4, 6, 3 (ResNet-50): 13,696,552, 19,626,792 and
-    25,557,032 parameters with a head of 1000 classes. The arguments are those of mmpretrain's ResNet, and so are
-    initialisation, freezing and the names of the parameters. In configs it is ``type='sa_layers.ResNet'``; unlike SAN
-    it has no name without the prefix, since every toolbox has a ResNet of its own.
+    The stages have (1, 2, 4, 1) bottleneck blocks in ResNet-26, (2, 3, 5, 2) in ResNet-38 and (3, 4, 6, 3) in
+    ResNet-50. With a head for 1000 classes these networks have 13,696,552, 19,626,792 and 25,557,032 parameters.
+
+    Use ``type='sa_layers.ResNet'`` in configs. The scope prefix is required because every toolbox has a ResNet of its
+    own.
 
     Args:
-        depth: 26, 38, 50 or another of mmpretrain's.
-        **options: The arguments of mmpretrain's ResNet: out_indices, strides, dilations, frozen_stages, conv_cfg,
+        depth: 26, 38, 50 or any other depth that mmpretrain supports.
+        **options: Other arguments of mmpretrain's ResNet: out_indices, strides, dilations, frozen_stages, conv_cfg,
             norm_cfg, norm_eval, with_cp, init_cfg, ...
 
     Example:
@@ -35,9 +36,10 @@ class ResNet(resnet.ResNet):
     }
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """The depth of a parameter and the number of depths: stem, residual block by residual block, what follows.
+        """Return the layer depth of a parameter and the number of layer depths, as :class:`SAN` does.
 
-        As in :class:`SAN`, and unlike in mmpretrain's ResNet, which knows some depths only and groups blocks.
+        The stem is layer 0, each residual block is one layer, and everything after the backbone is the last layer.
+        mmpretrain's own method supports only some depths and groups blocks.
         """
         depths = sum(self.stage_blocks) + 2
         if not param_name.startswith(prefix):

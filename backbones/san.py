@@ -1,4 +1,4 @@
-"""SAN10, SAN15 and SAN19 as a backbone that any OpenMMLab detector, segmentor or classifier can be given."""
+"""SAN10, SAN15 and SAN19 as a backbone for OpenMMLab's detectors, segmentors and classifiers."""
 
 from __future__ import annotations
 
@@ -26,30 +26,34 @@ NAMES = ["SAN", "SelfAttentionNetwork"]
 class SAN(SelfAttentionNetwork, BaseModule):
     """Self-attention network of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621).
 
-    ``SAN(depth=19, out_indices=(1, 2, 3, 4))`` gives 256, 512, 1024 and 2048 channels at strides 4, 8, 16 and 32: the
-    place of a ResNet-50, with no change to neck or head.
+    ``SAN(depth=19, out_indices=(1, 2, 3, 4))`` returns features with 256, 512, 1024 and 2048 channels at strides 4, 8,
+    16 and 32. It can therefore replace a ResNet-50 without changes to the neck or the head.
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
         attention: 'pairwise' (default) or 'patchwise'.
-        in_channels: Channels of the image. Defaults to 3.
-        kernel_sizes: The footprint of each stage. Defaults to (3, 7, 7, 7, 7).
-        strides: 2 halves the map at the entry of a stage, 1 keeps it. Defaults to 2 for all.
-        dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
-        out_indices: The stages whose features are returned, from 0 or, negative, from the end. Defaults to (4,).
-        frozen_stages: The last stage that is not trained: 0 freezes the stem and stage 0 (as much as the stem of a
-            ResNet), 1 stage 1 too, and so on. Defaults to -1, none.
-        norm_cfg: The normalisation. Defaults to ``dict(type='BN', requires_grad=True)``.
-        act_cfg: The activation. Defaults to ``dict(type='ReLU', inplace=True)``.
-        norm_eval: Whether batch norms keep their running statistics while training. Defaults to False.
-        with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
-        init_cfg: mmengine's initialisation. Defaults to None, torch's own initialisation of every layer, as in the
-            official network. A checkpoint's backbone: ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
-        **attention_options: Further arguments of the network and its attention layers: widths, relation, position,
+        in_channels: Number of channels of the image. Defaults to 3.
+        kernel_sizes: Size of the footprint in each stage. Defaults to (3, 7, 7, 7, 7).
+        strides: Stride of each stage, 1 or 2. Defaults to (2, 2, 2, 2, 2).
+        dilations: Dilation of the footprint in each stage. Defaults to (1, 1, 1, 1, 1).
+        out_indices: Indices of the stages whose features are returned. Negative indices count from the last stage.
+            Defaults to (4,).
+        frozen_stages: Index of the last frozen stage. 0 freezes the stem and stage 0, which together correspond to the
+            stem of a ResNet; 1 freezes stage 1 as well, and so on. Defaults to -1, which freezes nothing.
+        norm_cfg: Config of the normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
+        act_cfg: Config of the activation layers. Defaults to ``dict(type='ReLU', inplace=True)``.
+        norm_eval: Whether batch norm layers stay in evaluation mode during training, so that their running statistics
+            do not change. Defaults to False.
+        with_cp: Whether to save memory by recomputing the activations of each block in the backward pass. Defaults to
+            False.
+        init_cfg: Initialisation config of mmengine. Defaults to None, which keeps torch's default initialisation, as
+            the official network does. Use ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` to load the
+            backbone of a checkpoint.
+        **attention_options: Other arguments of the network and its attention layers: widths, relation, position,
             position_image_size, mapping_layers, share, shared_transforms, padding_mode.
 
     Raises:
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: If an argument has a value that is not allowed. The message names the argument.
 
     Example:
         >>> import torch
@@ -96,7 +100,7 @@ class SAN(SelfAttentionNetwork, BaseModule):
         self._freeze_stages()
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, except for what is frozen."""
+        """Set the training mode of all modules except the frozen ones."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -106,17 +110,17 @@ class SAN(SelfAttentionNetwork, BaseModule):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """The depth of a parameter, for mmpretrain's layer-wise decay of learning rates.
+        """Return the layer depth of a parameter, which mmpretrain uses for layer-wise learning rate decay.
 
-        The stem is 0; residual block after residual block follows, a transition with the block that it leads to, the
-        norm that ends a stage with the block before it; what comes after the backbone is last.
+        The stem is layer 0 and each residual block is one layer. The transition of a stage belongs to the stage's
+        first block and the final norm to its last block. Everything after the backbone is the last layer.
 
         Args:
-            param_name: The name of the parameter in the model.
-            prefix: What the names of the backbone's parameters start with there. Defaults to nothing.
+            param_name: Name of the parameter in the model.
+            prefix: Prefix of the backbone's parameters in the model. Defaults to ''.
 
         Returns:
-            The depth and the number of depths, which is the number of blocks and two.
+            The layer depth of the parameter and the number of layer depths, which is the number of blocks plus 2.
 
         Example:
             >>> SAN(depth=10).get_layer_depth('backbone.stages.3.blocks.1.norm1.weight', 'backbone.')
@@ -133,14 +137,18 @@ class SAN(SelfAttentionNetwork, BaseModule):
         return 1 + sum(self.stage_blocks[:stage]) + block, depths
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """Refuses the weights of another network, of which mmengine would load what fits, with a warning."""
-        there = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
-        here = list(self.state_dict())
-        if there and (found := _blocks(there)) != (wanted := _blocks(here)):
-            raise ValueError(f"the checkpoint is of another depth: {found} blocks in its stages, here {wanted}")
-        if there and (position := _has_position(there)) != _has_position(here):
-            kinds = "pairwise attention", "patchwise attention, or pairwise without position"
-            raise ValueError(f"the checkpoint is of {kinds[not position]}, and this backbone is of {kinds[position]}")
+        """Reject checkpoints of other networks, of which mmengine would load the matching tensors with a warning."""
+        given = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
+        expected = list(self.state_dict())
+        if given and (blocks := _blocks_per_stage(given)) != (own_blocks := _blocks_per_stage(expected)):
+            raise ValueError(
+                f"the checkpoint has another depth: its stages have {blocks} blocks, this backbone has {own_blocks}"
+            )
+        if given and (has_position := _has_position(given)) != _has_position(expected):
+            kinds = "pairwise attention with positions", "patchwise attention, or pairwise attention without positions"
+            raise ValueError(
+                f"the checkpoint is for {kinds[not has_position]}, but this backbone has {kinds[has_position]}"
+            )
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _freeze_stages(self) -> None:
@@ -153,10 +161,12 @@ class SAN(SelfAttentionNetwork, BaseModule):
                 parameter.requires_grad = False
 
 
-def _blocks(names: Iterable[str]) -> tuple[int, ...]:
-    """How many blocks each stage has, from the names of the tensors."""
-    blocks = {match[0]: int(match[1]) for name in names if (match := re.match(r"stages\.(\d+)\.blocks\.\d+", name))}
-    return tuple(list(blocks.values()).count(stage) for stage in range(STAGES))
+def _blocks_per_stage(names: Iterable[str]) -> tuple[int, ...]:
+    """Count the blocks of each stage in the names of a state dict."""
+    stage_of_block = {
+        match[0]: int(match[1]) for name in names if (match := re.match(r"stages\.(\d+)\.blocks\.\d+", name))
+    }
+    return tuple(list(stage_of_block.values()).count(stage) for stage in range(STAGES))
 
 
 def _has_position(names: Iterable[str]) -> bool:

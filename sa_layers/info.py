@@ -1,6 +1,7 @@
-"""What was built, what computes on every device here, and why not the rest: ``python -m sa_layers.info``.
+"""Show how sa_layers was built, which backend each device uses, and why the other backends are not available.
 
-Needs torch alone. ``--json`` prints the same for programs, such as a report of a bug.
+``python -m sa_layers.info`` needs only torch. ``--json`` prints the same information as JSON, for bug reports and
+scripts.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Information = dict[str, object]
 
 
 def information() -> Information:
-    """Everything that is printed.
+    """Collect the information that the command prints.
 
     Returns:
-        'releases' of sa_layers, torch and Python; 'platform'; 'kernels' and 'cuda_kernels', each with 'loaded' or why
-        not; 'devices', each with its 'chosen' backend and, for the others, why not; 'environment', our variables that
-        are set.
+        A dict with these keys: 'releases', the versions of sa_layers, torch and Python; 'platform'; 'kernels' and
+        'cuda_kernels', whether they are 'loaded' and if not, 'why_not'; 'devices', for each device the 'chosen'
+        backend and 'why_not' for the unavailable ones; 'environment', the SA_LAYERS_* variables that are set.
 
     Example:
         >>> information()["releases"]["torch"] == torch.__version__
@@ -61,7 +62,7 @@ def _cuda_kernels() -> Information:
 
 
 def _whole_attention(device: str) -> list[str]:
-    """The attentions that one kernel computes in evaluation."""
+    """Names of the attentions that the device computes in a single fused kernel."""
     return [name for name in ("pairwise_attention", "patchwise_attention") if device in devices_of(name)]
 
 
@@ -71,7 +72,7 @@ def _devices() -> list[str]:
 
 def _device(device: torch.device) -> Information:
     if device.type == "cuda" and not torch.cuda.is_available():
-        return {"chosen": None, "why_not": {"all": f"torch {torch.__version__} finds no GPU here"}}
+        return {"chosen": None, "why_not": {"all": f"torch {torch.__version__} finds no GPU on this machine"}}
     described: Information = {}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -85,7 +86,7 @@ def _device(device: torch.device) -> Information:
 
 
 def _lines(found: Information) -> list[str]:
-    """The information as text, a fact a line."""
+    """Format the information as indented lines of text."""
     lines: list[str] = []
     for name, value in found.items():
         if isinstance(value, dict):
@@ -97,9 +98,10 @@ def _lines(found: Information) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the information; the result is the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sa_layers.info", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    """Print the information and return the exit status."""
+    description = str(__doc__).partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m sa_layers.info", description=description)
+    parser.add_argument("--json", action="store_true", help="print the information as JSON")
     found = information()
     if parser.parse_args(arguments).json:
         print(json.dumps(found, indent=2))

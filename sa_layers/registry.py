@@ -1,6 +1,6 @@
-"""Our scope in OpenMMLab's registries; besides, only `visualize` and `export` know OpenMMLab.
+"""The scope ``sa_layers`` in OpenMMLab's registries.
 
-mmengine imports this file by itself when a config says ``type='sa_layers.SAN'``, so configs need no ``custom_imports``.
+mmengine imports this module when a config says ``type='sa_layers.SAN'``, so configs need no ``custom_imports``.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS

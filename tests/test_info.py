@@ -36,7 +36,7 @@ def test_what_is_there(info: Callable[..., dict[str, Any]]) -> None:
     if extension.is_available():
         assert found["kernels"]["cpu_capability"] in ("default", "avx2", "avx512")
     if not torch.cuda.is_available():
-        assert "finds no GPU here" in found["devices"]["cuda"]["why_not"]["all"]
+        assert "finds no GPU on this machine" in found["devices"]["cuda"]["why_not"]["all"]
 
 
 @pytest.mark.parametrize("name", BACKENDS)

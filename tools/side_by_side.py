@@ -1,4 +1,4 @@
-"""Draws an image, its true labels and the predicted ones side by side."""
+"""Pictures of an image, its ground truth and its predicted segmentation, side by side."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-PANEL = 256
+PANEL = 256  # width and height of each of the three panels, in pixels
 MARGIN = 8
 
 
 def side_by_side(
     image: Image, truth: Image, prediction: Image, labels: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> Image:
-    """One row of three panels with a caption each and a legend of the labels below.
+    """Draw three captioned panels in a row, above a legend of the labels.
 
     Args:
-        image: (H, W, 3), BGR.
-        truth: (H, W) label map.
-        prediction: (h, w) label map, at any size.
-        labels: The name of each label.
-        palette: The RGB colour of each label.
+        image: Image of shape (H, W, 3) in BGR order.
+        truth: Ground-truth label map of shape (H, W).
+        prediction: Predicted label map of any size.
+        labels: Name of each label.
+        palette: RGB colour of each label.
 
     Returns:
-        The picture, BGR.
+        The picture in BGR order.
     """
     bgr = np.array(palette, dtype=np.uint8)[:, ::-1]
     photograph = cv2.resize(image, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
@@ -47,7 +47,7 @@ def write_pictures(
     labels: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> None:
-    """Writes a picture for each image, and overview.png with the first eight of them."""
+    """Write one picture for each image, and overview.png with the first eight pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for path in images:
@@ -63,12 +63,12 @@ def write_pictures(
 def _read(path: Path, flags: int) -> Image:
     image = cv2.imread(str(path), flags)
     if image is None:
-        raise FileNotFoundError(f"{path} is missing or no image")
+        raise FileNotFoundError(f"{path} is missing or is not an image")
     return image.astype(np.uint8, copy=False)
 
 
 def _overlay(photograph: Image, label_map: Image, bgr: Image) -> Image:
-    """Objects in the colours of the legend, on the photograph faded to the background's colour."""
+    """Paint the objects in the legend's colours over the photograph, which is blended with the background colour."""
     label_map = cv2.resize(label_map, (PANEL, PANEL), interpolation=cv2.INTER_NEAREST)
     faded = cv2.addWeighted(photograph, 0.3, bgr[np.zeros_like(label_map)], 0.7, 0)
     return np.where(label_map[..., None] > 0, bgr[label_map], faded)

@@ -98,7 +98,7 @@ def test_without_mmpretrain(run_python: Callable[..., CompletedProcess[str]]) ->
     """A detector's or segmentor's SAN neither needs nor imports it; who asks for the ResNet is told."""
     output = run_python(WITHOUT_MMPRETRAIN).stdout.splitlines()
     assert output[-2] == "SAN"
-    assert output[-1].startswith("sa_layers.ResNet is made of mmpretrain's, which is not installed: pip install")
+    assert output[-1].startswith("sa_layers.ResNet needs mmpretrain, which is not installed: pip install")
     imported = run_python(
         "import sys; from mmengine.registry import MODELS; MODELS.build(dict(type='sa_layers.SAN'));"
         "print([name for name in ('mmpretrain', 'mmdet', 'mmseg') if name in sys.modules])"

@@ -72,9 +72,9 @@ def test_out_indices_do_not_match_the_neck() -> None:
 @pytest.mark.parametrize(
     ("saved", "loading", "message"),
     [
-        ({"attention": "pairwise"}, {"attention": "patchwise"}, "is of pairwise attention, .* is of patchwise"),
-        ({"attention": "patchwise"}, {"attention": "pairwise"}, "is of patchwise attention, .* is of pairwise"),
-        ({"depth": (1, 1, 2, 1, 1)}, {}, r"another depth: \(1, 1, 2, 1, 1\) blocks in its stages, here \(1, 1, 1, 1"),
+        ({"attention": "pairwise"}, {"attention": "patchwise"}, "is for pairwise .*, but this backbone has patchwise"),
+        ({"attention": "patchwise"}, {"attention": "pairwise"}, "is for patchwise .*, but this backbone has pairwise"),
+        ({"depth": (1, 1, 2, 1, 1)}, {}, r"have \(1, 1, 2, 1, 1\) blocks, this backbone has \(1, 1, 1, 1"),
     ],
 )
 @pytest.mark.parametrize("way", ["init_cfg", "load_checkpoint"])
