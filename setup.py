@@ -62,7 +62,7 @@ def kernel_extension() -> Extension:
         "sa_layers.kernels",
         sources=files("csrc/*.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        depends=files("csrc/*.h", "csrc/cpu/*.[hi]*"),
+        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cpu/*.[hi]*"),
         # -Wextra would find fault with torch's headers.
         extra_compile_args=COMPILE_FLAGS,
         py_limited_api=True,  # it uses no Python API at all: a plain shared library loaded by torch.ops.load_library
@@ -114,7 +114,7 @@ def cuda_extension() -> Extension:
         "sa_layers.kernels_cuda",
         sources=files("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
         include_dirs=[str(ROOT / "csrc"), *nvcc_folders("-I")],
-        depends=files("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh"),
+        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh"),
         extra_compile_args={
             "cxx": [*COMPILE_FLAGS, "-DUSE_CUDA"],
             "nvcc": ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"],

@@ -1,5 +1,5 @@
-// What every binding checks before a kernel reads memory. The Python front checks for users; these checks only keep a
-// direct call of torch.ops.sa_layers from reading out of bounds.
+// Checks that every binding makes before a kernel reads memory. sa_layers.ops checks arguments for users; these checks
+// keep a direct call of torch.ops.sa_layers from reading out of bounds.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace sa_layers {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
 using Pair = std::vector<int64_t>;
 
 inline std::string shape_text(const std::vector<int64_t>& sizes) {
@@ -39,7 +41,7 @@ inline void check_shape(const char* name, const Tensor& tensor, const std::vecto
                   shape_text(shape_of(tensor)));
 }
 
-// Same dtype and device as the first tensor of the call.
+// The dtype and device of the first tensor of the call.
 inline void check_like(const char* name, const Tensor& tensor, const char* first_name, const Tensor& first) {
   STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name, " must have the dtype of ", first_name, ", ",
                   torch::headeronly::toString(first.scalar_type()), ", got ",
@@ -47,7 +49,7 @@ inline void check_like(const char* name, const Tensor& tensor, const char* first
   STD_TORCH_CHECK(tensor.device() == first.device(), name, " must be on the device of ", first_name);
 }
 
-// A tensor that is written in place.
+// For tensors that are written in place.
 inline void check_contiguous(const char* name, const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
 }

@@ -1,4 +1,5 @@
-// Geometry of a footprint: which pixels of a map the taps of an output pixel read. Plain C++, for host and device.
+// Geometry of a footprint: which pixels of a map the taps of an output pixel read; and what an operator is asked to
+// compute, apart from its tensors. Plain C++ for bindings and kernels, host and device.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,24 @@
 
 namespace sa_layers {
 
+template <typename T>
+SA_LAYERS_HOST_DEVICE constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+SA_LAYERS_HOST_DEVICE constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
+// For non-negative integers.
+template <typename T>
+SA_LAYERS_HOST_DEVICE constexpr T ceil_div(T a, T b) {
+  return (a + b - 1) / b;
+}
+
 enum class Padding { kReflect, kZeros };
 
-// Bounces an index off both borders of a map until it lies inside, as numpy.pad(mode="reflect") does: the border pixel
-// is not repeated, and the pattern has the period 2 * (size - 1). A map of one pixel has nothing else to show.
+// Reflects an index at both borders of a map until it lies inside, as numpy.pad(mode="reflect") does: the border pixel
+// is not repeated, and the pattern has the period 2 * (size - 1). A map of one pixel repeats that pixel.
 SA_LAYERS_HOST_DEVICE inline int64_t reflect(int64_t index, int64_t size) {
   if (index >= 0 && index < size) return index;
   if (size == 1) return 0;
@@ -26,17 +41,17 @@ SA_LAYERS_HOST_DEVICE inline int64_t reflect(int64_t index, int64_t size) {
 
 // One direction of a footprint. The padding keeps the size at stride 1, which needs an odd kernel.
 struct Axis {
-  int64_t size;  // of the map that is read
+  int64_t size;  // of the input map
   int64_t kernel;
   int64_t stride;
   int64_t dilation;
 
   SA_LAYERS_HOST_DEVICE int64_t reach() const { return dilation * (kernel - 1); }  // from the first to the last tap
   SA_LAYERS_HOST_DEVICE int64_t padding() const { return reach() / 2; }
-  SA_LAYERS_HOST_DEVICE int64_t output_size() const { return (size + stride - 1) / stride; }
+  SA_LAYERS_HOST_DEVICE int64_t output_size() const { return ceil_div(size, stride); }
   // Where a tap of an output pixel falls, counted from the first padded pixel.
   SA_LAYERS_HOST_DEVICE int64_t padded(int64_t output, int64_t tap) const { return output * stride + tap * dilation; }
-  // The pixel that a padded position shows, or -1 for a padded zero.
+  // The pixel that a padded position reads, or -1 for a padded zero.
   SA_LAYERS_HOST_DEVICE int64_t pixel(int64_t padded_position, Padding mode) const {
     const int64_t index = padded_position - padding();
     if (mode == Padding::kReflect) return reflect(index, size);
@@ -54,5 +69,27 @@ struct Footprint {
   SA_LAYERS_HOST_DEVICE int64_t pixels() const { return rows.size * columns.size; }
   SA_LAYERS_HOST_DEVICE int64_t output_pixels() const { return rows.output_size() * columns.output_size(); }
 };
+
+// Channel c of the value uses the weight map c % weight_channels.
+struct Aggregation {
+  Footprint footprint;
+  int64_t batch, channels, weight_channels;
+
+  SA_LAYERS_HOST_DEVICE int64_t weight_maps() const { return batch * weight_channels; }
+  // The number of channels that share a weight map; it differs by one where weight_channels does not divide channels.
+  SA_LAYERS_HOST_DEVICE int64_t sharing(int64_t weight_channel) const {
+    return ceil_div(channels - weight_channel, weight_channels);
+  }
+};
+
+// Of pairwise attention.
+enum class Relation { kSubtraction, kSummation, kHadamard, kDot, kConcatenation };
+
+SA_LAYERS_HOST_DEVICE inline bool is_product(Relation relation) {
+  return relation == Relation::kHadamard || relation == Relation::kDot;
+}
+
+// Concatenation is [query, keys]; star is query * key of every tap; clique is query of every tap * key of every tap.
+enum class PatchwiseRelation { kConcatenation, kStar, kClique };
 
 }  // namespace sa_layers

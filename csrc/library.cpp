@@ -35,14 +35,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
 
   // relation is 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation'.
   library.def(
-      "pairwise_relation(Tensor query, Tensor key, str relation, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "pairwise_relation(Tensor query, Tensor key, int[2] kernel_size, str relation, int[2] stride, int[2] dilation, "
       "str padding_mode) -> Tensor");
   library.def(
-      "pairwise_relation_query_gradient(Tensor grad_output, Tensor key, str relation, SymInt height, SymInt width, "
-      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "pairwise_relation_query_gradient(Tensor grad_output, Tensor key, SymInt height, SymInt width, "
+      "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
   library.def(
-      "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, str relation, SymInt height, SymInt width, "
-      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, SymInt height, SymInt width, "
+      "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
   // Relation, position, mapping, softmax and aggregation in one, for inference; the output's channels lie side by side
   // in memory. The relation's features, then those of the position, plus `shift`, go through a ReLU and the mapping's
@@ -55,8 +55,7 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor[] weights, "
       "Tensor[] biases, "
       "Tensor? query_position, Tensor? key_position, int[] position_size, Tensor? output_scale, Tensor? output_shift, "
-      "str relation, "
-      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
+      "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
   // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
   // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),

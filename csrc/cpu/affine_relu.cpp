@@ -1,6 +1,7 @@
 // Bindings of affine_relu and its form in place.
 
 #include "cpu/binding.h"
+#include "operands/linear.h"
 
 #define SA_LAYERS_KERNELS "cpu/affine_relu_kernels.inc"
 #include "cpu/for_each_capability.inc"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/band.h"
-#include "problem.h"
+#include "footprint.h"
 
 namespace sa_layers::cpu {
 

@@ -6,7 +6,7 @@
 
 #include "cpu/aggregation.h"
 #include "cpu/capability.h"
-#include "operands.h"
+#include "operands/aggregation.h"
 
 namespace sa_layers::cpu {
 

@@ -7,7 +7,7 @@
 
 #include "cpu/binding.h"
 #include "cpu/share_tasks.h"
-#include "pairwise_operands.h"
+#include "operands/attention.h"
 
 #define SA_LAYERS_KERNELS "cpu/pairwise_attention_kernels.inc"
 #include "cpu/for_each_capability.inc"
@@ -47,8 +47,8 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
-                          const std::optional<Tensor>& output_shift, const std::string& relation_name,
-                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                          const std::optional<Tensor>& output_shift, const Pair& kernel_size,
+                          const std::string& relation_name, const Pair& stride, const Pair& dilation,
                           const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   PairwiseAttention problem{};

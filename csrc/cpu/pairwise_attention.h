@@ -3,7 +3,7 @@
 
 #include "cpu/distinct_pixels.h"
 #include "cpu/element.h"
-#include "problem.h"
+#include "footprint.h"
 
 namespace sa_layers::cpu {
 

@@ -47,8 +47,8 @@ Tensor filled(const Tensor& like, const std::vector<int64_t>& shape, double numb
   return torch::stable::fill_(tensor, number);
 }
 
-Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::string& relation_name,
-                         const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+Tensor pairwise_relation(const Tensor& query, const Tensor& key, const Pair& kernel_size,
+                         const std::string& relation_name, const Pair& stride, const Pair& dilation,
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
@@ -73,8 +73,8 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::stri
   return result;
 }
 
-Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor& key, const std::string& relation_name,
-                                        int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
+Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor& key, int64_t height, int64_t width,
+                                        const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
@@ -95,8 +95,8 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
   return result;
 }
 
-Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& query, const std::string& relation_name,
-                                      int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
+Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& query, int64_t height, int64_t width,
+                                      const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);

@@ -7,15 +7,13 @@
 
 #include "cpu/binding.h"
 #include "cpu/share_tasks.h"
-#include "patchwise_operands.h"
+#include "operands/attention.h"
 
 #define SA_LAYERS_KERNELS "cpu/patchwise_attention_kernels.inc"
 #include "cpu/for_each_capability.inc"
 
 namespace sa_layers::cpu {
 namespace {
-
-using OptionalTensor = std::optional<Tensor>;
 
 template <typename T>
 ChannelsLast<const T> channels_last_data(const Tensor& map) {

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "cpu/matrix.h"
-#include "problem.h"
+#include "footprint.h"
 
 namespace sa_layers::cpu {
 

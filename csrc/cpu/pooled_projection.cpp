@@ -1,6 +1,7 @@
 // Binding of pooled_projection.
 
 #include "cpu/binding.h"
+#include "operands/linear.h"
 #include "cpu/share_tasks.h"
 
 #define SA_LAYERS_KERNELS "cpu/pooled_projection_kernels.inc"

@@ -2,26 +2,15 @@
 
 #include "cpu/projection.h"
 
-#include <optional>
-
 #include "cpu/binding.h"
 #include "cpu/share_tasks.h"
+#include "operands/linear.h"
 
 #define SA_LAYERS_KERNELS "cpu/projection_kernels.inc"
 #include "cpu/for_each_capability.inc"
 
 namespace sa_layers::cpu {
 namespace {
-
-using OptionalTensor = std::optional<Tensor>;
-
-void check_pair(const char* first_name, const OptionalTensor& first, const char* second_name,
-                const OptionalTensor& second, const Tensor& features, int64_t channels) {
-  STD_TORCH_CHECK(first.has_value() == second.has_value(), first_name, " and ", second_name, " must be given together");
-  if (!first) return;
-  check_coefficients(first_name, *first, features, {channels});
-  check_coefficients(second_name, *second, features, {channels});
-}
 
 void projection(const Tensor& features, const Tensor& matrix, const OptionalTensor& bias, const OptionalTensor& scale,
                 const OptionalTensor& shift, const OptionalTensor& output_scale, const OptionalTensor& output_shift,
@@ -44,8 +33,8 @@ void projection(const Tensor& features, const Tensor& matrix, const OptionalTens
   check_coefficients("result", result, features, result_shape);
   check_contiguous("result", result);
   if (bias) check_coefficients("bias", *bias, features, {panels * kPanelColumns});
-  check_pair("scale", scale, "shift", shift, features, channels);
-  check_pair("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
+  check_scale_and_shift("scale", scale, "shift", shift, features, channels);
+  check_scale_and_shift("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
   if (result.numel() == 0) return;
 
   const auto pointer = [](const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; };

@@ -3,6 +3,7 @@
 #include "cuda/affine_relu.h"
 
 #include "cuda/binding.h"
+#include "operands/linear.h"
 
 namespace sa_layers::cuda {
 namespace {

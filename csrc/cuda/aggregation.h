@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "problem.h"
+#include "footprint.h"
 
 namespace sa_layers::cuda {
 

@@ -7,7 +7,7 @@
 #include <torch/csrc/stable/macros.h>
 
 #include "cuda/aggregation.h"
-#include "operands.h"
+#include "operands/aggregation.h"
 
 namespace sa_layers::cuda {
 

@@ -3,23 +3,15 @@
 #include "cuda/normed_projection.h"
 
 #include "cuda/binding.h"
+#include "operands/linear.h"
 
 namespace sa_layers::cuda {
 namespace {
 
 bool normed_projection(const Tensor& features, const Tensor& weight, const Tensor& bias, const Tensor& scale,
                        const Tensor& shift, const Tensor& result) {
-  check_affine_relu(features, scale, shift);
-  check_dims("weight", weight, 2);
+  check_normed_projection(features, weight, bias, scale, shift, result);
   const int64_t channels = features.size(3), out_channels = weight.size(1);
-  check_shape("weight", weight, {channels, out_channels});
-  check_shape("bias", bias, {out_channels});
-  check_shape("result", result, {features.size(0), features.size(1), features.size(2), out_channels});
-  check_like("weight", weight, "features", features);
-  check_like("bias", bias, "features", features);
-  check_like("result", result, "features", features);
-  check_contiguous("result", result);
-
   const DeviceOf device(features);
   const Tensor from = torch::stable::contiguous(features), weights = torch::stable::contiguous(weight),
                biases = torch::stable::contiguous(bias), scales = torch::stable::contiguous(scale),

@@ -3,7 +3,7 @@
 #include "cuda/pairwise_attention.h"
 
 #include "cuda/binding.h"
-#include "pairwise_operands.h"
+#include "operands/attention.h"
 
 namespace sa_layers::cuda {
 namespace {
@@ -21,8 +21,8 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
                           const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
-                          const std::optional<Tensor>& output_shift, const std::string& relation_name,
-                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                          const std::optional<Tensor>& output_shift, const Pair& kernel_size,
+                          const std::string& relation_name, const Pair& stride, const Pair& dilation,
                           const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   PairwiseAttention problem = {};

@@ -20,8 +20,8 @@ Tensor centres_of(const Tensor& query, const Aggregation& problem) {
   return centres;
 }
 
-Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::string& relation_name,
-                         const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+Tensor pairwise_relation(const Tensor& query, const Tensor& key, const Pair& kernel_size,
+                         const std::string& relation_name, const Pair& stride, const Pair& dilation,
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
@@ -38,8 +38,8 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const std::stri
   return result;
 }
 
-Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor& key, const std::string& relation_name,
-                                        int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
+Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor& key, int64_t height, int64_t width,
+                                        const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
@@ -53,8 +53,8 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
   return result;
 }
 
-Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& query, const std::string& relation_name,
-                                      int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
+Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& query, int64_t height, int64_t width,
+                                      const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);

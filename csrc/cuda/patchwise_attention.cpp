@@ -3,12 +3,10 @@
 #include "cuda/patchwise_attention.h"
 
 #include "cuda/binding.h"
-#include "patchwise_operands.h"
+#include "operands/attention.h"
 
 namespace sa_layers::cuda {
 namespace {
-
-using OptionalTensor = std::optional<Tensor>;
 
 // What shared memory and registers have no room for is refused, and what takes 64 bits to count.
 int checked_size(const char* what, int64_t size, int64_t most) {

@@ -2,19 +2,15 @@
 
 #include "cuda/pooling.h"
 
-#include <optional>
-
 #include "cuda/binding.h"
+#include "operands/linear.h"
 
 namespace sa_layers::cuda {
 namespace {
 
-using OptionalTensor = std::optional<Tensor>;
-
 Tensor max_pooling(const Tensor& features, const OptionalTensor& scale, const OptionalTensor& shift) {
   check_dims("features", features, 4);
-  STD_TORCH_CHECK(scale.has_value() == shift.has_value(), "scale and shift must be given together");
-  if (scale) check_affine_relu(features, *scale, *shift);
+  check_scale_and_shift("scale", scale, "shift", shift, features, features.size(3));
   const Pooling problem{features.size(0), features.size(1), features.size(2), features.size(3)};
   const DeviceOf device(features);
   const Tensor from = torch::stable::contiguous(features);

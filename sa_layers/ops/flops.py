@@ -34,7 +34,9 @@ def aggregation_flops(value: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * value[0] * value[1] * weight[2] * weight[3]
 
 
-def relation_flops(query: Shape, key: Shape, relation: str, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def relation_flops(
+    query: Shape, key: Shape, kernel_size: Shape, relation: str, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
     """Of a pairwise relation: one operation or a multiply-add for every channel, tap and footprint."""
     return _RELATION_FLOPS[relation] * query[0] * query[1] * out_shape[2] * out_shape[3]
 
@@ -47,7 +49,8 @@ def _logits_gradient_flops(grad: Shape, value: Shape, logits: Shape, *_: Any, **
     return aggregation_flops(grad, logits)
 
 
-def _relation_gradient_flops(grad: Shape, other: Shape, relation: str, *_: Any, **__: Any) -> int:
+def _relation_gradient_flops(grad: Shape, other: Shape, *rest: Any, **__: Any) -> int:
+    _height, _width, _kernel_size, relation, *_ = rest
     return _RELATION_GRADIENT_FLOPS[relation] * prod(other[:2]) * grad[2] * grad[3]
 
 
@@ -55,7 +58,7 @@ def _pairwise_attention_flops(
     query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any
 ) -> int:
     """Relation, the linear layers of the mapping, aggregation; neither positions nor the epilogue."""
-    _, _, weights, _, _, _, _, _, _, relation, kernel_size, *_ = rest
+    _, _, weights, _, _, _, _, _, _, kernel_size, relation, *_ = rest
     pairs = out_shape[0] * out_shape[2] * out_shape[3] * prod(kernel_size)
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
 

@@ -14,7 +14,7 @@ from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
-from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation, relation_width
+from .pairwise_relation import PAIRWISE_RELATIONS, geometry_of, pairwise_relation, relation_width
 from .softmax_aggregation import softmax_aggregation
 
 MAPPING_LAYERS = 3  # at most
@@ -198,8 +198,7 @@ def fused_pairwise_attention(
         *((None, None) if position is None else position[:2]),
         [] if position is None or position.size is None else list(position.size),
         *(epilogue or (None, None)),
-        relation,
-        *footprint,
+        *geometry_of(footprint, relation),
         query.is_cuda and tf32_is_allowed(),
     )
 

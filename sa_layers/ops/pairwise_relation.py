@@ -67,10 +67,16 @@ def pairwise_relation(
     check_alike(query, "query", key, "key")
     chosen = choose(query.device)
     if chosen == "native":
-        return native_relation(query, key, relation, *footprint)
+        return native_relation(query, key, *geometry_of(footprint, relation))
     if chosen == "reference":
         return by_reference("pairwise_relation", query, key, footprint, relation=relation)
     return pairwise_relation_in_torch(query, key, footprint, relation)
+
+
+def geometry_of(footprint: Footprint, relation: str) -> tuple[Any, ...]:
+    """The arguments that follow the maps in the schemas of relations: kernel_size, relation, stride, ..."""
+    kernel_size, *rest = footprint
+    return (kernel_size, relation, *rest)
 
 
 def relation_width(relation: str, channels: int) -> int:
@@ -100,20 +106,20 @@ def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint,
 _PRODUCTS = ("hadamard", "dot")
 
 
-def _fake_relation(query: Tensor, key: Tensor, relation: str, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
+def _fake_relation(query: Tensor, key: Tensor, kernel_size: Any, relation: str, stride: Any, *_: Any) -> Tensor:
     channels = relation_width(relation, query.shape[1])
     height, width = output_size(query.shape[2], query.shape[3], stride)
     return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], height * width)
 
 
 def _setup_relation(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    query, key, ctx.relation, *ctx.footprint = inputs
+    query, key, *ctx.geometry = inputs
     ctx.save_for_backward(query, key)
 
 
 def _backward_relation(ctx: Any, grad: Tensor) -> tuple:
     query, key = ctx.saved_tensors
-    geometry = (ctx.relation, query.shape[2], query.shape[3], *ctx.footprint)
+    geometry = (query.shape[2], query.shape[3], *ctx.geometry)
     return (
         native_query_gradient(grad, key, *geometry) if ctx.needs_input_grad[0] else None,
         native_key_gradient(grad, query, *geometry) if ctx.needs_input_grad[1] else None,
@@ -121,45 +127,56 @@ def _backward_relation(ctx: Any, grad: Tensor) -> tuple:
     )
 
 
-def _fake_gradient(grad: Tensor, other: Tensor, relation: str, height: int, width: int, *_: Any) -> Tensor:
+def _fake_gradient(grad: Tensor, other: Tensor, height: int, width: int, *_: Any) -> Tensor:
     return grad.new_empty(other.shape[0], other.shape[1], height, width)
 
 
 def _setup_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    grad, other, ctx.relation, ctx.height, ctx.width, *ctx.footprint = inputs
+    grad, other, ctx.height, ctx.width, *ctx.geometry = inputs
     ctx.save_for_backward(grad, other)
 
 
 def _backward_gradient(ctx: Any, grad_gradient: Tensor, *, of_query: bool) -> tuple:
     grad, other = ctx.saved_tensors
-    product = ctx.relation in _PRODUCTS
+    _, relation, *_ = ctx.geometry
+    product = relation in _PRODUCTS
     grad_needs, other_needs = ctx.needs_input_grad[:2]
     grad_of_grad = grad_of_other = None
     if grad_needs:
         constant = other if product else torch.zeros_like(other)
         pair = (grad_gradient, constant) if of_query else (constant, grad_gradient)
-        grad_of_grad = native_relation(*pair, ctx.relation, *ctx.footprint)
+        grad_of_grad = native_relation(*pair, *ctx.geometry)
     if other_needs and product:
         gradient = native_key_gradient if of_query else native_query_gradient
-        grad_of_other = gradient(grad, grad_gradient, ctx.relation, ctx.height, ctx.width, *ctx.footprint)
+        grad_of_other = gradient(grad, grad_gradient, ctx.height, ctx.width, *ctx.geometry)
     return grad_of_grad, grad_of_other, *(None,) * 7
 
 
 def _tangent_relation(
-    query: Tensor, key: Tensor, query_change: Tensor, key_change: Tensor, relation: str, *footprint: Any
+    query: Tensor, key: Tensor, query_change: Tensor, key_change: Tensor, kernel_size: Any, relation: str, *rest: Any
 ) -> Tensor:
+    geometry = (kernel_size, relation, *rest)
     if relation not in _PRODUCTS:
-        return native_relation(query_change, key_change, relation, *footprint)
-    by_query = native_relation(query_change, key, relation, *footprint)
-    return by_query + native_relation(query, key_change, relation, *footprint)
+        return native_relation(query_change, key_change, *geometry)
+    return native_relation(query_change, key, *geometry) + native_relation(query, key_change, *geometry)
 
 
 def _tangent_gradient(
-    grad: Tensor, other: Tensor, grad_change: Tensor, other_change: Tensor, relation: str, *rest: Any, of_query: bool
+    grad: Tensor,
+    other: Tensor,
+    grad_change: Tensor,
+    other_change: Tensor,
+    height: int,
+    width: int,
+    kernel_size: Any,
+    relation: str,
+    *rest: Any,
+    of_query: bool,
 ) -> Tensor:
     gradient = native_query_gradient if of_query else native_key_gradient
-    change = gradient(grad_change, other, relation, *rest)
-    return change + gradient(grad, other_change, relation, *rest) if relation in _PRODUCTS else change
+    geometry = (height, width, kernel_size, relation, *rest)
+    change = gradient(grad_change, other, *geometry)
+    return change + gradient(grad, other_change, *geometry) if relation in _PRODUCTS else change
 
 
 native_relation = native_operator(

@@ -14,6 +14,7 @@ from .footprint import Footprint, IntOrPair, output_size
 from .fusion import why_not_fused
 from .native import native_gradient
 from .pairwise_attention import Epilogue, tf32_is_allowed
+from .pairwise_relation import geometry_of
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 
 # Of the CUDA kernel, as in csrc/cuda/patchwise_attention.h: what its shared memory and its registers have room for.
@@ -123,10 +124,9 @@ def fused_patchwise_attention(
     epilogue: Epilogue | None,
 ) -> Tensor:
     """The kernel alone, for operands that fit and that nothing keeps from it; it checks what it reads."""
-    kernel, *geometry = footprint
     parameters = (*mapping, *(epilogue or (None, None)))
     allow_tf32 = query.is_cuda and tf32_is_allowed()
-    return native_attention(query, key, value, *parameters, kernel, relation, *geometry, allow_tf32)
+    return native_attention(query, key, value, *parameters, *geometry_of(footprint, relation), allow_tf32)
 
 
 def why_no_kernel(device: torch.device, dtype: torch.dtype, weights: int, taps: int, value_channels: int) -> str | None:

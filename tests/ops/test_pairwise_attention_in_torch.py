@@ -32,7 +32,7 @@ def test_registration_and_compilation(device: str) -> None:
     (query, key, value, mapping), options = operands("subtraction", (3, 4, 2), (5, 4), epilogue=True, device=device)
     position, epilogue = options["position"], options["epilogue"]
     parameters = (mapping.scale, mapping.shift, list(mapping.weights), list(mapping.biases))
-    geometry = ("subtraction", [3, 3], [2, 1], [1, 1], "reflect", False)
+    geometry = ([3, 3], "subtraction", [2, 1], [1, 1], "reflect", False)
     torch.library.opcheck(
         torch.ops.sa_layers.pairwise_attention.default,
         (query, key, value, *parameters, *position[:2], [], *epilogue, *geometry),
@@ -135,7 +135,7 @@ def test_refuses(change: dict[str, Any], error: type[Exception], message: str) -
 def test_a_direct_call_cannot_read_out_of_bounds() -> None:
     maps = [torch.zeros(1, 4, 5, 5) for _ in range(3)]
     vector, matrix = torch.zeros(4), torch.zeros(2, 4)
-    rest = (None, None, [], None, None, "subtraction", [3, 3], [1, 1], [1, 1], "reflect", False)
+    rest = (None, None, [], None, None, [3, 3], "subtraction", [1, 1], [1, 1], "reflect", False)
     operator = torch.ops.sa_layers.pairwise_attention
     with pytest.raises(RuntimeError, match=r"shift must have the shape \(4\), got \(5\)"):
         operator(*maps, vector, torch.zeros(5), [matrix], [torch.zeros(2)], *rest)

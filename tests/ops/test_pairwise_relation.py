@@ -24,11 +24,12 @@ class TestPairwiseRelation(OperatorTester):
     def schemas(self, problem: Problem, device: torch.device, options: Options) -> dict[str, tuple]:
         query, key = self.place_operands(problem, device, torch.float32)
         grad = torch.randn_like(pairwise_relation(query, key, **problem.arguments, **options)).requires_grad_()
-        relation, sizes = options["relation"], (*problem.size, *problem.footprint)
+        kernel_size, *rest = problem.footprint
+        geometry = (kernel_size, options["relation"], *rest)
         return {
-            "pairwise_relation": (query, key, relation, *problem.footprint),
-            "pairwise_relation_query_gradient": (grad, key, relation, *sizes),
-            "pairwise_relation_key_gradient": (grad, query, relation, *sizes),
+            "pairwise_relation": (query, key, *geometry),
+            "pairwise_relation_query_gradient": (grad, key, *problem.size, *geometry),
+            "pairwise_relation_key_gradient": (grad, query, *problem.size, *geometry),
         }
 
     def test_refuses_tensors(self) -> None:

@@ -1,8 +1,9 @@
-// The operands of the operators: their shapes, and the checks that turn them into a problem. For every device.
+// Operands of aggregation and of the relations: their shapes, and the checks that turn them into a problem. Shared by
+// the bindings of all devices.
 #pragma once
 
 #include "checks.h"
-#include "problem.h"
+#include "footprint.h"
 
 namespace sa_layers {
 
@@ -26,12 +27,12 @@ inline std::vector<int64_t> relation_shape(const Aggregation& problem, Relation 
   return shape;
 }
 
-// The dtype that sums are kept in.
+// The dtype of accumulation.
 inline ScalarType compute_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// Numbers that apply to every pixel of a map: in the dtype that sums are kept in.
+// Parameters that apply to every pixel of a map: in the dtype of accumulation.
 inline void check_coefficients(const char* name, const Tensor& tensor, const Tensor& map,
                                const std::vector<int64_t>& shape) {
   check_shape(name, tensor, shape);
@@ -39,20 +40,6 @@ inline void check_coefficients(const char* name, const Tensor& tensor, const Ten
                   torch::headeronly::toString(compute_dtype(map)), ", got ",
                   torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
-}
-
-// A norm of a map that is channels last.
-inline void check_affine_relu(const Tensor& features, const Tensor& scale, const Tensor& shift) {
-  check_dims("features", features, 4);
-  check_coefficients("scale", scale, features, {features.size(3)});
-  check_coefficients("shift", shift, features, {features.size(3)});
-}
-
-inline void check_pooled_projection(const Tensor& image, const Tensor& weight, const Tensor& shift) {
-  check_dims("image", image, 4);
-  check_dims("shift", shift, 1);
-  check_coefficients("weight", weight, image, {image.size(1), shift.size(0)});
-  check_coefficients("shift", shift, image, {shift.size(0)});
 }
 
 // A map, (N, C, ...), and weights.
