@@ -19,8 +19,10 @@ SUBCOMMANDS: dict[str, ModuleType] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a benchmark; the result is the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sa_layers.benchmark", description="Measures sa_layers here.")
+    """Run a benchmark and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sa_layers.benchmark", description="Measure the speed and memory of sa_layers on this machine."
+    )
     subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
     for name, module in SUBCOMMANDS.items():
         summary = str(module.__doc__).partition("\n")[0]

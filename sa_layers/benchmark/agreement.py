@@ -1,4 +1,4 @@
-"""What is compared in time must compute the same."""
+"""Checks that implementations agree before they are timed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# How far two implementations may be apart, relative to the largest number: in half precision people's way of writing
-# it rounds every product or every sum.
+# Largest allowed difference, relative to the largest absolute value. It is wide for half precision because the plain
+# torch baselines round every product or partial sum to half precision.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Keeps torch from rounding factors of float32 to TF32 inside the block, for what is compared and not timed.
+    """Disable TF32 inside the block. Used when results are compared, not when they are timed.
 
-    By default cuDNN rounds those of convolutions, by more than :data:`TOLERANCES` allows, and matrix products do not. A
-    wider tolerance would pass over mistakes of the kernels.
+    By default cuDNN convolutions use TF32, whose rounding error exceeds :data:`TOLERANCES`. A wider tolerance would
+    hide errors of the kernels.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
@@ -30,30 +30,30 @@ def without_tf32() -> Iterator[None]:
 
 
 def precision_notes(device: torch.device) -> Iterator[str]:
-    """How what is timed differs from what is compared."""
+    """Yield notes on the precision settings under which results are timed and compared."""
     if device.type == "cuda":
         convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        yield f"TF32 for what is timed in float32: convolutions {convolutions}, matrix products {products}."
-        yield "results are compared without TF32."
+        yield f"TF32 while timing in float32: convolutions {convolutions}, matrix products {products}."
+        yield "Results are compared without TF32."
 
 
 def check_agreement(name: str, result: Tensor, expected_name: str, expected: Tensor) -> None:
-    """Compares two results.
+    """Check that two results are equal within the tolerance of their dtype.
 
     Args:
-        name: What computed ``result``.
-        result: A tensor.
-        expected_name: What computed ``expected``.
-        expected: A tensor of the same shape and dtype.
+        name: Name of the implementation that computed ``result``.
+        result: Tensor to check.
+        expected_name: Name of the implementation that computed ``expected``.
+        expected: Tensor of the same shape and dtype.
 
     Raises:
-        SystemExit: They are further apart than their dtype explains.
+        SystemExit: If the difference exceeds the tolerance or is NaN.
 
     Example:
         >>> check_agreement("this", torch.ones(2), "that", torch.ones(2))
     """
     difference, scale = (result - expected).abs().max().item(), expected.abs().max().item()
-    if not difference <= TOLERANCES[expected.dtype] * scale:
+    if not difference <= TOLERANCES[expected.dtype] * scale:  # also catches NaN
         raise SystemExit(
-            f"{name} differs from {expected_name} by {difference:.2g}, where the largest number is {scale:.2g}"
+            f"{name} differs from {expected_name} by {difference:.2g}; the largest absolute value is {scale:.2g}"
         )

@@ -1,7 +1,7 @@
-"""Whole attentions in evaluation at the stages of SAN19: the fused kernel against the operators that it stands for.
+"""Time whole attentions in evaluation: the fused kernel against the separate operators, at the stages of SAN19.
 
-Relation, position, mapping, softmax and aggregation, for operands that lie channels last; the linear layers that make
-query, key and value are not part of it.
+An attention consists of relation, position, mapping, softmax and aggregation. The linear layers that compute query,
+key and value are not included. The operands are channels last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
 from .agreement import check_agreement, precision_notes, without_tf32
-from .measure import peak_memory, time_in_turn
+from .measure import peak_memory, time_interleaved
 from .problems import OURS, STAGES, Stage
 from .report import Column, Report, Row, duration, ratio, size
 
@@ -32,7 +32,7 @@ COLUMNS = [
     Column("peak_bytes", "peak memory", size),
 ]
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
-WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+IMPLEMENTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     OURS: nullcontext,
     "unfused": partial(fused, False),
     "plain torch": partial(backend, "torch"),
@@ -40,14 +40,20 @@ WAYS: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--attention", nargs="+", choices=ATTENTIONS, default=list(ATTENTIONS), help="default: both")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--seconds", type=float, default=5, help="for all rounds of one table (default: 5)")
+    """Add the options of this benchmark."""
+    parser.add_argument(
+        "--attention",
+        nargs="+",
+        choices=ATTENTIONS,
+        default=list(ATTENTIONS),
+        help="attentions to time (default: both)",
+    )
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="batch sizes (default: 1)")
+    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="time limit of each table (default: 5)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures both attentions at every stage and batch size."""
+    """Time the attentions at every stage and batch size."""
     device, dtype = machine.prepare(arguments), machine.DTYPES[arguments.dtype]
     described = machine.describe(device) | {"dtype": arguments.dtype}
     report = Report("Whole attentions", described, COLUMNS, ["attention", "stage", "batch"], tuple(notes(device)))
@@ -66,22 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def notes(device: torch.device) -> Iterator[str]:
-    """What to read the tables by."""
-    yield f"ratio: to the time of {OURS}, the median of the rounds."
-    yield "unfused: with native operators, one after the other. plain torch: without native kernels."
-    yield "peak memory: what a call holds at once beyond its operands."
+    """Yield explanations of the tables."""
+    yield f"ratio: time relative to {OURS}, median of the rounds."
+    yield "unfused: one native operator after another. plain torch: without native kernels."
+    yield "peak memory: maximum memory allocated during a call, without its operands."
     yield from precision_notes(device)
     if obstacle := why_not("native", device):
-        yield f"{OURS} computes with plain torch here: {obstacle}."
+        yield f"{OURS} uses plain torch on this device: {obstacle}."
 
 
 def make_problem(
     name: str, stage: Stage, batch: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[SelfAttention, tuple[Tensor, ...]]:
-    """A layer with random parameters, and query, key and value as channels of one map.
+    """Make a layer with random parameters, and query, key and value as slices of one tensor.
 
     Raises:
-        SystemExit: No fused kernel would compute it, although there are native kernels.
+        SystemExit: If native kernels are available but no fused kernel supports the layer.
     """
     torch.manual_seed(0)
     channels = (stage.relation_channels, stage.relation_channels, stage.value_channels)
@@ -102,21 +108,21 @@ def make_problem(
 
 
 def measure(layer: SelfAttention, operands: tuple[Tensor, ...], *, seconds: float) -> Iterator[Row]:
-    """A row for every way of computing the attention; refuses to time what computes something else."""
+    """Yield a row for every implementation, after a check that their results agree."""
     device = operands[0].device
-    calls = {name: partial(attend, layer, operands, way) for name, way in WAYS.items()}
+    calls = {name: partial(attend, layer, operands, context) for name, context in IMPLEMENTATIONS.items()}
     with without_tf32():
         results = {name: call() for name, call in calls.items()}
     for name, result in results.items():
         check_agreement(name, result, OURS, results[OURS])
     memory = {name: peak_memory(call, device) for name, call in calls.items()}
-    timings = time_in_turn(calls, device, seconds=seconds, least=5 if seconds else 2)
+    timings = time_interleaved(calls, device, seconds=seconds, min_rounds=5 if seconds else 2)
     for name, timing in timings.items():
         yield {
             "implementation": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
-            "turns": timing.turns,
+            "turns": timing.rounds,
             "ratio": timing.ratio_to(timings[OURS]),
             "peak_bytes": memory[name],
         }
@@ -124,8 +130,8 @@ def measure(layer: SelfAttention, operands: tuple[Tensor, ...], *, seconds: floa
 
 @torch.no_grad()
 def attend(
-    layer: SelfAttention, operands: tuple[Tensor, ...], way: Callable[[], AbstractContextManager[None]]
+    layer: SelfAttention, operands: tuple[Tensor, ...], context: Callable[[], AbstractContextManager[None]]
 ) -> Tensor:
-    """One call."""
-    with way():
+    """Compute the attention once, inside the given context."""
+    with context():
         return layer.attend(*operands)

@@ -1,7 +1,8 @@
-"""The same operators as people write them, for comparison.
+"""The operators written in plain torch, as baselines.
 
-Each takes (value, weight, footprint) as :func:`sa_layers.ops.aggregation` does, or (query, key, footprint), and is
-differentiable. Channels share a weight as there: channel c uses weight c % Cw, a broadcast over C = (C / Cw) * Cw.
+Each baseline is differentiable and takes (value, weight, footprint), as :func:`sa_layers.ops.aggregation` does, or
+(query, key, footprint). Channel c uses weight channel c % Cw, so the channels are viewed as (C / Cw, Cw) and the
+weights are broadcast over the first of these dimensions.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from ..ops import Footprint
 
 
 def unfold_multiply_sum(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """What the paper's equation becomes first: all neighbours in memory, times the weights, summed."""
+    """Aggregation as in the paper's equation: unfold all neighbours, multiply by the weights and sum."""
     neighbours = footprint.unfold(value).unflatten(1, (-1, weight.shape[1]))  # (N, C / Cw, Cw, K*K, Ho*Wo)
     output = (neighbours * weight.unsqueeze(1)).sum(3)
     return output.flatten(1, 2).unflatten(-1, footprint.output_size(*value.shape[2:]))
 
 
 def unfold_einsum(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """The same by einsum, which does not keep the product."""
+    """Aggregation by unfold and einsum, which does not store the products."""
     neighbours = footprint.unfold(value).unflatten(1, (-1, weight.shape[1]))
     output = torch.einsum("nsctp,nctp->nscp", neighbours, weight)
     return output.flatten(1, 2).unflatten(-1, footprint.output_size(*value.shape[2:]))
 
 
 def shift_loop(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """Tap after tap, the shifted map times its weights added in place: the best that plain torch does on a CPU."""
+    """Aggregation by a loop over taps that accumulates shifted maps in place, the fastest plain torch on a CPU."""
     output_size = footprint.output_size(*value.shape[2:])
     shared = value.unflatten(1, (-1, weight.shape[1]))
     weights = weight.unflatten(-1, output_size).unsqueeze(1)
@@ -38,11 +39,11 @@ def shift_loop(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
 
 
 def unfold_subtract(query: Tensor, key: Tensor, footprint: Footprint) -> Tensor:
-    """The subtraction relation with all neighbours in memory."""
+    """Subtraction relation that unfolds all neighbours."""
     return footprint.centre(query).flatten(2).unsqueeze(2) - footprint.unfold(key)
 
 
 def shift_subtract(query: Tensor, key: Tensor, footprint: Footprint) -> Tensor:
-    """The subtraction relation tap after tap."""
+    """Subtraction relation by a loop over taps."""
     centre = footprint.centre(query)
     return torch.stack([centre - neighbour for neighbour in footprint.neighbours(key)], 2).flatten(3)

@@ -1,7 +1,7 @@
-"""Where the time of a network goes: every call of an operator, summed by operator.
+"""Profile a network: the time spent in each operator, summed over its calls.
 
-A call counts with its fastest time over all runs, so that what else the machine does is left out; Python, which runs
-between the calls, is left out too. On the CPU only: a GPU computes after the call has returned.
+Each call counts with its fastest time over all runs, which excludes disturbances by other processes. Python code
+between the calls is not included. CPU only: on a GPU, calls return before the computation is finished.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ COLUMNS = [
     Column("fastest_s", "time", duration),
     Column("share", "share", percentage),
 ]
-LEAST_SHARE = 0.01  # of the time, for a row of the table
+MIN_SHARE = 0.01  # operators with a smaller share of the time are not listed
 
 
-class Clock(TorchDispatchMode):
-    """Takes the time of every operator called inside the block, in order."""
+class OperatorTimer(TorchDispatchMode):
+    """Record the name and the time of every operator call inside the block, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Clock(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls the operator."""
+        """Call and time the operator."""
         begin = time.perf_counter()
         result = func(*args, **(kwargs or {}))
         self.calls.append((str(func).removesuffix(".default"), time.perf_counter() - begin))
@@ -46,28 +46,33 @@ class Clock(TorchDispatchMode):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="default: 19")
-    parser.add_argument("--task", choices=TASKS, default="inference", help="default: inference")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--size", type=int, default=224, help="height and width of an image (default: 224)")
-    parser.add_argument("--runs", type=int, default=25, help="default: 25")
+    """Add the options of this benchmark."""
+    parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="depth of the SANs (default: 19)")
+    parser.add_argument("--task", choices=TASKS, default="inference", help="task to profile (default: inference)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="batch size (default: 1)")
+    parser.add_argument(
+        "--size", type=int, default=224, metavar="PIXELS", help="height and width of the images (default: 224)"
+    )
+    parser.add_argument("--runs", type=int, default=25, metavar="N", help="number of runs (default: 25)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures both SANs and the ResNet of one depth."""
+    """Profile both SANs of one depth and the corresponding ResNet."""
     device = machine.prepare(arguments)
     if device.type != "cpu":
-        raise SystemExit("--device must be cpu: a GPU computes after the call has returned")
+        raise SystemExit(
+            f"--device must be cpu, got {arguments.device}: on a GPU, calls return before the computation is finished"
+        )
     if arguments.quick:
         arguments.size, arguments.runs = min(arguments.size, 64), 2
     described = machine.describe(device) | {"image": f"{arguments.size} x {arguments.size}", "batch": arguments.batch}
     described |= {"task": arguments.task}
-    report = Report("Calls", described, COLUMNS, ["network"], ("time: the fastest of each call, summed.",))
+    note = "time: the fastest time of each call, summed over all calls of the operator."
+    report = Report("Calls", described, COLUMNS, ["network"], (note,))
     image = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(machine.DTYPES[arguments.dtype])
     make_call = inference if arguments.task == "inference" else training_step
     for name, candidate in make_candidates(arguments.depth, ATTENTIONS, image).items():
-        if candidate.how is nullcontext:  # what users get
+        if candidate.context is nullcontext:  # default settings only
             report.rows += ({"network": name} | row for row in measure(make_call(candidate), arguments.runs))
     report.print()
     if arguments.json:
@@ -76,14 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measure(call: Callable[[], object], runs: int) -> list[Row]:
-    """A row for every operator that takes a share of the time, the slowest first, and one for all."""
+    """Return a row for every operator above :data:`MIN_SHARE`, slowest first, and a row for the total."""
     for _ in range(3):
         call()
     timed: list[list[tuple[str, float]]] = []
     for _ in range(runs):
-        with Clock() as clock:
+        with OperatorTimer() as timer:
             call()
-        timed.append(clock.calls)
+        timed.append(timer.calls)
     fastest: dict[str, list[float]] = {}
     for calls in zip(*timed, strict=True):
         fastest.setdefault(calls[0][0], []).append(min(seconds for _, seconds in calls))
@@ -92,5 +97,5 @@ def measure(call: Callable[[], object], runs: int) -> list[Row]:
         {"operator": name, "calls": len(times), "fastest_s": sum(times), "share": sum(times) / total}
         for name, times in sorted(fastest.items(), key=lambda item: -sum(item[1]))
     ]
-    everything: Row = {"operator": "all", "calls": sum(row["calls"] for row in rows), "fastest_s": total, "share": 1.0}
-    return [*(row for row in rows if row["share"] >= LEAST_SHARE), everything]
+    total_row: Row = {"operator": "all", "calls": sum(row["calls"] for row in rows), "fastest_s": total, "share": 1.0}
+    return [*(row for row in rows if row["share"] >= MIN_SHARE), total_row]

@@ -1,9 +1,8 @@
-"""Models of OpenMMLab configs against each other, such as a detector with SAN against the same with ResNet-50.
+"""Time the models of OpenMMLab configs, for example a detector with SAN against the same detector with ResNet-50.
 
-The first config is what the others are compared with: a file, or one of an installed toolbox, such as
-mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py. Each model predicts from the same random image, from the raw pixels
-to the result, with the random parameters that its training would begin with; in both memory layouts, and the faster one
-of the first config counts.
+A config is a file, or a config of an installed toolbox such as mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py.
+Models have random parameters and predict from random images, including preprocessing and postprocessing. Each model is
+timed in both memory layouts. Ratios are relative to the faster layout of the first config.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import torch
 from torch import nn
 
 from . import machine
-from .measure import Run, time_in_turn
+from .measure import Run, time_interleaved
 from .report import Column, Report, Row, duration, ratio
 
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
-SAMPLES = ("DetDataSample", "SegDataSample", "DataSample")  # of mmdet, mmseg, mmpretrain
+SAMPLES = ("DetDataSample", "SegDataSample", "DataSample")  # data sample classes of mmdet, mmseg and mmpretrain
 COLUMNS = [
     Column("model", "model"),
     Column("median_s", "median", duration),
@@ -34,21 +33,28 @@ COLUMNS = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="a file, or TOOLBOX::FILE of an installed one")
-    parser.add_argument("--size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"), help="(800 1333)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--seconds", type=float, default=60, help="for all rounds (default: 60)")
+    """Add the options of this benchmark."""
+    parser.add_argument(
+        "configs",
+        nargs="+",
+        metavar="CONFIG",
+        help="config file, or TOOLBOX::FILE for a config of an installed toolbox",
+    )
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"), help="image size (default: 800 1333)"
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="batch size (default: 1)")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="time limit (default: 60)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures all configs in turn."""
+    """Time the models of all configs."""
     device = machine.prepare(arguments)
     if arguments.dtype != "float32":
-        raise SystemExit("--dtype: models of configs are measured in float32")
+        raise SystemExit(f"--dtype must be float32 for models of configs, got {arguments.dtype}")
     height, width = (min(side, 128) if arguments.quick else side for side in arguments.size)
     described = machine.describe(device) | {"image": f"{height} x {width}", "batch": arguments.batch}
-    notes = ["ratio: to the time of the first model in its faster layout, the median of the rounds."]
+    notes = ["ratio: time relative to the first model in its faster layout, median of the rounds."]
     calls: dict[str, Run] = {}
     for config in arguments.configs:
         for layout, memory_format in LAYOUTS.items():
@@ -57,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             call = prediction(model, height, width, arguments.batch)
             try:
                 call()
-            except RuntimeError as error:  # operators of mmcv take contiguous maps only
-                notes.append(f"{name} cannot be run: {str(error).splitlines()[0]}")
+            except RuntimeError as error:  # some operators of mmcv accept only contiguous tensors
+                notes.append(f"{name} is missing because it failed: {str(error).splitlines()[0]}")
                 continue
             calls[name] = call
     report = Report("Models", described, COLUMNS, [], tuple(notes))
@@ -70,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def build(config: str) -> nn.Module:
-    """The model of a config in evaluation mode, without the pretrained parameters that it may ask for."""
+    """Build the model of a config in evaluation mode, with random instead of pretrained parameters."""
     try:
         from mmengine.config import Config
         from mmengine.registry import MODELS, DefaultScope
@@ -84,28 +90,28 @@ def build(config: str) -> nn.Module:
     if "data_preprocessor" in settings:
         settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
     settings.model.backbone.init_cfg = None
-    torch.manual_seed(0)  # one model in both layouts: what a head does depends on what it finds
+    torch.manual_seed(0)  # same parameters in both layouts: the time of a head depends on the number of detections
     with DefaultScope.overwrite_default_scope(settings.get("default_scope", "mmengine")):
         model = MODELS.build(settings.model)
-    logging.disable(logging.INFO)  # a line for every parameter
+    logging.disable(logging.INFO)  # init_weights logs a line for every parameter
     model.init_weights()
     logging.disable(logging.NOTSET)
     return model.eval()
 
 
 def find(config: str) -> Path:
-    """The file of a config."""
+    """Return the path of a config, given as a path or as TOOLBOX::FILE."""
     toolbox, separator, name = config.rpartition("::")
     if not separator:
         return Path(config)
     specification = importlib.util.find_spec(toolbox)
     if specification is None or specification.origin is None:
-        raise SystemExit(f"CONFIG {config!r} is of {toolbox}, which is not installed")
+        raise SystemExit(f"CONFIG {config!r} needs {toolbox}, which is not installed")
     return Path(specification.origin).parent / ".mim" / "configs" / name
 
 
 def prediction(model: Any, height: int, width: int, batch: int) -> Callable[[], object]:
-    """A call that predicts from random pixels, as the toolbox's test loop does."""
+    """Return a function that predicts from random images, as the toolbox's test loop does."""
     structures = importlib.import_module(f"{type(model).__module__.partition('.')[0]}.structures")
     sample_type = next(getattr(structures, name) for name in SAMPLES if hasattr(structures, name))
     shape = {"ori_shape": (height, width), "img_shape": (height, width), "scale_factor": (1.0, 1.0)}
@@ -120,16 +126,16 @@ def prediction(model: Any, height: int, width: int, batch: int) -> Callable[[], 
 
 
 def measure(calls: dict[str, Run], first: str, device: torch.device, arguments: argparse.Namespace) -> Iterator[Row]:
-    """A row for every model in every layout."""
-    seconds, least = (0.0, 2) if arguments.quick else (arguments.seconds, 5)
-    timings = time_in_turn(calls, device, seconds=seconds, least=least)
-    of_first = [timings[name] for name in (first + layout for layout in LAYOUTS) if name in timings]
-    yardstick = min(of_first, key=lambda timing: timing.median)
+    """Yield a row for every model in every layout."""
+    seconds, min_rounds = (0.0, 2) if arguments.quick else (arguments.seconds, 5)
+    timings = time_interleaved(calls, device, seconds=seconds, min_rounds=min_rounds)
+    first_timings = [timings[name] for name in (first + layout for layout in LAYOUTS) if name in timings]
+    baseline = min(first_timings, key=lambda timing: timing.median)
     for name, timing in timings.items():
         yield {
             "model": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
-            "turns": timing.turns,
-            "ratio": timing.ratio_to(yardstick),
+            "turns": timing.rounds,
+            "ratio": timing.ratio_to(baseline),
         }

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: which device and how many threads, what they are, how much memory is left."""
+"""The machine on which a benchmark runs: device, threads, description and available memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that every benchmark has."""
+    """Add the options that every benchmark has."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default, help=f"cpu or cuda, maybe cuda:1 (default here: {default})")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="default: float32")
-    parser.add_argument("--threads", type=int, help="threads of the CPU (default: torch's own choice)")
-    parser.add_argument("--quick", action="store_true", help="small and few: whether it runs, not how fast")
+    parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (default on this machine: {default})")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="data type (default: float32)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: torch's default)")
+    parser.add_argument(
+        "--quick", action="store_true", help="run a few small problems to check that the benchmark works"
+    )
 
 
 def prepare(arguments: argparse.Namespace) -> torch.device:
-    """Sets the threads and returns the device.
+    """Set the number of threads and return the device.
 
     Raises:
-        SystemExit: The device is not here.
+        SystemExit: If the device is not available.
     """
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -36,14 +38,14 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
         raise SystemExit(f"--device must be cpu or cuda, got {arguments.device}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise SystemExit("--device cuda: torch finds no GPU here")
-        if device.index is not None:  # torch refuses a device without one, which is the current one already
+            raise SystemExit(f"--device {arguments.device} is not available: torch finds no GPU on this machine")
+        if device.index is not None:  # set_device requires an index; without one it is the current device
             torch.cuda.set_device(device)
     return device
 
 
 def describe(device: torch.device) -> dict[str, object]:
-    """What figures cannot be compared without: processor, threads, releases."""
+    """Describe processor, threads and versions, which must be known to compare measurements."""
     described: dict[str, object] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
@@ -59,7 +61,7 @@ def describe(device: torch.device) -> dict[str, object]:
 
 
 def processor() -> str:
-    """The name of the CPU."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -69,7 +71,7 @@ def processor() -> str:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that could be allocated now."""
+    """Return the number of bytes of available memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

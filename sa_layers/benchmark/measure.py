@@ -1,4 +1,4 @@
-"""How long a computation takes and how much memory it holds."""
+"""Measurement of time, peak memory, copy bandwidth and matrix product throughput."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Run = Callable[[], object]
 
 
 class Timing(NamedTuple):
-    """The time of one call, in seconds.
+    """Time of one call in seconds, measured in several rounds.
 
     Example:
         >>> Timing((1.0, 3.0, 2.0)).median
@@ -22,84 +22,90 @@ class Timing(NamedTuple):
     """
 
     means: tuple[float, ...]
-    """Of the calls of each turn."""
+    """Mean time of the calls of each round."""
 
     @property
     def median(self) -> float:
-        """That of the turns."""
+        """Median over the rounds."""
         return statistics.median(self.means)
 
     @property
     def fastest(self) -> float:
-        """That of the fastest turn."""
+        """Minimum over the rounds."""
         return min(self.means)
 
     @property
-    def turns(self) -> int:
-        """How often it was measured."""
+    def rounds(self) -> int:
+        """Number of rounds."""
         return len(self.means)
 
     def ratio_to(self, other: Timing) -> float:
-        """The median of the rounds' ratios: both had their turns one soon after the other, on a machine as fast.
+        """Return the median over the rounds of the ratio of both times.
+
+        In each round, both were measured shortly after each other, so the machine was about equally fast for both.
 
         Example:
             >>> Timing((1.0, 3.0, 2.0)).ratio_to(Timing((2.0, 6.0, 1.0)))
             0.5
         """
-        return statistics.median(mean / others for mean, others in zip(self.means, other.means, strict=True))
+        return statistics.median(mean / other_mean for mean, other_mean in zip(self.means, other.means, strict=True))
 
 
-def time_in_turn(
+def time_interleaved(
     candidates: Mapping[str, Run],
     device: torch.device,
     *,
     seconds: float = 10.0,
-    least: int = 5,
-    most: int = 200,
-    turn: float = 0.01,
+    min_rounds: int = 5,
+    max_rounds: int = 200,
+    min_seconds: float = 0.01,
 ) -> dict[str, Timing]:
-    """Calls all candidates in turn, round after round: what slows the machine for a while slows them all alike.
+    """Time all candidates in alternation, round after round, so that a slowdown of the machine affects all of them.
 
-    The first call of a turn is not measured: it brings the candidate's own memory back into the caches, out of which
-    the others have pushed it.
+    In each round every candidate is called once without timing, to bring its memory back into the caches, and is then
+    timed over enough consecutive calls to take ``min_seconds``.
 
     Args:
-        candidates: What to call, by name; called twice before the first round, to warm up and to size the turns.
-        device: Where they compute. On a GPU the time is the GPU's own, from event to event, the launch included.
-        seconds: How long all rounds together may take; a started round is finished.
-        least: Rounds that are made however long they take.
-        most: Rounds at most.
-        turn: How long a candidate's turn takes at least, in seconds: as many calls as that needs, one after another.
+        candidates: Functions to time, by name. Each is called twice before the first round, to warm up and to determine
+            the number of calls per round.
+        device: Device on which the candidates compute. On a GPU, CUDA events measure the time, including the launches.
+        seconds: Time limit for all rounds together. A round that has started is finished.
+        min_rounds: Minimum number of rounds, regardless of the time limit.
+        max_rounds: Maximum number of rounds.
+        min_seconds: Minimum time that the calls of one candidate take in a round.
+
+    Returns:
+        The timing of each candidate.
 
     Example:
-        >>> timings = time_in_turn({"nothing": lambda: None}, torch.device("cpu"), seconds=0, least=3)
-        >>> timings["nothing"].turns
+        >>> timings = time_interleaved({"nothing": lambda: None}, torch.device("cpu"), seconds=0, min_rounds=3)
+        >>> timings["nothing"].rounds
         3
     """
     calls = {}
     for name, run in candidates.items():
         run()
-        calls[name] = max(1, math.ceil(turn / _seconds(run, device)))
+        calls[name] = max(1, math.ceil(min_seconds / _mean_seconds(run, device)))
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     begin = time.perf_counter()
-    for rounds in range(most):
-        if rounds >= least and time.perf_counter() - begin > seconds:
+    for rounds in range(max_rounds):
+        if rounds >= min_rounds and time.perf_counter() - begin > seconds:
             break
         for name, run in candidates.items():
             run()
-            samples[name].append(_seconds(run, device, calls[name]))
-    return {name: Timing(tuple(taken)) for name, taken in samples.items()}
+            samples[name].append(_mean_seconds(run, device, calls[name]))
+    return {name: Timing(tuple(means)) for name, means in samples.items()}
 
 
 def peak_memory(run: Run, device: torch.device) -> int:
-    """The bytes that a call holds at once, beyond what was held before it; its result counts.
+    """Return the peak memory of a call in bytes, including its result and excluding memory allocated before the call.
 
-    On a GPU this is what torch's allocator reports. On the CPU it is the highest sum of the allocations and releases
-    that torch's profiler records: all tensors, also those inside an operator, but neither NumPy arrays nor the scratch
-    memory that a kernel takes from the C++ library (kilobytes, in ours).
+    On a GPU, torch's allocator reports the peak. On the CPU, the peak is computed from the allocations that torch's
+    profiler records. These include all tensors, also inside operators, but not NumPy arrays and not the workspace that
+    kernels allocate from the C++ library (kilobytes in ours).
 
     Example:
-        >>> peak_memory(lambda: torch.zeros(1000).neg(), torch.device("cpu"))  # two tensors of 4 bytes a number
+        >>> peak_memory(lambda: torch.zeros(1000).neg(), torch.device("cpu"))  # two float32 tensors
         8000
     """
     if device.type == "cuda":
@@ -116,33 +122,33 @@ def peak_memory(run: Run, device: torch.device) -> int:
     assert profile.profiler.kineto_results is not None
     tree = profile.profiler.kineto_results.experimental_event_tree()
     allocations = sorted((event.start_time_ns, event.extra_fields.alloc_size) for event in _allocations(tree))
-    held = highest = 0
-    for _, size in allocations:  # negative for a release
-        held += size
-        highest = max(highest, held)
-    return highest
+    allocated = peak = 0
+    for _, size in allocations:  # the size of a release is negative
+        allocated += size
+        peak = max(peak, allocated)
+    return peak
 
 
-def copying(moved: int, device: torch.device) -> Run:
-    """Moves as many bytes as ``moved`` by a plain copy, half of them read and half written: the yardstick of bandwidth.
+def make_copy(num_bytes: int, device: torch.device) -> Run:
+    """Return a copy operation with ``num_bytes`` of memory traffic, half read and half written.
 
-    A copy of the operator's own size is served by the same caches as the operator.
+    It measures the bandwidth that an operator with this memory traffic can reach: both benefit from the same caches.
     """
-    source = torch.zeros(max(moved // 2, 1), dtype=torch.uint8, device=device)
+    source = torch.zeros(max(num_bytes // 2, 1), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
-def fastest_product(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a large matrix product, the ceiling of arithmetic."""
+def matmul_flops_per_s(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the FLOP/s of a large matrix product, the practical peak of arithmetic throughput."""
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device).to(dtype)
-    timing = time_in_turn({"product": lambda: matrix @ matrix}, device, seconds=1, most=20)["product"]
+    timing = time_interleaved({"product": lambda: matrix @ matrix}, device, seconds=1, max_rounds=20)["product"]
     return 2 * size**3 / timing.fastest
 
 
-def _seconds(run: Run, device: torch.device, calls: int = 1) -> float:
-    """The mean of some calls."""
+def _mean_seconds(run: Run, device: torch.device, calls: int = 1) -> float:
+    """Return the mean time of consecutive calls."""
     if device.type != "cuda":
         begin = time.perf_counter()
         for _ in range(calls):
@@ -160,6 +166,7 @@ def _seconds(run: Run, device: torch.device, calls: int = 1) -> float:
 
 def _allocations(events: Any) -> Iterator[Any]:
     for event in events:
-        if event.tag == torch._C._profiler._EventType.Allocation:  # no public interface keeps them apart and in order
+        # torch has no public interface to single allocations in order of time.
+        if event.tag == torch._C._profiler._EventType.Allocation:
             yield event
         yield from _allocations(event.children)

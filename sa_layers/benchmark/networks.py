@@ -1,7 +1,7 @@
-"""SAN10, SAN15 and SAN19 against the ResNets they replace: latency, images per second, peak memory.
+"""Time SAN10, SAN15 and SAN19 against the ResNets they replace: latency, images per second, peak memory.
 
-torchvision's ResNet-26, 38 and 50 are timed in both memory layouts, and the faster one counts. Beside each SAN stand
-the same network without fused operators and in plain torch.
+torchvision's ResNet-26, 38 and 50 are timed in both memory layouts, and ratios are relative to the faster layout. Each
+SAN is also timed without fused operators and in plain torch.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
 from .agreement import check_agreement, precision_notes, without_tf32
-from .measure import Run, peak_memory, time_in_turn
+from .measure import Run, peak_memory, time_interleaved
 from .plot import Bar, plot_bars
 from .report import Column, Report, Row, duration, ratio, size
 
-# Blocks of a ResNet with as many stages and the depth nearest to each SAN's, as in the paper.
+# For each SAN depth, the depth and the blocks of the ResNet that the paper compares it with.
 RESNETS = {10: (26, (1, 2, 4, 1)), 15: (38, (2, 3, 5, 2)), 19: (50, (3, 4, 6, 3))}
 ATTENTIONS = ("pairwise", "patchwise")
 TASKS = ("inference", "training step")
@@ -41,35 +41,41 @@ COLUMNS = [
 
 
 class Candidate(NamedTuple):
-    """A network as it is to be run."""
+    """A network, its input and the context in which it is called."""
 
     model: nn.Module
     image: Tensor
-    how: Callable[[], AbstractContextManager[None]] = nullcontext
-    """What its calls stand in: the switch of the fused operators, another backend."""
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Selects a backend or disables the fused operators. Defaults to the settings that users get."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--depth", nargs="+", type=int, choices=RESNETS, default=list(RESNETS), help="default: all")
-    parser.add_argument("--attention", nargs="+", choices=ATTENTIONS, default=ATTENTIONS, help="default: both")
-    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS, help="default: both")
+    """Add the options of this benchmark."""
     parser.add_argument(
-        "--batch", nargs="+", type=int, metavar="N", help="images at once (default: 1 8, on a GPU 1 64)"
+        "--depth", nargs="+", type=int, choices=RESNETS, default=list(RESNETS), help="depths of the SANs (default: all)"
     )
-    parser.add_argument("--size", type=int, default=224, help="height and width of an image (default: 224)")
-    parser.add_argument("--seconds", type=float, default=30, help="for all rounds of one table (default: 30)")
+    parser.add_argument(
+        "--attention", nargs="+", choices=ATTENTIONS, default=ATTENTIONS, help="attentions of the SANs (default: both)"
+    )
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS, help="tasks to time (default: both)")
+    parser.add_argument("--batch", nargs="+", type=int, metavar="N", help="batch sizes (default: 1 8, on a GPU 1 64)")
+    parser.add_argument(
+        "--size", type=int, default=224, metavar="PIXELS", help="height and width of the images (default: 224)"
+    )
+    parser.add_argument("--seconds", type=float, default=30, metavar="S", help="time limit of each table (default: 30)")
     parser.add_argument(
         "--without-unfused",
         action="store_true",
-        help="time only the fused inference: more rounds in as many seconds",
+        help="do not time inference without fused operators and in plain torch, which leaves time for more rounds",
     )
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of all; takes minutes")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw bars to FILE (needs matplotlib)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also time the networks with torch.compile; takes minutes"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also plot the times to FILE (needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures every depth at every batch size."""
+    """Time the networks of every depth at every batch size."""
     device, dtype = machine.prepare(arguments), machine.DTYPES[arguments.dtype]
     batches, depths = arguments.batch or ([1, 64] if device.type == "cuda" else [1, 8]), arguments.depth
     if arguments.quick:
@@ -98,17 +104,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def notes(device: torch.device) -> Iterator[str]:
-    """What to read the tables by."""
-    yield "ratio: to the time of the ResNet in its faster layout, the median of the rounds."
-    yield "peak memory: what a call holds at once beyond weights, images and the optimizer's state."
-    yield "unfused: without the fused operators. plain torch: without native kernels, neighbours unfolded."
+    """Yield explanations of the tables."""
+    yield "ratio: time relative to the ResNet in its faster layout, median of the rounds."
+    yield "peak memory: maximum memory allocated during a call, without parameters, images and optimizer state."
+    yield "unfused: without fused operators. plain torch: without native kernels."
     yield from precision_notes(device)
     if obstacle := why_not("native", device):
-        yield f"all SANs compute with plain torch here: {obstacle}."
+        yield f"All SANs use plain torch on this device: {obstacle}."
 
 
 def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
-    """The networks of one depth, by name; the first of each attention is the one that users get."""
+    """Make the networks of one depth, by name."""
     try:
         from torchvision.models.resnet import Bottleneck, ResNet
     except ImportError:
@@ -129,88 +135,88 @@ def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dic
 
 
 def add_compiled(candidates: dict[str, Candidate]) -> None:
-    """Adds torch.compile of all networks that users would compile: not the ones for comparison with themselves."""
-    torch.compiler.reset()  # or the shapes met so far count against the limit of recompilations
+    """Add compiled versions of the networks with default settings."""
+    torch.compiler.reset()  # earlier shapes would count towards the recompilation limit
     for name, candidate in list(candidates.items()):
-        if candidate.how is nullcontext:
+        if candidate.context is nullcontext:
             compiled: Any = torch.compile(candidate.model, dynamic=False)
             candidates[f"compiled: {name}"] = candidate._replace(model=compiled)
 
 
 def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
-    """A row for every network; refuses to time a SAN whose ways of computing it disagree."""
+    """Yield a row for every network, after a check that all versions of a SAN agree."""
     device = next(iter(candidates.values())).image.device
     calls: dict[str, Run]
     if task == "inference":
         check_equal(candidates)
         if arguments.without_unfused:
-            candidates = {name: candidate for name, candidate in candidates.items() if candidate.how is nullcontext}
+            candidates = {name: candidate for name, candidate in candidates.items() if candidate.context is nullcontext}
         calls = {name: inference(candidate) for name, candidate in candidates.items()}
-    else:  # where the fused operators are never in use
+    else:  # training does not use the fused operators
         calls = {name: training_step(candidate) for name, candidate in candidates.items() if "unfused" not in name}
-    for call in calls.values():  # folds, compiles, chooses algorithms: none of it belongs to the memory of a call
+    for call in calls.values():  # warm-up, so that folding and compilation do not count as peak memory
         call()
     memory = {name: peak_memory(call, device) for name, call in calls.items()}
-    timings = time_in_turn(
-        calls, device, seconds=0 if arguments.quick else arguments.seconds, least=2 if arguments.quick else 5
+    timings = time_interleaved(
+        calls, device, seconds=0 if arguments.quick else arguments.seconds, min_rounds=2 if arguments.quick else 5
     )
     resnets = [timing for name, timing in timings.items() if name.startswith("ResNet")]
-    yardstick = min(resnets, key=lambda timing: timing.median)
+    baseline = min(resnets, key=lambda timing: timing.median)
     for name, timing in timings.items():
         yield {
             "network": name,
             "median_s": timing.median,
             "fastest_s": timing.fastest,
-            "turns": timing.turns,
-            "ratio": timing.ratio_to(yardstick),
+            "turns": timing.rounds,
+            "ratio": timing.ratio_to(baseline),
             "images_per_s": len(candidates[name].image) / timing.median,
             "peak_bytes": memory[name],
         }
 
 
 def inference(candidate: Candidate) -> Callable[[], Tensor]:
-    """A call that classifies the images."""
+    """Return a function that classifies the images."""
     model = candidate.model.eval()
 
     def classify() -> Tensor:
-        with torch.no_grad(), candidate.how():
+        with torch.no_grad(), candidate.context():
             return model(candidate.image)
 
     return classify
 
 
 def training_step(candidate: Candidate) -> Run:
-    """A call that makes one step of stochastic gradient descent."""
+    """Return a function that performs one SGD step."""
     model, image = candidate.model.train(), candidate.image
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     target = torch.zeros(len(image), dtype=torch.long, device=image.device)
 
     def step() -> None:
-        with candidate.how():
+        with candidate.context():
             F.cross_entropy(model(image), target).backward()
             optimizer.step()
-            optimizer.zero_grad()  # last, so that the gradients count as memory of the step
+            optimizer.zero_grad()  # at the end, so that the gradients count towards the step's peak memory
 
     return step
 
 
 def check_equal(candidates: dict[str, Candidate]) -> None:
-    """Compares every way of computing a SAN with the unfused one.
+    """Compare every version of a SAN with the unfused one.
 
     Raises:
-        SystemExit: Two of them do not compute the same.
+        SystemExit: If two versions differ.
     """
     with without_tf32():
         results = {name: inference(candidate)() for name, candidate in candidates.items()}
     for name, result in results.items():
-        _, _, plain = name.rpartition("compiled: ")
-        wanted = results.get(f"{plain.partition(',')[0]}, unfused")
-        if wanted is not None:
-            check_agreement(name, result, "unfused", wanted)
+        network = name.removeprefix("compiled: ").partition(",")[0]
+        expected = results.get(f"{network}, unfused")
+        if expected is not None:
+            check_agreement(name, result, "unfused", expected)
 
 
 def plot(path: Path, report: Report) -> None:
-    """Bars of all medians, a group for each table."""
+    """Plot the medians of all rows, one panel for each table."""
     bars = [
         Bar(f"{row['networks']}, {row['task']}, {row['batch']}", row["network"], row["median_s"]) for row in report.rows
     ]

@@ -1,7 +1,7 @@
-"""Aggregation on a GPU in the order of the authors' kernels: a thread for every output, which resolves the border.
+"""Aggregation on a GPU with one thread per output, the algorithm of the official kernels, as a baseline.
 
-Written anew for comparison. As theirs, it is compiled at run time for one shape, knows float32 and float64, and takes
-contiguous operands and one number for height and width alike.
+This is an independent implementation. Like the official kernels, it is compiled at run time for one shape, supports
+float32 and float64, and requires contiguous operands and square footprints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __device__ int reflected(int position, int size) {
   return position < size ? position : 2 * (size - 1) - position;
 }
 
-// A thread for every (n, c, h, w) of the output.
+// One thread for every (n, c, h, w) of the output.
 extern "C" __global__ void aggregate(const T* value, const T* weight, T* output) {
   const int index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= N * C * OH * OW) return;
@@ -42,7 +42,7 @@ extern "C" __global__ void aggregate(const T* value, const T* weight, T* output)
   output[index] = sum;
 }
 
-// A thread for every (n, c, h, w) of the padded map; the border is folded back afterwards.
+// One thread for every (n, c, h, w) of the padded map. fold() adds the padding to the pixels that it reflects.
 extern "C" __global__ void value_gradient(const T* grad_output, const T* weight, T* grad_padded) {
   const int index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= N * C * (H + 2 * PADDING) * (W + 2 * PADDING)) return;
@@ -65,7 +65,7 @@ extern "C" __global__ void value_gradient(const T* grad_output, const T* weight,
   grad_padded[index] = sum;
 }
 
-// A thread for every (n, c, h, w) of the output and channel of the weight.
+// One thread for every (n, c, h, w) with weight channel c and output position (h, w).
 extern "C" __global__ void weight_gradient(const T* grad_output, const T* value, T* grad_weight) {
   const int index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= N * CW * OH * OW) return;
@@ -86,21 +86,21 @@ extern "C" __global__ void weight_gradient(const T* grad_output, const T* value,
 
 
 def why_not(dtype: torch.dtype) -> str | None:
-    """One sentence on what keeps these kernels from running here, or None."""
+    """Return the reason why these kernels are not available for a dtype, or None if they are."""
     if not hasattr(torch.cuda, "_compile_kernel"):
         return f"torch {torch.__version__} cannot compile a kernel at run time"
     if dtype not in TYPES:
-        return f"the authors' kernels know float32 and float64, not {dtype}"
+        return f"the official kernels support float32 and float64, not {dtype}"
     return None
 
 
 def aggregation(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """As :func:`sa_layers.ops.aggregation`, for CUDA tensors, reflection, and maps larger than the padding."""
+    """Compute :func:`sa_layers.ops.aggregation` on CUDA tensors, for reflection padding smaller than the map."""
     return _Aggregation.apply(value, weight, footprint)
 
 
 def source(value: Tensor, weight: Tensor, footprint: Footprint) -> str:
-    """The kernels for one shape, which is part of the text."""
+    """Return the CUDA source of the kernels, in which the shape is a set of macros."""
     out_height, out_width = footprint.output_size(*value.shape[2:])
     sizes = {"N": value.shape[0], "C": value.shape[1], "CW": weight.shape[1], "H": value.shape[2], "W": value.shape[3]}
     sizes |= {"OH": out_height, "OW": out_width, "K": footprint.kernel_size[0], "STRIDE": footprint.stride[0]}
@@ -110,7 +110,7 @@ def source(value: Tensor, weight: Tensor, footprint: Footprint) -> str:
 
 
 def fold(padded: Tensor, footprint: Footprint) -> Tensor:
-    """The gradient of a map from that of the padded map: what was reflected goes back where it came from."""
+    """Compute the gradient of a map from that of the padded map, by adding the padding to the pixels it reflects."""
     for dim, padding in zip((2, 3), footprint.padding, strict=True):
         size = padded.shape[dim] - 2 * padding
         shape = [*padded.shape[:dim], size, *padded.shape[dim + 1 :]]

@@ -1,47 +1,107 @@
-"""Times as bars, in a panel for each thing that was measured."""
+"""Plots of benchmark results: bar charts of times and rooflines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Bar(NamedTuple):
-    """One measurement."""
+    """One bar of a bar chart."""
 
     panel: str
     name: str
     seconds: float
 
 
+class Point(NamedTuple):
+    """One point of a roofline."""
+
+    series: str
+    """The implementation. Each has a colour of its own."""
+    task: str
+    """The task, such as the forward pass. Each has a marker of its own."""
+    intensity: float
+    """Arithmetic intensity: FLOP per byte of minimum memory traffic."""
+    performance: float
+    """FLOP/s."""
+
+
 def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
-    """Draws the bars of every panel from zero, the names beside them.
+    """Plot times as horizontal bars, one panel for each ``Bar.panel``.
 
     Args:
-        path: The picture to write; its ending is its format.
-        title: What was measured, and on what.
-        bars: The measurements; those of a panel follow one another.
+        path: Image file to write. The suffix determines the format.
+        title: Title of the figure.
+        bars: Measurements, sorted by panel.
 
     Raises:
-        SystemExit: matplotlib is not installed.
+        SystemExit: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SystemExit("a plot needs matplotlib: pip install 'sa-layers[benchmark]'") from None
     panels = [(name, list(group)) for name, group in groupby(bars, lambda bar: bar.panel)]
     heights = [len(group) + 2 for _, group in panels]
-    figure = Figure(figsize=(9, 0.3 * sum(heights) + 0.5), layout="constrained")
+    figure = _make_figure(9, 0.3 * sum(heights) + 0.5)
     figure.suptitle(title)
     grid = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
     for (name, group), axes in zip(panels, grid[:, 0], strict=True):
         colours = ["C0" if "ResNet" in bar.name else "C1" for bar in group]
         drawn = axes.barh([bar.name for bar in group], [1000 * bar.seconds for bar in group], color=colours)
         axes.bar_label(drawn, fmt="%.3g", padding=3)
-        axes.margins(x=0.12)  # room for the numbers
-        axes.invert_yaxis()  # the first on top
+        axes.margins(x=0.12)  # room for the bar labels
+        axes.invert_yaxis()  # first bar at the top
         axes.set(title=name, xlabel="ms")
+    _save(figure, path)
+
+
+def plot_roofline(path: Path, title: str, points: Sequence[Point], bandwidth: float, peak: float) -> None:
+    """Plot points under the roofline ``min(peak, bandwidth * intensity)``.
+
+    Args:
+        path: Image file to write. The suffix determines the format.
+        title: Title of the figure.
+        points: Measurements.
+        bandwidth: Bytes per second of the fastest copy.
+        peak: FLOP/s of a large matrix product.
+
+    Raises:
+        SystemExit: If matplotlib is not installed.
+    """
+    figure = _make_figure(9, 7)
+    axes = figure.subplots()
+    ridge = peak / bandwidth
+    left = min([point.intensity for point in points] + [ridge]) / 2
+    right = max([point.intensity for point in points] + [ridge]) * 2
+    axes.plot([left, ridge, right], [left * bandwidth / 1e9, peak / 1e9, peak / 1e9], color="black", label="roof")
+    axes.axvline(ridge, color="black", linewidth=0.5, linestyle=":")
+    markers = dict(zip(dict.fromkeys(point.task for point in points), "os^v", strict=False))
+    colours = {series: f"C{index}" for index, series in enumerate(dict.fromkeys(point.series for point in points))}
+    for point in points:
+        axes.plot(point.intensity, point.performance / 1e9, color=colours[point.series], marker=markers[point.task])
+    for label, colour, marker in [(series, colour, "o") for series, colour in colours.items()] + [
+        (task, "grey", marker) for task, marker in markers.items()
+    ]:
+        axes.plot([], [], color=colour, marker=marker, linestyle="none", label=label)
+    axes.set(
+        xscale="log", yscale="log", xlabel="FLOP per byte of minimum memory traffic", ylabel="GFLOP/s", title=title
+    )
+    axes.grid(which="major", linewidth=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
+    _save(figure, path)
+
+
+def _make_figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit("plots need matplotlib: pip install 'sa-layers[benchmark]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""What is measured: every operator at the five stages of SAN19, and who computes it."""
+"""The problems that are timed: each operator at the five stages of SAN19, and its implementations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCE = "Numba reference"
 
 
 class Stage(NamedTuple):
-    """Sizes of the attention in one stage, for one image."""
+    """Sizes of the attention in one stage."""
 
     side: int
     value_channels: int
@@ -46,42 +46,42 @@ class Problem(NamedTuple):
     operands: tuple[Tensor, Tensor]
     footprint: Footprint
     candidates: dict[str, Operator]
-    """The implementations, ours first."""
+    """Implementations by name, ours first."""
     flops: int
-    """Of the forward pass; the backward pass does twice as much."""
-    reads_operands_again: bool
-    """Whether the backward pass needs the operands themselves."""
+    """FLOPs of the forward pass. The backward pass needs twice as many."""
+    backward_reads_operands: bool
+    """Whether the backward pass reads the operands."""
     unfolded_bytes: int
-    """What all neighbours of all pixels take."""
+    """Memory of the unfolded neighbours."""
 
 
 def aggregation(stage: Stage, batch: int, dtype: torch.dtype, device: torch.device) -> Problem:
-    """Weights that are a softmax already."""
+    """Make a problem for aggregation, with normalised weights."""
     return _aggregation("aggregation", stage, batch, dtype, device)
 
 
 def softmax_aggregation(stage: Stage, batch: int, dtype: torch.dtype, device: torch.device) -> Problem:
-    """Logits; the others take torch's softmax first."""
+    """Make a problem for softmax_aggregation. The baselines apply torch's softmax to the logits first."""
     return _aggregation("softmax_aggregation", stage, batch, dtype, device)
 
 
 def pairwise_relation(stage: Stage, batch: int, dtype: torch.dtype, device: torch.device) -> Problem:
-    """Subtraction, the relation of SAN."""
+    """Make a problem for pairwise_relation with subtraction, the relation of SAN."""
     footprint = Footprint.parse(stage.kernel_size)
     shape = (batch, stage.relation_channels, stage.side, stage.side)
     pairs = footprint.taps * batch * stage.relation_channels * stage.side**2
-    written: dict[str, Operator] = {
+    others: dict[str, Operator] = {
         "unfold, subtract": baselines.unfold_subtract,
         "shift loop": baselines.shift_subtract,
     }
     return Problem(
         "pairwise_relation, subtraction",
-        f"{_times(shape)}, kernel {stage.kernel_size}",
+        f"{_format_shape(shape)}, kernel {stage.kernel_size}",
         (_normal(shape, 0).to(device, dtype), _normal(shape, 1).to(device, dtype)),
         footprint,
-        _ours("pairwise_relation") | written | _reference("pairwise_relation", batch, device),
+        _ours("pairwise_relation") | others | _reference("pairwise_relation", batch, device),
         flops=pairs,
-        reads_operands_again=False,
+        backward_reads_operands=False,
         unfolded_bytes=pairs * dtype.itemsize,
     )
 
@@ -97,24 +97,24 @@ def _aggregation(name: str, stage: Stage, batch: int, dtype: torch.dtype, device
     footprint, takes_logits = Footprint.parse(stage.kernel_size), name == "softmax_aggregation"
     shape = (batch, stage.value_channels, stage.side, stage.side)
     logits = _normal((batch, stage.weight_channels, footprint.taps, stage.side**2), 1)
-    written: dict[str, Operator] = {
+    others: dict[str, Operator] = {
         "unfold, multiply, sum": baselines.unfold_multiply_sum,
         "unfold, einsum": baselines.unfold_einsum,
         "shift loop, addcmul_": baselines.shift_loop,
     }
     if device.type == "cuda" and one_thread_per_output.why_not(dtype) is None:
-        written["one thread per output"] = one_thread_per_output.aggregation
+        others["one thread per output"] = one_thread_per_output.aggregation
     if takes_logits:
-        written = {label: partial(_after_softmax, operator) for label, operator in written.items()}
+        others = {label: partial(_after_softmax, operator) for label, operator in others.items()}
     pairs = footprint.taps * batch * stage.value_channels * stage.side**2
     return Problem(
         name,
-        f"{_times(shape)}, {stage.weight_channels} weight channels, kernel {stage.kernel_size}",
+        f"{_format_shape(shape)}, {stage.weight_channels} weight channels, kernel {stage.kernel_size}",
         (_normal(shape, 0).to(device, dtype), (logits if takes_logits else logits.softmax(2)).to(device, dtype)),
         footprint,
-        _ours(name) | written | _reference(name, batch, device),
+        _ours(name) | others | _reference(name, batch, device),
         flops=2 * pairs,
-        reads_operands_again=True,
+        backward_reads_operands=True,
         unfolded_bytes=pairs * dtype.itemsize,
     )
 
@@ -129,7 +129,7 @@ def _ours(name: str) -> dict[str, Operator]:
 
 
 def _reference(name: str, batch: int, device: torch.device) -> dict[str, Operator]:
-    """For one image only: it is slow, and of one thread."""
+    """Return the reference implementation, for one image only because it is slow and single-threaded."""
     operator = _ours(name)[OURS]
 
     def call(first: Tensor, second: Tensor, footprint: Footprint) -> Tensor:
@@ -143,5 +143,5 @@ def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table in the terminal, Markdown, JSON."""
+"""Reports of benchmark results: tables in the terminal, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where else the results go."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
+    """Add the options for output files."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all results to FILE as JSON")
 
 
 class Column(NamedTuple):
-    """A column of the table: the key of its values in every row, its heading, and how a value is written."""
+    """A column of a table: the key of its values in the rows, its heading, and the function that formats a value."""
 
     key: str
     heading: str
-    write: Callable[[Any], str] = str
+    format: Callable[[Any], str] = str
 
 
 class Report:
-    """Rows of figures under one title, in sections.
+    """A title, rows of results grouped into sections, and notes.
 
     Args:
-        title: What was measured.
-        machine: What it was measured on, :func:`.machine.describe`.
-        columns: What the tables show; the JSON file has every key of every row.
-        section: The keys that name a section; rows of one section follow one another.
-        notes: Sentences to read the tables by.
+        title: Title of the report.
+        machine: Description of the machine, as returned by :func:`.machine.describe`.
+        columns: Columns of the tables. The JSON file contains every key of every row.
+        section: Keys whose values name a section. Each section is one table. Its rows must be consecutive.
+        notes: Explanations printed below the tables.
 
     Example:
-        >>> report = Report("Sums", {"device": "abacus"}, [Column("way", "way"), Column("s", "time", duration)], ["of"])
-        >>> report.rows.append({"of": "ten numbers", "way": "by hand", "s": 0.0123})
+        >>> columns = [Column("name", "implementation"), Column("s", "time", duration)]
+        >>> report = Report("Sums", {"device": "abacus"}, columns, ["of"])
+        >>> report.rows.append({"of": "ten numbers", "name": "by hand", "s": 0.0123})
         >>> print(report.markdown())
         # Sums
         <BLANKLINE>
@@ -45,7 +46,7 @@ class Report:
         <BLANKLINE>
         ## ten numbers
         <BLANKLINE>
-        | way | time |
+        | implementation | time |
         |---|---:|
         | by hand | 12.3 ms |
     """
@@ -62,7 +63,7 @@ class Report:
         self.rows: list[Row] = []
 
     def print(self) -> None:
-        """Prints the tables; as Markdown where rich is not installed."""
+        """Print the tables with rich, or as Markdown if rich is not installed."""
         try:
             from rich.console import Console
             from rich.table import Table
@@ -82,7 +83,7 @@ class Report:
             console.print(note, highlight=False)
 
     def markdown(self) -> str:
-        """The same tables in Markdown."""
+        """Return the report as Markdown."""
         lines = [f"# {self.title}", "", self._machine()]
         for heading, rows in self._sections():
             lines += ["", f"## {heading}", "", f"| {' | '.join(column.heading for column in self.columns)} |"]
@@ -93,7 +94,7 @@ class Report:
         return "\n".join(lines)
 
     def write_json(self, path: Path) -> None:
-        """Writes every figure, in seconds, bytes and FLOP/s."""
+        """Write the report as JSON, with times in seconds, memory in bytes and speeds in FLOP/s."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"title": self.title, "machine": self.machine, "results": self.rows, "notes": self.notes}
         path.write_text(json.dumps(content, indent=2) + "\n")
@@ -106,11 +107,11 @@ class Report:
             yield ", ".join(names), list(rows)
 
     def _cells(self, row: Row) -> list[str]:
-        return ["" if row.get(column.key) is None else column.write(row[column.key]) for column in self.columns]
+        return ["" if row.get(column.key) is None else column.format(row[column.key]) for column in self.columns]
 
 
 def duration(seconds: float) -> str:
-    """A time with a unit of its size.
+    """Format a time in s, ms or us.
 
     >>> duration(0.000512), duration(2.5)
     ('512 us', '2.5 s')
@@ -122,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: int) -> str:
-    """An amount of memory with a unit of its size, decimal.
+    """Format a number of bytes in GB, MB, kB or B (decimal units).
 
     >>> size(4_917_248), size(800)
     ('4.92 MB', '800 B')
@@ -134,7 +135,7 @@ def size(number: int) -> str:
 
 
 def rate(per_second: float) -> str:
-    """FLOP/s with a unit of their size.
+    """Format a speed in TFLOP/s or GFLOP/s.
 
     >>> rate(3.91e10)
     '39.1 GFLOP/s'
@@ -143,7 +144,7 @@ def rate(per_second: float) -> str:
 
 
 def ratio(number: float) -> str:
-    """How many times as much.
+    """Format a ratio.
 
     >>> ratio(51.66), ratio(1)
     ('51.7x', '1x')
@@ -152,7 +153,7 @@ def ratio(number: float) -> str:
 
 
 def percentage(share: float) -> str:
-    """A share of one.
+    """Format a fraction as a percentage.
 
     >>> percentage(0.7)
     '70 %'

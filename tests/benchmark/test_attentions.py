@@ -1,4 +1,4 @@
-"""Whole attentions, computed in three ways."""
+"""The benchmark of whole attentions, and the agreement check."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_every_way_is_measured(name: str, dtype: torch.dtype) -> None:
+def test_every_implementation_is_timed(name: str, dtype: torch.dtype) -> None:
     layer, operands = make_problem(name, STAGES[-1], 2, dtype, CPU)
     assert [operand.shape[1] for operand in operands] == [128, 128, 512]
     ours, unfused, plain = measure(layer, operands, seconds=0)
     assert [row["implementation"] for row in (ours, unfused, plain)] == ["sa_layers", "unfused", "plain torch"]
     assert ours["ratio"] == 1
     if decide(CPU) == "native":
-        assert ours["peak_bytes"] == 2 * 512 * 49 * dtype.itemsize  # the output and nothing else
+        assert ours["peak_bytes"] == 2 * 512 * 49 * dtype.itemsize  # only the output
         assert unfused["peak_bytes"] > 5 * ours["peak_bytes"]
 
 
@@ -37,11 +37,11 @@ def test_quick(run_python: RunPython, tmp_path: Path) -> None:
     assert {(row["attention"], row["stage"]) for row in rows} == {(name, "4: 512 x 7 x 7") for name in ATTENTIONS}
 
 
-def test_what_disagrees_is_not_timed() -> None:
+def test_different_results_are_rejected() -> None:
     one = torch.ones(3)
     check_agreement("this", one + 1e-5, "that", one)
     for other in (one + 1e-3, one * float("nan")):
-        with pytest.raises(SystemExit, match=r"this differs from that by .*, where the largest number is 1"):
+        with pytest.raises(SystemExit, match=r"this differs from that by .*; the largest absolute value is 1"):
             check_agreement("this", other, "that", one)
 
 

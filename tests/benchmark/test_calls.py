@@ -1,4 +1,4 @@
-"""Where the time goes, operator by operator."""
+"""The profile of a network by operator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_calls_are_summed_by_operator() -> None:
     one = torch.ones(3)
     rows = measure(lambda: (one.exp(), one.sin(), one.exp(), time.sleep(0.01)), runs=3)
     assert {row["operator"]: row["calls"] for row in rows} == {"aten.exp": 2, "aten.sin": 1, "all": 3}
-    assert rows[-1]["fastest_s"] < 0.01  # what is between the calls does not count
+    assert rows[-1]["fastest_s"] < 0.01  # the time between calls is excluded
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 MODULE = ("-m", "sa_layers.benchmark", "operators", "--device", "cpu", "--quick")
 
 
-def test_everything_is_measured(run_python: Callable, tmp_path: Path) -> None:
+def test_operators_writes_table_json_and_plot(run_python: Callable, tmp_path: Path) -> None:
     json_file, picture = tmp_path / "results" / "operators.json", tmp_path / "roofline.png"
     printed = run_python(None, *MODULE, "--threads", 1, "--json", json_file, "--plot", picture, COLUMNS="200").stdout
     for words in ("unfold, multiply, sum", "unfold, einsum", "shift loop, addcmul_", "Numba reference", "of copy"):
@@ -36,7 +36,7 @@ def test_everything_is_measured(run_python: Callable, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_half_precision_one_operator_and_batches(run_python: Callable, tmp_path: Path) -> None:
+def test_operators_with_bfloat16_and_two_batch_sizes(run_python: Callable, tmp_path: Path) -> None:
     options = ("--operator", "aggregation", "--dtype", "bfloat16", "--batch", 1, 2, "--json", tmp_path / "results.json")
     run_python(None, *MODULE, *options)
     rows = json.loads((tmp_path / "results.json").read_text())["results"]
@@ -51,7 +51,7 @@ def test_without_rich_the_tables_are_markdown(run_python: Callable) -> None:
     assert "| implementation | median | ratio | peak memory | speed | of copy |" in printed.splitlines()
 
 
-def test_a_device_that_is_not_here(run_python: Callable) -> None:
+def test_unsupported_device(run_python: Callable) -> None:
     process = run_python(None, *MODULE[:3], "--device", "mps", check=False)
     assert process.returncode
     assert process.stdout.strip() == "--device must be cpu or cuda, got mps"

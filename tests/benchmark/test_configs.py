@@ -13,7 +13,7 @@ COMMAND = ("-m", "sa_layers.benchmark", "configs")
 
 
 def test_quick(run_python: RunPython, repository: Path, tmp_path: Path) -> None:
-    """A stock config and ours, in both layouts."""
+    """A config of mmpretrain and one of ours, in both memory layouts."""
     pytest.importorskip("mmpretrain")
     ours = repository / "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py"
     result = tmp_path / "configs.json"
@@ -30,10 +30,10 @@ def test_quick(run_python: RunPython, repository: Path, tmp_path: Path) -> None:
     ("config", "message"),
     [
         ("nowhere.py", "CONFIG must be a file, or TOOLBOX::FILE of an installed toolbox, got 'nowhere.py'"),
-        ("mmnowhere::a.py", "CONFIG 'mmnowhere::a.py' is of mmnowhere, which is not installed"),
+        ("mmnowhere::a.py", "CONFIG 'mmnowhere::a.py' needs mmnowhere, which is not installed"),
     ],
 )
-def test_unknown(run_python: RunPython, config: str, message: str) -> None:
+def test_missing_config(run_python: RunPython, config: str, message: str) -> None:
     pytest.importorskip("mmengine")
     process = run_python(None, *COMMAND, config, check=False)
     assert process.returncode

@@ -1,4 +1,4 @@
-"""The device of a benchmark, on a machine that need not have it."""
+"""Selection of the benchmark's device, with CUDA mocked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from sa_layers.benchmark import machine
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", []), ("cuda:1", [1]), ("cpu", [])])
-def test_only_a_numbered_gpu_is_made_the_current_one(
-    device: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Torch refuses 'cuda' in set_device."""
+def test_set_device_only_with_an_index(device: str, expected: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.set_device rejects 'cuda' without an index."""
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)  # behind torch's own check

@@ -1,11 +1,11 @@
-"""What the figures mean: memory, turns, and that nothing wrong is timed."""
+"""Peak memory, interleaved timing, and the check that implementations agree."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from sa_layers.benchmark.measure import copying, peak_memory, time_in_turn
+from sa_layers.benchmark.measure import make_copy, peak_memory, time_interleaved
 from sa_layers.benchmark.operators import check_equal
 from sa_layers.benchmark.problems import OURS, PROBLEMS, STAGES
 from sa_layers.ops import aggregation
@@ -13,7 +13,7 @@ from sa_layers.ops import aggregation
 CPU = torch.device("cpu")
 
 
-def test_peak_memory_is_what_lives_at_once() -> None:
+def test_peak_memory_counts_simultaneous_allocations() -> None:
     megabyte = 1_000_000
     block = torch.zeros(megabyte, dtype=torch.uint8)
 
@@ -29,33 +29,34 @@ def test_peak_memory_is_what_lives_at_once() -> None:
     assert peak_memory(block.zero_, CPU) == 0
 
 
-def test_peak_memory_sees_native_operators() -> None:
+def test_peak_memory_includes_native_operators() -> None:
     value, weight = torch.randn(1, 64, 14, 14), torch.randn(1, 8, 9, 196)
     assert peak_memory(lambda: aggregation(value, weight, 3), CPU) >= value.nbytes
 
 
-def test_everyone_has_a_turn_in_every_round() -> None:
+def test_candidates_are_timed_in_alternation() -> None:
     turns: list[str] = []
     candidates = {name: lambda name=name: turns.append(name) for name in "ab"}
-    timings = time_in_turn(candidates, CPU, seconds=0, least=3, turn=0)
+    timings = time_interleaved(candidates, CPU, seconds=0, min_rounds=3, min_seconds=0)
     assert "".join(turns) == "aabb" + "aabb" * 3
-    assert all(timing.turns == 3 and timing.fastest <= timing.median for timing in timings.values())
+    assert all(timing.rounds == 3 and timing.fastest <= timing.median for timing in timings.values())
 
 
-def test_a_turn_is_long_enough_to_be_measured() -> None:
+def test_fast_candidates_are_called_many_times() -> None:
     calls: list[None] = []
-    timing = time_in_turn({"one": lambda: calls.append(None)}, CPU, seconds=0, least=1, turn=1e-3)["one"]
+    candidates = {"one": lambda: calls.append(None)}
+    timing = time_interleaved(candidates, CPU, seconds=0, min_rounds=1, min_seconds=1e-3)["one"]
     assert len(calls) > 100
     assert 0 < timing.fastest < 1e-4
 
 
-def test_a_copy_moves_its_bytes() -> None:
-    moved = copying(1000, CPU)()
-    assert isinstance(moved, torch.Tensor)
-    assert moved.nbytes == 500
+def test_copy_moves_the_given_number_of_bytes() -> None:
+    target = make_copy(1000, CPU)()
+    assert isinstance(target, torch.Tensor)
+    assert target.nbytes == 500
 
 
-def test_what_computes_something_else_is_not_timed() -> None:
+def test_different_results_are_rejected() -> None:
     problem = PROBLEMS["aggregation"](STAGES[4], 1, torch.float32, CPU)
     right = problem.candidates[OURS](*problem.operands, problem.footprint)
     check_equal({OURS: lambda: right, "alike": lambda: right + 1e-7}, problem)

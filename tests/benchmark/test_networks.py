@@ -13,7 +13,7 @@ pytest.importorskip("torchvision")
 
 
 def test_quick(run_python: RunPython, tmp_path: Path) -> None:
-    """It compares before it times, and writes a row for every network and task."""
+    """Writes a row for every network and task, and a plot."""
     result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
     arguments = ["networks", "--quick", "--size", "64", "--json", result, "--plot", picture, "--threads", "1"]
     process = run_python(None, "-m", "sa_layers.benchmark", *arguments)
@@ -32,7 +32,7 @@ def test_quick(run_python: RunPython, tmp_path: Path) -> None:
 
 
 def test_without_unfused(run_python: RunPython, tmp_path: Path) -> None:
-    """They are compared all the same."""
+    """Times only the default versions."""
     result = tmp_path / "networks.json"
     arguments = ["networks", "--quick", "--size", "64", "--task", "inference", "--without-unfused", "--json", result]
     run_python(None, "-m", "sa_layers.benchmark", *arguments)

@@ -1,4 +1,4 @@
-"""The kernels in the authors' order compute the aggregation: their source run on the host, thread after thread."""
+"""The one-thread-per-output kernels compute the aggregation: their source is compiled for and run on the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from sa_layers.benchmark.one_thread_per_output import THREADS, fold, source
 from sa_layers.ops import Footprint, aggregation, backend
 
-# What CUDA gives a kernel, and a grid as two loops.
+# Host definitions of CUDA's built-ins, and the grid as two loops.
 BEFORE = """
 #define __global__
 #define __device__ static
@@ -30,7 +30,7 @@ extern "C" void launch_NAME(int threads, const T* first, const T* second, T* res
 NAMES = ("aggregate", "value_gradient", "weight_gradient")
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler is here")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler is installed")
 @pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 3, 2)])
 def test_on_the_host(tmp_path: Path, kernel_size: int, stride: int, dilation: int) -> None:
     footprint = Footprint.parse(kernel_size, stride, dilation)
