@@ -60,9 +60,9 @@ def kernel_extension() -> Extension:
 
     return CppExtension(
         "sa_layers.kernels",
-        sources=files("csrc/*.cpp", "csrc/cpu/*.cpp"),
+        sources=files("csrc/*.cpp", "csrc/cpu/*/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cpu/*.[hi]*"),
+        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cpu/*/*.h"),
         # -Wextra would find fault with torch's headers.
         extra_compile_args=COMPILE_FLAGS,
         py_limited_api=True,  # it uses no Python API at all: a plain shared library loaded by torch.ops.load_library

@@ -20,11 +20,16 @@ template <typename T>
 SA_LAYERS_HOST_DEVICE constexpr T max(T a, T b) {
   return a < b ? b : a;
 }
+// For integers of two types, such as max(1, channels).
+SA_LAYERS_HOST_DEVICE constexpr int64_t min(int64_t a, int64_t b) { return b < a ? b : a; }
+SA_LAYERS_HOST_DEVICE constexpr int64_t max(int64_t a, int64_t b) { return a < b ? b : a; }
 // For non-negative integers.
 template <typename T>
 SA_LAYERS_HOST_DEVICE constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
+SA_LAYERS_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+SA_LAYERS_HOST_DEVICE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 enum class Padding { kReflect, kZeros };
 

@@ -67,6 +67,17 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
       "str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
+  // The implementations of the attentions on the CPU, in the order in which they are tried: a line for each, '<name>'
+  // if it is eligible and '<name>: <reason>' if not. The first eligible one computes the operator. widths are those of
+  // the mapping: the features of a pair, then the outputs of each layer. size is (height, width) of the maps; without
+  // it, rows are taken to fill their vectors.
+  library.def(
+      "pairwise_attention_implementations(str dtype, int channels, int value_channels, int[] widths, int positions, "
+      "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, int[] size=[]) -> str");
+  library.def(
+      "patchwise_attention_implementations(str dtype, int channels, int value_channels, int weight_channels, "
+      "int[2] kernel_size, str relation, int[2] stride, int[2] dilation) -> str");
+
   // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
   // (N, C, H, W). Coefficients are float32, float64 for float64.
   // relu(scale * features + shift)

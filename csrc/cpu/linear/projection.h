@@ -1,0 +1,170 @@
+// The linear layer of a tile of pixels. Its left factor, after norm and ReLU or pooling, is packed into the cache, some
+// input channels at a time.
+#if defined(SA_LAYERS_CPU_LINEAR_PROJECTION_H) == defined(SA_LAYERS_TARGET_TOGGLE)
+#ifdef SA_LAYERS_CPU_LINEAR_PROJECTION_H
+#undef SA_LAYERS_CPU_LINEAR_PROJECTION_H
+#else
+#define SA_LAYERS_CPU_LINEAR_PROJECTION_H
+#endif
+
+#include "cpu/linear/matrix_product.h"
+#include "cpu/linear/problem.h"
+#include "cpu/simd/transpose.h"
+
+SA_LAYERS_BEGIN_TARGET();
+namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
+
+// Calls read(channel, lanes) for the vectors of some channels.
+template <typename Read>
+ALWAYS_INLINE void for_each_vector(int64_t channels, const Read& read) {
+  int64_t c = 0;
+  for (; c + kLanes<float> <= channels; c += kLanes<float>) read(c, AllLanes{});
+  if (c < channels) read(c, SomeLanes{0, channels - c});
+}
+
+// Stores a vector of a row; the column is a multiple of its lanes.
+ALWAYS_INLINE void store_interleaved(float* row, int64_t column, Vector<float> from) {
+#if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
+  store_every_fourth(from, kLanes<float>, row + InterleavedRows::left(0, column), kBlockRows);
+#else
+  store(row + InterleavedRows::left(0, column), from);
+#endif
+}
+
+// Calls read(i, row) for the rows of the left factor.
+template <typename Read>
+ALWAYS_INLINE void for_each_row(float* rows, int64_t count, const Read& read) {
+  for (int64_t first = 0; first < count; first += kBlockRows, rows += InterleavedRows::kBlock) {
+    const int64_t last = min(first + kBlockRows, count);
+    for (int64_t i = first; i < last; ++i) read(i, rows + InterleavedRows::left(i - first, 0));
+  }
+}
+
+// The maximum, or NaN where either is NaN, as in torch's max-pooling.
+ALWAYS_INLINE Vector<float> max_or_nan(Vector<float> a, Vector<float> b) { return b > a || b != b ? b : a; }
+
+// Packs rows of the left factor: some channels of some pixels, each the maximum of 2x2 pixels of the features.
+inline void read_pooled_features(const Projection& problem, int64_t pixel, int64_t count, int64_t channel,
+                                 int64_t depth, float* rows) {
+  for_each_row(rows, count, [&](int64_t i, float* row) ALWAYS_INLINE_LAMBDA {
+    const float* upper = problem.corner_of(pixel + i) + channel;
+    const float* lower = upper + problem.row_stride;
+    for_each_vector(depth, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
+      const Vector<float> above = max_or_nan(load(upper + c, lanes), load(upper + problem.feature_stride + c, lanes));
+      const Vector<float> below = max_or_nan(load(lower + c, lanes), load(lower + problem.feature_stride + c, lanes));
+      store_interleaved(row, c, max_or_nan(above, below));
+      const float* const corners[] = {upper, lower};
+      for (const float* corner : corners) {
+        __builtin_prefetch(corner + 4 * problem.feature_stride + c);  // of the pixel after the next, early enough
+        __builtin_prefetch(corner + 5 * problem.feature_stride + c);
+      }
+    });
+  });
+}
+
+// Packs rows of the left factor: some channels of some pixels, after the norm and the ReLU before the layer.
+inline void read_features(const Projection& problem, int64_t pixel, int64_t count, int64_t channel, int64_t depth,
+                          float* rows) {
+  const bool normalises = problem.scale != nullptr;
+  const float* scale = normalises ? problem.scale + channel : nullptr;
+  const float* shift = normalises ? problem.shift + channel : nullptr;
+  for_each_row(rows, count, [&](int64_t i, float* row) ALWAYS_INLINE_LAMBDA {
+    const float* from = problem.features + (pixel + i) * problem.feature_stride + channel;
+    for_each_vector(depth, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
+      Vector<float> features = load(from + c, lanes);
+      __builtin_prefetch(from + kBlockRows * problem.feature_stride + c);  // of the next block, early enough
+      if (normalises) features = relu(load(scale + c, lanes) * features + load(shift + c, lanes));
+      store_interleaved(row, c, features);
+    });
+  });
+}
+
+// The epilogue: the norm and the ReLU after the layer, for the columns of some panels of a few pixels.
+inline void normalise(const Projection& problem, int64_t panel, int64_t panels, int64_t count, float* result) {
+  const float* scale = problem.output_scale + panel * kPanelColumns;
+  const float* shift = problem.output_shift + panel * kPanelColumns;
+  for (int64_t c = 0; c < panels * kPanelColumns; c += kLanes<float>) {
+    const Vector<float> factor = load(scale + c), summand = load(shift + c);
+    for (int64_t i = 0; i < count; ++i) {
+      float* to = result + i * problem.result_stride + c;
+      store(to, relu(factor * load(to) + summand));
+    }
+  }
+}
+
+// A part of the result: some pixels, some panels.
+struct Tile {
+  int64_t first_pixel, last_pixel, first_panel, last_panel;
+};
+
+// Prefetches what a block of the result adds to: the contiguous piece of each row is too short for the hardware
+// prefetcher.
+inline void prefetch_result(const Projection& problem, int64_t pixel, int64_t panel, int64_t panels) {
+  const float* result = problem.result_at(pixel, panel);
+  for (int64_t i = 0; i < kBlockRows; ++i, result += problem.result_stride) {
+    for (int64_t p = 0; p < panels; ++p) __builtin_prefetch(result + p * kPanelColumns);
+  }
+}
+
+// `rows` holds the left factor of all pixels of the tile. When the tile is a single block, it prefetches the block of
+// the result of the next panel, or of the next tile.
+inline void project_tile(const Projection& problem, const Tile& tile, float* rows) {
+  for (int64_t channel = 0; channel < problem.channels; channel += kDepth) {
+    const int64_t depth = min(kDepth, problem.channels - channel);
+    const auto read = problem.pools ? read_pooled_features : read_features;
+    read(problem, tile.first_pixel, tile.last_pixel - tile.first_pixel, channel, depth, rows);
+    const bool continues = channel > 0 || problem.adds, ends = channel + kDepth >= problem.channels;
+    const bool is_block = tile.last_pixel - tile.first_pixel <= kBlockRows;
+    const bool prefetches = channel == 0 && problem.adds && is_block;
+    const int64_t max_panels = is_block ? 4 : kBlockGroups;
+    for (int64_t panel = tile.first_panel; panel < tile.last_panel; panel += max_panels) {
+      const int64_t panels = min(max_panels, tile.last_panel - panel), next = panel + panels;
+      const int64_t rest = min(max_panels, tile.last_panel - next);
+      if (prefetches && rest > 0) prefetch_result(problem, tile.first_pixel, next, rest);
+      if (prefetches && rest == 0) prefetch_result(problem, tile.last_pixel, tile.first_panel, panels);
+      for (int64_t pixel = tile.first_pixel; pixel < tile.last_pixel; pixel += kBlockRows) {
+        const int64_t count = min(kBlockRows, tile.last_pixel - pixel);
+        float* const result = problem.result_at(pixel, panel);
+        const Product product{rows + (pixel - tile.first_pixel) / kBlockRows * InterleavedRows::kBlock,
+                              count,
+                              depth,
+                              problem.matrix + (panel * problem.channels + channel) * kPanelColumns,
+                              kPanelColumns,
+                              problem.channels * kPanelColumns,
+                              continues ? result : problem.bias + panel * kPanelColumns,
+                              continues ? problem.result_stride : 0,
+                              result,
+                              problem.result_stride};
+        multiply<InterleavedRows, 1>(product, panels);
+        if (problem.output_scale != nullptr && ends) normalise(problem, panel, panels, count, result);
+      }
+    }
+  }
+}
+
+// Computes the tasks begin <= task < end; a task is a part of the pixels times a part of the panels. If the matrix fits
+// the second-level cache, each block of pixels goes through all panels, so that features and result are read and
+// written once, in order. Otherwise as many pixels go through a panel as do while the first-level cache holds it.
+template <typename T>
+void projection(const Projection& problem, int64_t begin, int64_t end) {
+  const int64_t max_pixels = max(kMaxPixels, problem.part_pixels);
+  const int64_t step = problem.matrix_is_cached ? kBlockRows : max_pixels;
+  // Aligned to a page: otherwise some maps take 10 % longer.
+  const Scratch<float, 4096> rows(ceil_div(step, kBlockRows) * InterleavedRows::kBlock);
+  for (int64_t task = begin, tasks = 1; task < end; task += tasks) {
+    const int64_t panel_part = task % problem.panel_parts;
+    if (problem.panel_parts == 1) tasks = min(end - task, max_pixels / problem.part_pixels);
+    Tile tile{task / problem.panel_parts * problem.part_pixels, 0, problem.panels * panel_part / problem.panel_parts,
+              problem.panels * (panel_part + 1) / problem.panel_parts};
+    const int64_t last_pixel = min(tile.first_pixel + tasks * problem.part_pixels, problem.pixels);
+    for (; tile.first_pixel < last_pixel; tile.first_pixel = tile.last_pixel) {
+      tile.last_pixel = min(tile.first_pixel + step, last_pixel);
+      project_tile(problem, tile, rows.data());
+    }
+  }
+}
+
+}  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE
+SA_LAYERS_END_TARGET();
+
+#endif  // SA_LAYERS_CPU_LINEAR_PROJECTION_H

@@ -1,0 +1,125 @@
+// Transposes between channels-last rows, in which the channels of a pixel are contiguous, and planes, in which the
+// pixels of a channel are.
+#if defined(SA_LAYERS_CPU_SIMD_TRANSPOSE_H) == defined(SA_LAYERS_TARGET_TOGGLE)
+#ifdef SA_LAYERS_CPU_SIMD_TRANSPOSE_H
+#undef SA_LAYERS_CPU_SIMD_TRANSPOSE_H
+#else
+#define SA_LAYERS_CPU_SIMD_TRANSPOSE_H
+#endif
+
+#include "cpu/simd/vector.h"
+#include "footprint.h"
+
+SA_LAYERS_BEGIN_TARGET();
+namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
+
+// to[c * plane + x] = from[x * pixel + c].
+template <typename C>
+inline void to_planes(const C* from, int64_t pixel, int64_t pixels, int64_t channels, C* to, int64_t plane) {
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t x = 0; x < pixels; ++x) to[c * plane + x] = from[x * pixel + c];
+  }
+}
+
+// to[x * pixel + c] = from[c * plane + x], for at most one vector of pixels.
+template <typename C>
+inline void from_planes(const C* from, int64_t plane, int64_t pixels, int64_t channels, C* to, int64_t pixel) {
+  for (int64_t x = 0; x < pixels; ++x) {
+    for (int64_t c = 0; c < channels; ++c) to[x * pixel + c] = from[c * plane + x];
+  }
+}
+
+#if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
+// A vector holds four channels of each of kFourths pixels, which are four apart: pixels 0, 4, 8, 12 of a run of 16.
+constexpr int kFourths = kLanes<float> / 4;
+
+#if SA_LAYERS_TARGET == SA_LAYERS_AVX512
+ALWAYS_INLINE __m512 load_every_fourth(const float* from, int64_t pixel) {
+  __m512 fours = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(from));
+  fours = _mm512_mask_broadcast_f32x4(fours, 0x00f0, _mm_loadu_ps(from + 4 * pixel));
+  fours = _mm512_mask_broadcast_f32x4(fours, 0x0f00, _mm_loadu_ps(from + 8 * pixel));
+  return _mm512_mask_broadcast_f32x4(fours, 0xf000, _mm_loadu_ps(from + 12 * pixel));
+}
+
+template <int kFourth>
+ALWAYS_INLINE __m128 extract_lanes(__m512 fours) {
+  return _mm512_maskz_extractf32x4_ps(0xf, fours, kFourth);
+}
+
+// Transposes the 4 x 4 matrices that lie in the same 128 bits of four vectors.
+ALWAYS_INLINE void transpose_4x4(__m512 (&rows)[4]) {
+  constexpr __mmask16 all = 0xffff;  // GCC 12 warns of undefined lanes in the intrinsics without a mask
+  const __m512d low01 = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(all, rows[0], rows[1]));
+  const __m512d high01 = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(all, rows[0], rows[1]));
+  const __m512d low23 = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(all, rows[2], rows[3]));
+  const __m512d high23 = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(all, rows[2], rows[3]));
+  rows[0] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, low01, low23));
+  rows[1] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, low01, low23));
+  rows[2] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, high01, high23));
+  rows[3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, high01, high23));
+}
+#else
+ALWAYS_INLINE __m256 load_every_fourth(const float* from, int64_t pixel) {
+  return _mm256_set_m128(_mm_loadu_ps(from + 4 * pixel), _mm_loadu_ps(from));
+}
+
+template <int kFourth>
+ALWAYS_INLINE __m128 extract_lanes(__m256 fours) {
+  return _mm256_extractf128_ps(fours, kFourth);
+}
+
+ALWAYS_INLINE void transpose_4x4(__m256 (&rows)[4]) {
+  const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1]));
+  const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1]));
+  const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3]));
+  const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
+  rows[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23));
+  rows[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23));
+  rows[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23));
+  rows[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23));
+}
+#endif
+
+inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t channels, float* to, int64_t plane) {
+  constexpr int64_t lanes = kLanes<float>;
+  const int64_t fours = pixels < lanes ? 0 : channels / 4 * 4;
+  for (int64_t x = 0; x < pixels && fours > 0; x += lanes) {
+    const int64_t first = min(x, pixels - lanes);  // the last vector overlaps the one before it
+    for (int64_t c = 0; c < fours; c += 4) {
+      decltype(load_every_fourth(from, pixel)) rows[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) rows[i] = load_every_fourth(from + (first + i) * pixel + c, pixel);
+      transpose_4x4(rows);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) store(to + (c + i) * plane + first, Vector<float>(rows[i]));
+    }
+  }
+  to_planes<float>(from + fours, pixel, pixels, channels - fours, to + fours * plane, plane);
+}
+
+// Stores four channels of every fourth pixel, for those of the `pixels` pixels that exist.
+template <int kFourth = 0, typename Fours>
+ALWAYS_INLINE void store_every_fourth(Fours fours, int64_t pixels, float* to, int64_t pixel) {
+  if (pixels <= 4 * kFourth) return;
+  _mm_storeu_ps(to + 4 * kFourth * pixel, extract_lanes<kFourth>(fours));
+  if constexpr (kFourth + 1 < kFourths) store_every_fourth<kFourth + 1>(fours, pixels, to, pixel);
+}
+
+inline void from_planes(const float* from, int64_t plane, int64_t pixels, int64_t channels, float* to, int64_t pixel) {
+  const int64_t fours = channels / 4 * 4;
+  for (int64_t c = 0; c < fours; c += 4) {
+    decltype(load_every_fourth(from, pixel)) rows[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) rows[i] = load(from + (c + i) * plane);
+    transpose_4x4(rows);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) store_every_fourth(rows[i], pixels - i, to + i * pixel + c, pixel);
+  }
+  from_planes<float>(from + fours * plane, plane, pixels, channels - fours, to + fours, pixel);
+}
+#endif
+
+}  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE
+SA_LAYERS_END_TARGET();
+
+#endif  // SA_LAYERS_CPU_SIMD_TRANSPOSE_H
