@@ -1,6 +1,6 @@
 # make demo   train a SAN10 segmenter with mmseg's tools, evaluate it, draw what it sees
 # make test   install everything, run the test suite
-# make lint   ruff, mypy, clang-format
+# make lint   ruff, mypy, clang-format; every header compiles by itself
 # make docs   build the documentation into docs/_build, every warning an error
 # make gpu-check   with a GPU, and the torch of $(PYTHON): build, test, sanitize, measure; installs nothing
 # Every other target sets up what it needs in .venv; an interrupted one goes on where it stopped.
@@ -30,7 +30,8 @@ lint: $(DONE)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.cu %.cuh,$(CSRC))
+	$(BIN)/python tools/check_headers.py
 
 docs: $(DONE)/test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
@@ -42,7 +43,7 @@ gpu-check:
 format: $(DONE)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter %.cpp %.h %.inc %.cu %.cuh,$(CSRC))
+	$(BIN)/clang-format -i $(filter %.cpp %.h %.cu %.cuh,$(CSRC))
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info work_dirs sa_layers/.mim sa_layers/build_info.json sa_layers/*.so

@@ -2,8 +2,8 @@
 
     python tools/check_headers.py [HEADER ...]
 
-Needs a C++ compiler and torch's headers, no GPU and no nvcc: headers of CUDA kernels are compiled for the host, with
-the CUDA runtime of tests/cuda/host/include. With ``--nvcc``, nvcc compiles them, which takes a few seconds each.
+Needs a C++ compiler and torch's headers, but no GPU. Headers of CUDA kernels are compiled for the host, with the CUDA
+runtime of tests/cuda/host/include. The headers that the emulation replaces need nvcc, and are skipped without it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ CSRC = ROOT / "csrc"
 HOST_CUDA = ROOT / "tests" / "cuda" / "host" / "include"
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))
 FLAGS = [
+    "-std=c++17",
+    "-fvisibility=hidden",
     "-fsyntax-only",
     "-Wall",
     "-Wextra",
@@ -37,23 +39,25 @@ def headers() -> list[Path]:
     return sorted(path for suffix in ("*.h", "*.cuh") for path in CSRC.rglob(suffix))
 
 
-def command(header: Path, torch_headers: Path, nvcc: str | None = None) -> list[str]:
-    """Return the command that compiles a header by itself: a source file on standard input that only includes it."""
-    is_cuda = header.is_relative_to(CSRC / "cuda")
+def is_emulated(header: Path) -> bool:
+    """Whether the emulation of CUDA on the host replaces a header."""
+    return (HOST_CUDA / header.relative_to(CSRC)).is_file()
+
+
+def command(header: Path, torch_headers: Path) -> list[str]:
+    """Return the command that compiles what is on standard input: a source file that only includes the header."""
+    if is_emulated(header):
+        return ["nvcc", "-std=c++17", "-x", "cu", "-arch=sm_90", "-cubin", "-o", os.devnull, f"-I{CSRC}", "-"]
     includes = [f"-I{CSRC}", f"-isystem{torch_headers}"]
-    if is_cuda and nvcc:
-        return [nvcc, "-std=c++17", "-x", "cu", "-arch=sm_90", "-cubin", "-o", os.devnull, *includes, str(header)]
-    if is_cuda:  # the emulation of the CUDA runtime needs C++20
-        includes += [f"-isystem{HOST_CUDA}", "-std=c++20", "-Wno-unknown-pragmas", "-DUSE_CUDA"]
-    else:
-        includes += ["-std=c++17"]
+    if header.is_relative_to(CSRC / "cuda"):  # the emulation needs C++20
+        includes = ["-std=c++20", "-Wno-unknown-pragmas", "-DUSE_CUDA", f"-I{HOST_CUDA}", *includes]
     return [*COMPILER, *FLAGS, *includes, "-x", "c++", "-"]
 
 
-def complaint(header: Path, torch_headers: Path, nvcc: str | None = None) -> str:
+def complaint(header: Path, torch_headers: Path) -> str:
     """Compile a header by itself and return what the compiler says: nothing if all is well."""
     source = f'#include "{header.relative_to(CSRC)}"\n'
-    done = subprocess.run(command(header, torch_headers, nvcc), input=source, capture_output=True, text=True)
+    done = subprocess.run(command(header, torch_headers), input=source, capture_output=True, text=True)
     return done.stderr if done.returncode else ""
 
 
@@ -61,7 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Check the headers; the result is the exit status."""
     parser = argparse.ArgumentParser(description="Check that every header of csrc/ compiles by itself.")
     parser.add_argument("headers", nargs="*", type=Path, help="the headers to check; all by default")
-    parser.add_argument("--nvcc", action="store_true", help="compile the headers of csrc/cuda with nvcc")
     options = parser.parse_args(arguments)
     if shutil.which(COMPILER[0]) is None:
         print(f"skipped: no C++ compiler was found ({COMPILER[0]!r})")
@@ -69,11 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     if (torch := importlib.util.find_spec("torch")) is None or torch.origin is None:
         print("skipped: torch is not installed")
         return 0
-    nvcc = (shutil.which("nvcc") or sys.exit("nvcc was not found")) if options.nvcc else None
     torch_headers = Path(torch.origin).parent / "include"
     chosen = [header.resolve() for header in options.headers] or headers()
+    if shutil.which("nvcc") is None:
+        chosen = [header for header in chosen if not is_emulated(header)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        complaints = list(pool.map(lambda header: complaint(header, torch_headers, nvcc), chosen))
+        complaints = list(pool.map(lambda header: complaint(header, torch_headers), chosen))
     for header, text in zip(chosen, complaints, strict=True):
         if text:
             print(f"{header.relative_to(ROOT)} does not compile by itself:\n{text}")

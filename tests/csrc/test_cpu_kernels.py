@@ -53,12 +53,12 @@ def every_operator(channels, weight_channels, height, width, kernel_size, stride
         operators.softmax_aggregation_logits_gradient(grad, value, weight, output, logsumexp, *footprint),
     ]
     for relation in ("subtraction", "summation", "hadamard", "dot", "concatenation"):
-        result = operators.pairwise_relation(query, value, relation, *footprint)
-        sizes = (relation, height, width, *footprint)
+        geometry = (kernel_size, relation, stride, dilation, "reflect")
+        result = operators.pairwise_relation(query, value, *geometry)
         results += [
             result,
-            operators.pairwise_relation_query_gradient(result, value, *sizes),
-            operators.pairwise_relation_key_gradient(result, query, *sizes),
+            operators.pairwise_relation_query_gradient(result, value, height, width, *geometry),
+            operators.pairwise_relation_key_gradient(result, query, height, width, *geometry),
         ]
     return results
 
