@@ -1,14 +1,2 @@
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='sa_layers.SAN',
-        depth=10,
-        attention='pairwise',
-        out_indices=(1, 2, 3, 4),
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/san10-pairwise_8xb32-coslr-100e_in1k/epoch_100.pth',
-            prefix='backbone.')))
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/models/backbone_san10-pairwise_coco.py']
+model = dict(backbone=dict(_base_.san, _delete_=True))

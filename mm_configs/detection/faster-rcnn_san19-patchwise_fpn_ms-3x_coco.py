@@ -1,14 +1,12 @@
-_base_ = ['mmdet::common/ms_3x_coco.py', 'mmdet::_base_/models/faster-rcnn_r50_fpn.py']
+_base_ = [
+    'mmdet::common/ms_3x_coco.py', 'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/models/backbone_san10-pairwise_coco.py'
+]
+checkpoint = 'work_dirs/san19-patchwise_8xb32-coslr-100e_in1k/epoch_100.pth'
 model = dict(
     backbone=dict(
+        _base_.san,
         _delete_=True,
-        type='sa_layers.SAN',
         depth=19,
         attention='patchwise',
-        out_indices=(1, 2, 3, 4),
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/san19-patchwise_8xb32-coslr-100e_in1k/epoch_100.pth',
-            prefix='backbone.')))
+        init_cfg=dict(_base_.san.init_cfg, checkpoint=checkpoint)))

@@ -1,3 +1,4 @@
+# The backbone starts from random weights; encoder_san10-patchwise.py says how to start from a checkpoint.
 _base_ = [
     '../_base_/models/pspnet_san10-patchwise-d8.py',
     '../_base_/datasets/cityscapes.py',
@@ -6,10 +7,5 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(size=(512, 1024)),
-    backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/san10-patchwise_8xb32-coslr-100e_in1k/epoch_100.pth',
-            prefix='backbone.')),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19))

@@ -1,3 +1,4 @@
+# The backbone starts from random weights; encoder_san10-patchwise.py says how to start from a checkpoint.
 _base_ = [
     '../_base_/models/upernet_san10-patchwise.py',
     '../_base_/datasets/ade20k.py',
@@ -5,9 +6,4 @@ _base_ = [
     '../_base_/runtime/segmentation.py',
 ]
 model = dict(
-    data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/san10-patchwise_8xb32-coslr-100e_in1k/epoch_100.pth',
-            prefix='backbone.')))
+    data_preprocessor=dict(size=(512, 512)))

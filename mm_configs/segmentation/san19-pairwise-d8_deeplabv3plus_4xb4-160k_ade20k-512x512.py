@@ -1,5 +1,2 @@
 _base_ = './san10-patchwise-d8_deeplabv3plus_4xb4-160k_ade20k-512x512.py'
-model = dict(
-    backbone=dict(
-        depth=19, attention='pairwise',
-        init_cfg=dict(checkpoint='work_dirs/san19-pairwise_8xb32-coslr-100e_in1k/epoch_100.pth')))
+model = dict(backbone=dict(depth=19, attention='pairwise'))

@@ -94,9 +94,9 @@ def test_checkpoint_of_another_network(
 
 
 def test_missing_checkpoint() -> None:
-    """The configs for COCO, ADE20K and Cityscapes start from a classifier's weights."""
-    need("mmpretrain")
-    config = Config.fromfile(CONFIGS / "segmentation/san10-patchwise_fpn_4xb4-160k_ade20k-512x512.py")
+    """The configs for COCO freeze a stage, so they start from a classifier's weights or not at all."""
+    need("mmdet")
+    config = Config.fromfile(CONFIGS / "detection/faster-rcnn_san10-patchwise_fpn_1x_coco.py")
     with pytest.raises(FileNotFoundError, match=r"epoch_100\.pth can not be found"):
         MODELS.build(config.model.backbone).init_weights()
 

@@ -11,7 +11,7 @@ pytest.importorskip("mmengine")
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from sa_layers.datasets import CLASSES, LABELS, PALETTE
 from sa_layers.layers.self_attention import SelfAttention
@@ -55,6 +55,26 @@ def test_builds_and_predicts(name: str) -> None:
     images, samples = batch(config.default_scope, number=1)
     with torch.no_grad():
         assert len(model.predict(images, samples)) == 1
+
+
+PUBLIC_SEGMENTORS = [name for name in FILES if name.startswith("segmentation/san") and "shapes" not in name]
+
+
+@pytest.mark.parametrize("name", PUBLIC_SEGMENTORS)
+def test_segmentors_need_no_checkpoint(name: str) -> None:
+    assert "init_cfg" not in Config.fromfile(CONFIGS / name).model.backbone
+
+
+def test_segmentor_takes_a_checkpoint(tmp_path: Path) -> None:
+    """By the options that the base config shows."""
+    need("mmpretrain")
+    shown = (CONFIGS / "_base_/models/encoder_san10-patchwise.py").read_text()
+    assert "--cfg-options model.backbone.init_cfg.{type=Pretrained,checkpoint=FILE,prefix=backbone.}" in shown
+    config = Config.fromfile(CONFIGS / "segmentation/san10-patchwise_fpn_4xb4-160k_ade20k-512x512.py")
+    options = {"type": "Pretrained", "checkpoint": str(tmp_path / "none.pth"), "prefix": "backbone."}
+    config.merge_from_dict({f"model.backbone.init_cfg.{option}": value for option, value in options.items()})
+    with pytest.raises(FileNotFoundError, match=r"none\.pth can not be found"):
+        MODELS.build(config.model.backbone).init_weights()
 
 
 PAGE = (CONFIGS.parent / "docs" / "openmmlab.md").read_text()
