@@ -8,20 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import (
-    PAIRWISE_RELATIONS,
-    Mapping,
-    PairPosition,
-    pairwise_relation,
-    softmax_aggregation,
-)
+from ..fused.block import Attend
+from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_mapping
+from ..fused.parameters import fold_pairwise_mapping, fold_position
+from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import fused_pairwise_attention, why_no_kernel
 from ..ops.pairwise_relation import relation_width
-from .evaluation import is_pointwise, is_watched
-from .frozen_mapping import fold_mapping, why_not_frozen
 from .position import PositionEncoding
-from .self_attention import Attend, SelfAttention
+from .self_attention import SelfAttention
 
 
 class PairwiseSelfAttention(SelfAttention):
@@ -33,8 +28,8 @@ class PairwiseSelfAttention(SelfAttention):
     normalised mapping of the official network. The arguments are those of :class:`SelfAttention`; ``relation`` is
     'subtraction' (default), 'summation', 'hadamard', 'dot' or 'concatenation'.
 
-    In evaluation, where no gradient is needed, one operator computes all of this but φ, ψ and β, with the same result:
-    :func:`sa_layers.ops.pairwise_attention`. :meth:`why_not_fused` tells what keeps it away.
+    In evaluation without gradients, one operator, :func:`sa_layers.ops.pairwise_attention`, computes everything but φ,
+    ψ and β, with the same result. :meth:`why_not_fused` says why it is not used.
 
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -73,7 +68,7 @@ class PairwiseSelfAttention(SelfAttention):
             position = self.position(query, *self.footprint)
             relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
         if relation.is_cuda and relation.requires_grad:
-            # A norm's kernel has a block of threads for each of these few channels, unless they lie side by side.
+            # The kernel of a norm launches one thread block for each of these few channels, unless channels are last.
             return self.mapping(relation.contiguous(memory_format=torch.channels_last)).contiguous()
         return self.mapping(relation)
 
@@ -84,42 +79,38 @@ class PairwiseSelfAttention(SelfAttention):
     def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
         return super().weights(features).softmax(2)
 
-    def fold(self) -> Attend | str:
-        """The fused operator with the mapping of :func:`fold_mapping`, and the two matrices of the position."""
+    def why_not_eligible(self) -> str | None:
+        """What keeps the layer from the fused operator: an override, its position encoding, its mapping, its sizes."""
         if overridden := self.overrides(PairwiseSelfAttention):
-            return f"{type(self).__name__} has {overridden} of its own"
-        if obstacle := self._why_not_usual() or why_not_frozen(self.mapping, layers=(1, 2, 3)):
+            return f"{type(self).__name__} overrides {overridden}"
+        if obstacle := self._why_not_position() or why_not_mapping(self.mapping, layers=(1, 2, 3)):
             return obstacle
-        scale, shift, *layers = fold_mapping(self.mapping)
-        if obstacle := why_no_kernel(scale.device, self.mapping_widths(), self.out_channels):
-            return obstacle
+        parameter: Any = self.mapping[2].weight
+        return why_no_kernel(parameter.device, self.mapping_widths(), self.out_channels)
+
+    def fold(self) -> Attend:
+        """The fused operator with its mapping and position."""
+        mapping, position = fold_pairwise_mapping(self.mapping), None
+        if isinstance(self.position, PositionEncoding):
+            encoding = self.position
+            position = fold_position(encoding.transform, encoding.position, encoding.size, mapping.scale.dtype)
         return partial(
             fused_pairwise_attention,
-            mapping=Mapping(scale, shift, layers[::2], layers[1::2]),
+            mapping=mapping,
             footprint=self.footprint,
             relation=self.relation,
-            position=self._fold_position(scale.dtype),
+            position=position,
         )
 
-    def _why_not_usual(self) -> str | None:
+    def _why_not_position(self) -> str | None:
         """What keeps the position encoding from being two affine maps."""
         if self.position is None:
             return None
         if type(self.position) is not PositionEncoding:
-            return "the position encoding is not the usual one"
+            return f"the position encoding is a {type(self.position).__name__}, not a PositionEncoding"
         transform = self.position.transform
         if not is_pointwise(transform) or transform.bias is None:
-            return "the linear layer of the position encoding is not the usual one"
-        if is_watched(self.position) or is_watched(transform):
-            return "a hook watches the position encoding"
+            return "the linear layer of the position encoding is not a 1x1 convolution with a bias"
+        if has_hooks(self.position) or has_hooks(transform):
+            return f"the position encoding {HOOKED}"
         return None
-
-    def _fold_position(self, dtype: torch.dtype) -> PairPosition | None:
-        if not isinstance(self.position, PositionEncoding):
-            return None
-        linear: Any = self.position.transform
-        here = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(dtype)
-        if self.position.position == "relative":
-            return PairPosition(here, -here, self.position.size)
-        nothing = torch.zeros_like(here)
-        return PairPosition(torch.cat([here, nothing]), torch.cat([nothing, here]), self.position.size)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import PATCHWISE_RELATIONS, PatchwiseMapping, aggregation, patchwise_relation
+from ..fused.block import Attend
+from ..fused.eligibility import why_not_mapping
+from ..fused.parameters import fold_patchwise_mapping
+from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import fused_patchwise_attention, why_no_kernel
-from .frozen_mapping import fold_mapping, why_not_frozen
-from .self_attention import Attend, SelfAttention
+from .self_attention import SelfAttention
 
 
 class PatchwiseSelfAttention(SelfAttention):
@@ -23,8 +26,8 @@ class PatchwiseSelfAttention(SelfAttention):
     :class:`SelfAttention`; ``relation`` is 'concatenation' (default), 'star' or 'clique'. There is no position
     encoding: the mapping has weights of its own for every tap.
 
-    In evaluation, where no gradient is needed, one operator computes all of this but φ, ψ and β, with the same result:
-    :func:`sa_layers.ops.patchwise_attention`. :meth:`why_not_fused` tells what keeps it away.
+    In evaluation without gradients, one operator, :func:`sa_layers.ops.patchwise_attention`, computes everything but φ,
+    ψ and β, with the same result. :meth:`why_not_fused` says why it is not used.
 
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -64,31 +67,17 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         return aggregation(value, self.map_relation(query, key), *self.footprint)
 
-    def fold(self) -> Attend | str:
-        """The fused operator with the mapping as :func:`patchwise_attention` takes it."""
+    def why_not_eligible(self) -> str | None:
+        """What keeps the layer from the fused operator: an override, its mapping, its sizes."""
         if overridden := self.overrides(PatchwiseSelfAttention):
-            return f"{type(self).__name__} has {overridden} of its own"
-        if obstacle := why_not_frozen(self.mapping):
+            return f"{type(self).__name__} overrides {overridden}"
+        if obstacle := why_not_mapping(self.mapping):
             return obstacle
-        mapping = self._fold_mapping()
-        scale, sizes = mapping.scale, (self.weight_channels, self.footprint.taps, self.out_channels)
-        if obstacle := why_no_kernel(scale.device, scale.dtype, *sizes):
-            return obstacle
+        parameter: Any = self.mapping[2].weight
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        return why_no_kernel(parameter.device, dtype, self.weight_channels, self.footprint.taps, self.out_channels)
+
+    def fold(self) -> Attend:
+        """The fused operator with its mapping."""
+        mapping = fold_patchwise_mapping(self.mapping, self.relation, self.relation_channels, self.weight_channels)
         return partial(fused_patchwise_attention, mapping=mapping, footprint=self.footprint, relation=self.relation)
-
-    def _fold_mapping(self) -> PatchwiseMapping:
-        channels, weights, taps = self.relation_channels, self.weight_channels, self.footprint.taps
-        scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(self.mapping)
-
-        def by_tap(tensor: Tensor) -> Tensor:
-            """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R); (M, D) -> (M, D, 1)."""
-            if self.relation != "concatenation":
-                return tensor.unsqueeze(2)
-            query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, taps))
-            return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
-
-        scale, shift = by_tap(torch.stack([scale, shift]))
-        hidden_weight = by_tap(hidden_weight).permute(1, 2, 0)
-        weight, bias = weight.view(weights, taps, weights).permute(2, 1, 0), bias.view(weights, taps).t()
-        folded = (scale, shift, hidden_weight, hidden_bias, weight, bias)
-        return PatchwiseMapping(*(tensor.contiguous() for tensor in folded))

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..ops import Epilogue
+from ..fused import FusedModule
+from ..fused.block import Attend
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
-from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer, make_mapping
 
 SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 
 
-class Attend(Protocol):
-    """What the modules of an attention behind its transforms come down to."""
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: Epilogue | None) -> Tensor:
-        """As :meth:`SelfAttention.attend`, with the epilogue in the same pass."""
-        ...
-
-
-class SelfAttention(FoldingModule[Attend]):
+class SelfAttention(FusedModule[Attend]):
     """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
 
     The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can stand wherever a convolution of
@@ -151,11 +142,11 @@ class SelfAttention(FoldingModule[Attend]):
         return self.attend_unfused(query, key, value)
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """The same by calling the mapping."""
+        """As :meth:`attend`, by calling the mapping."""
         raise NotImplementedError
 
     def overrides(self, layer: type[SelfAttention]) -> str | None:
-        """The method in which a subclass computes something else than ``layer``, so that no operator stands for it."""
+        """The method of ``layer`` that a subclass overrides, which the fused operator would ignore, or None."""
         for name in ("relate", "map_relation", "weights"):
             if getattr(type(self), name) is not getattr(layer, name):
                 return name

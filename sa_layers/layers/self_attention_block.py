@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import Epilogue
+from ..fused import FusedModule
+from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
+from ..fused.channels_last import like_input
+from ..fused.eligibility import accepts, why_not_modules
+from ..fused.parameters import fold_linear, fold_norm
 from ..ops.footprint import IntOrPair
 from ..ops.projection import pack
-from .evaluation import affine, in_layout_of, is_taken, map_of, why_not_passed_over
-from .folded_block import FoldedBlock, attend_and_conclude
-from .folding import FoldingModule
 from .mapping import ActLayer, NormLayer
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
@@ -22,7 +22,7 @@ from .self_attention import SelfAttention, default_act_layer
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
 
 
-class SelfAttentionBlock(FoldingModule[FoldedBlock]):
+class SelfAttentionBlock(FusedModule[EvaluationBlock]):
     r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
 
     Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
@@ -81,40 +81,41 @@ class SelfAttentionBlock(FoldingModule[FoldedBlock]):
     def forward(self, features: Tensor) -> Tensor:
         """The block's output, of the shape of its input."""
         folded = self.folded(features)
-        if folded is not None and is_taken(features, self.expansion.weight):
+        if folded is not None and accepts(features, self.expansion.weight):
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
             folded.add_residual(pixels, folded.new_operands(pixels))
             pixels += folded.bias
-            return in_layout_of(features, map_of(pixels))
+            return like_input(features, pixels)
         normalised = self.norm1(features)
         if normalised is features:  # nn.Identity: an in-place activation would reach the identity branch
             normalised = features.clone()
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))
 
-    def fold(self) -> FoldedBlock | str:
-        """The block for the evaluation path."""
-        attention, transforms = self.attention, self.attention.transforms()
-        if type(attention) not in ATTENTIONS.values():
-            return f"the attention is a {type(attention).__name__}"
-        if obstacle := why_not_passed_over(
+    def why_not_eligible(self) -> str | None:
+        """What keeps the block from the fused path; an attention that is not eligible does not."""
+        if type(self.attention) not in ATTENTIONS.values():
+            return f"the attention is a {type(self.attention).__name__}"
+        return why_not_modules(
             norms=[self.norm1, self.norm2],
             activations=[self.act1, self.act2],
-            linear=[*transforms, self.expansion],
-            around=[self, attention],
-        ):
-            return obstacle
-        weight = torch.cat([layer.weight.flatten(1) for layer in transforms])
-        zeros = weight.new_zeros(weight.shape[0])
-        bias = torch.cat([zeros[: layer.out_channels] if layer.bias is None else layer.bias for layer in transforms])
-        expansion: Any = self.expansion
-        attend = attention.fold()
-        return FoldedBlock(
-            Epilogue(*affine(self.norm1)),
-            pack(weight.t(), bias),
+            linear=[*self.attention.transforms(), self.expansion],
+            containers=[self, self.attention],
+        )
+
+    def fold(self) -> EvaluationBlock:
+        """The block in evaluation."""
+        attention, expansion = self.attention, self.expansion
+        transforms = attention.transforms()
+        attend: Attend = UnfusedAttention(attention.attend_unfused)
+        if attention.why_not_eligible() is None:
+            attend = attention.fold()
+        return EvaluationBlock(
+            fold_norm(self.norm1),
+            fold_linear(transforms),
             tuple(layer.out_channels for layer in transforms),
-            partial(attend_and_conclude, attention) if isinstance(attend, str) else attend,
-            Epilogue(*affine(self.norm2)),
+            attend,
+            fold_norm(self.norm2),
             pack(expansion.weight.flatten(1).t()),
             expansion.weight.new_zeros(()) if expansion.bias is None else expansion.bias,
         )

@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.evaluation import in_layout_of, is_watched, map_of
+from ..fused.channels_last import like_input
+from ..fused.eligibility import has_hooks, why_not_this_call
+from ..fused.network import evaluate
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
 from ..ops.footprint import IntOrPair, pair
-from .evaluation import evaluate
 from .self_attention_stage import SelfAttentionStage
 from .stem import Stem
 
@@ -131,7 +132,7 @@ class SelfAttentionNetwork(nn.Module):
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
         if (evaluated := self._evaluate(image)) is not None:
-            return tuple(in_layout_of(image, map_of(pixels)) for pixels in evaluated)
+            return tuple(like_input(image, pixels) for pixels in evaluated)
         features, outputs = self.stem(image), []
         for index, stage in enumerate(self.stages):
             features = stage(features)
@@ -140,14 +141,18 @@ class SelfAttentionNetwork(nn.Module):
         return tuple(outputs)
 
     def _evaluate(self, image: Tensor) -> Iterator[Tensor] | None:
-        """The evaluation path for the whole network, or None where a stage or a module of its own must be called."""
-        stem = self.stem.folded(image) if type(self.stem) is Stem else None
+        """The features by the fused path, or None if the whole network does not take it; its stages may still."""
+        if why_not_this_call([image]) is not None or type(self.stem) is not Stem:
+            return None
         stages = []
         for stage in self.stages:
-            folded = stage.evaluated(image) if type(stage) is SelfAttentionStage and not is_watched(stage) else None
+            if type(stage) is not SelfAttentionStage or has_hooks(stage):
+                return None
+            folded = stage.folded_for(image)
             if folded is None or folded.stride is None:
                 return None
             stages.append(folded)
+        stem = self.stem.folded_in_eligible_call()
         return None if stem is None or stages[0].stride != 2 else evaluate(image, stem, stages, self.out_indices)
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:

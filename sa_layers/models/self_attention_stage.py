@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..fused import FusedModule
+from ..fused.channels_last import like_input, to_channels_first, to_channels_last
+from ..fused.eligibility import accepts, has_hooks, why_not_modules, why_not_this_call
+from ..fused.parameters import fold_norm
+from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
-from ..layers.evaluation import affine, in_layout_of, is_taken, is_watched, map_of, pixels_of, why_not_passed_over
-from ..layers.folding import FoldingModule
 from ..layers.mapping import ActLayer, NormLayer
-from ..ops import Epilogue
 from ..ops.projection import pack
-from .folded_stage import FoldedStage
 
 
-class SelfAttentionStage(FoldingModule[FoldedStage]):
+class SelfAttentionStage(FusedModule[EvaluationStage]):
     """Max-pooling, linear transition to the stage's width, residual blocks, norm and activation.
 
     Args:
@@ -60,11 +60,11 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
-        if (folded := self.evaluated(features)) is not None:
-            pixels, pooled = pixels_of(features), folded.stride is None
+        if why_not_this_call([features]) is None and (folded := self.folded_for(features)) is not None:
+            pixels, pooled = to_channels_last(features), folded.stride is None
             if pooled:
-                pixels = pixels_of(self.pool(map_of(pixels)))
-            return in_layout_of(features, map_of(folded.evaluate(pixels, pooled)))
+                pixels = to_channels_last(self.pool(to_channels_first(pixels)))
+            return like_input(features, folded.evaluate(pixels, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             if self.with_cp and features.requires_grad:
@@ -73,35 +73,40 @@ class SelfAttentionStage(FoldingModule[FoldedStage]):
                 features = block(features)
         return self.act(self.norm(features))
 
-    def evaluated(self, features: Tensor) -> FoldedStage | None:
-        """What stands for all that comes after the pooling, in a call with ``features``, if anything may."""
-        folded = self.folded(features)
-        return folded if folded is not None and is_taken(features, self.transition.weight) else None
+    def folded_for(self, features: Tensor) -> EvaluationStage | None:
+        """The stage in evaluation for a call that is eligible, or None if its modules must be called.
 
-    def fold(self) -> FoldedStage | str:
-        """The stage for the evaluation path: every norm makes up for the biases before it."""
-        if obstacle := why_not_passed_over(norms=[self.norm], activations=[self.act], linear=[self.transition]):
+        Args:
+            features: Features of the dtype and device of the stage's input.
+        """
+        return self.folded_in_eligible_call() if accepts(features, self.transition.weight) else None
+
+    def why_not_eligible(self) -> str | None:
+        """What keeps the stage from the fused path."""
+        if obstacle := why_not_modules(norms=[self.norm], activations=[self.act], linear=[self.transition]):
             return obstacle
-        scale, shift = affine(self.norm)
-        offset = torch.zeros_like(shift) if self.transition.bias is None else self.transition.bias
-        blocks = []
+        channels = set()
         for block in self.blocks:
-            folded = block.fold() if type(block) is SelfAttentionBlock else f"a block is a {type(block).__name__}"
-            if isinstance(folded, str):
-                return folded
-            blocks.append(folded.offset_by(offset))
-            offset = offset + folded.bias
-        if len({block.channels for block in blocks}) > 1:
-            return "the transforms of the blocks have different channels"
-        norm = Epilogue(scale, torch.addcmul(shift, scale, offset))
-        return FoldedStage(self._pooling_stride(), pack(self.transition.weight.flatten(1).t()), blocks, norm)
+            if type(block) is not SelfAttentionBlock:
+                return f"a block is a {type(block).__name__}"
+            if obstacle := block.why_not_eligible():
+                return obstacle
+            channels.add(tuple(layer.out_channels for layer in block.attention.transforms()))
+        return "the transforms of the blocks have different channels" if len(channels) > 1 else None
+
+    def fold(self) -> EvaluationStage:
+        """The stage in evaluation."""
+        blocks = [block.fold() for block in self.blocks if isinstance(block, SelfAttentionBlock)]
+        transition = pack(self.transition.weight.flatten(1).t())
+        bias, norm = self.transition.bias, fold_norm(self.norm)
+        return EvaluationStage.of_blocks(self._pooling_stride(), transition, bias, blocks, norm)
 
     def _pooling_stride(self) -> int | None:
-        """That of the pooling, or None where it is not the usual one."""
+        """The stride of the pooling if it is the usual module, or None if it must be called."""
         pool = self.pool
-        if is_watched(pool):
+        if has_hooks(pool):
             return None
         if type(pool) is nn.MaxPool2d:
-            plain = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
-            return 2 if plain else None
+            usual = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
+            return 2 if usual else None
         return 1 if type(pool) is nn.Identity else None

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..layers.evaluation import affine, why_not_passed_over
-from ..layers.folding import FoldingModule
-
-
-class FoldedStem(NamedTuple):
-    """A linear layer and its frozen norm as :func:`sa_layers.ops.pooled_projection.pooled_projection` takes them."""
-
-    weight: Tensor
-    """(in_channels, channels)."""
-    shift: Tensor
-    """(channels,)."""
+from ..fused import FusedModule
+from ..fused.eligibility import why_not_modules
+from ..fused.network import EvaluationStem
 
 
-class Stem(FoldingModule[FoldedStem], nn.Sequential):
+class Stem(FusedModule[EvaluationStem], nn.Sequential):
     """Linear layer, norm and activation, in this order.
 
     Args:
         *modules: The three.
     """
 
-    def fold(self) -> FoldedStem | str:
-        """The stem and the first stage's 2x2 pooling for one operator."""
+    def why_not_eligible(self) -> str | None:
+        """What keeps the stem from being one operator with the pooling of the first stage."""
         modules: list[Any] = list(self)
         if len(modules) != 3:
-            return "the stem has not three modules"
+            return f"the stem has {len(modules)} modules instead of three"
         linear, norm, activation = modules
-        if obstacle := why_not_passed_over(norms=[norm], activations=[activation], linear=[linear], around=[self]):
-            return obstacle
-        scale, shift = affine(norm)
-        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
-        return FoldedStem((linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift)
+        return why_not_modules(norms=[norm], activations=[activation], linear=[linear], containers=[self])
+
+    def fold(self) -> EvaluationStem:
+        """The stem and the 2x2 pooling of the first stage for one operator."""
+        modules: list[Any] = list(self)
+        linear, norm, _ = modules
+        return EvaluationStem.of_modules(linear, norm)

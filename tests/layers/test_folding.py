@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sa_layers.layers.folding import Folding, FoldingModule
+from sa_layers.fused import FusedModule
+from sa_layers.fused.folding import Folding
 
 
 class Doubling(nn.Module):
@@ -130,12 +131,15 @@ def test_a_copy_is_independent(duplicate: Callable[[nn.Module], nn.Module]) -> N
     assert (module.computed, twin.computed) == ([1], [2])
 
 
-class Halving(FoldingModule[Tensor]):
+class Halving(FusedModule[Tensor]):
     """Half a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
+
+    def why_not_eligible(self) -> None:
+        return None
 
     def fold(self) -> Tensor:
         return self.weight / 2

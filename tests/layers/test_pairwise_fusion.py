@@ -163,17 +163,26 @@ def parametrised(layer: PairwiseSelfAttention) -> None:
 REFUSED: dict[str, tuple[Callable[[PairwiseSelfAttention], Any], str]] = {
     "training": (lambda layer: layer.mapping.train(), "mapping.0 is in training mode"),
     "one norm in training": (lambda layer: layer.mapping[3].train(), "mapping.3 is in training mode"),
-    "hook": (lambda layer: layer.mapping[2].register_forward_hook(hook), "a hook watches mapping.2"),
-    "hook on all": (lambda layer: layer.mapping.register_forward_hook(hook), "a hook watches the mapping"),
-    "position hook": (lambda layer: layer.position.register_forward_hook(hook), "a hook watches the position encoding"),
+    "hook": (lambda layer: layer.mapping[2].register_forward_hook(hook), "mapping.2 has a forward hook"),
+    "hook on all": (lambda layer: layer.mapping.register_forward_hook(hook), "the mapping has a forward hook"),
+    "position hook": (
+        lambda layer: layer.position.register_forward_hook(hook),
+        "the position encoding has a forward hook",
+    ),
     "activation": (lambda layer: setattr(layer.mapping, "1", Twice()), "mapping.1 is a Twice"),
     "norm": (lambda layer: setattr(layer.mapping, "0", nn.InstanceNorm2d(10)), "mapping.0 is a InstanceNorm2d"),
-    "patched": (patched, "a hook watches mapping.5"),
+    "patched": (patched, "mapping.5 has a forward hook or an overridden forward"),
     "parametrised": (parametrised, "mapping.2 is a ParametrizedConv2d"),
-    "grouped": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 1, groups=2)), "mapping.5 is no 1x1 conv"),
-    "wider": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 3, padding=1)), "mapping.5 is no 1x1 conv"),
-    "position": (lambda layer: setattr(layer.position, "transform", nn.Conv2d(2, 2, 3, padding=1)), "not the usual"),
-    "longer": (lambda layer: layer.mapping.append(nn.ReLU()), "the mapping has not one or two or three linear layers"),
+    "grouped": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 1, groups=2)), "mapping.5 is not a 1x1 conv"),
+    "wider": (lambda layer: setattr(layer.mapping, "5", nn.Conv2d(8, 4, 3, padding=1)), "mapping.5 is not a 1x1 conv"),
+    "position": (
+        lambda layer: setattr(layer.position, "transform", nn.Conv2d(2, 2, 3, padding=1)),
+        "not a 1x1 convolution",
+    ),
+    "longer": (
+        lambda layer: layer.mapping.append(nn.ReLU()),
+        "the mapping does not consist of one or two or three linear layers",
+    ),
 }
 
 

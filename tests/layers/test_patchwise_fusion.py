@@ -145,7 +145,7 @@ def test_copies_and_pickles() -> None:
 def test_hooks_are_called(name: str) -> None:
     layer, seen = make(), []
     handle = layer.get_submodule(name).register_forward_hook(lambda *arguments: seen.append(arguments))
-    assert "a hook watches" in str(why_not(layer, features_for(layer)))
+    assert "has a forward hook" in str(why_not(layer, features_for(layer)))
     layer(features_for(layer))
     assert len(seen) == 1
     handle.remove()
@@ -179,8 +179,8 @@ def patch_a_method(layer: PatchwiseSelfAttention) -> None:
 @pytest.mark.parametrize(
     ("options", "change", "reason"),
     [
-        ({"mapping_layers": 1}, None, "not two linear layers"),
-        ({"mapping_layers": 3}, None, "not two linear layers"),
+        ({"mapping_layers": 1}, None, "does not consist of two linear layers"),
+        ({"mapping_layers": 3}, None, "does not consist of two linear layers"),
         ({"act_layer": nn.GELU}, None, "mapping.1 is a GELU"),
         ({"norm_layer": nn.Identity}, None, "mapping.0 is a Identity"),
         ({"norm_layer": lambda channels: nn.BatchNorm2d(channels, affine=False)}, None, "no weight"),
@@ -190,7 +190,7 @@ def patch_a_method(layer: PatchwiseSelfAttention) -> None:
             "no running statistics",
         ),
         ({}, replace_a_layer, "mapping.5 is a Doubled"),
-        ({}, patch_a_method, "a hook watches mapping.1"),
+        ({}, patch_a_method, "mapping.1 has a forward hook"),
         ({}, lambda layer: layer.train(), "in training mode"),
     ],
 )

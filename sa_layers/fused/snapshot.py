@@ -1,7 +1,7 @@
-"""What a module and all below it were at one moment, and whether they still are.
+"""The state of a module and all modules below it at one moment, and whether it has changed since.
 
-This is asked before every evaluation, of hundreds of modules whose memory the last evaluation has driven from the
-cache: so it looks at as little as tells, and compares whole lists in a few calls of C.
+The comparison runs before every evaluation, for hundreds of modules that the last evaluation has evicted from the
+cache. It therefore reads as little as is needed, and compares whole lists in a few calls that are implemented in C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch._C._functorch import maybe_current_level  # torch.func has no such question
 
-# What a module keeps in dictionaries of its own.
+# The dictionaries of a module.
 REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 ORDINARY = {Tensor, nn.Parameter}
 mode = itemgetter("training")
@@ -22,11 +22,11 @@ version = attrgetter("_version")
 
 
 class Snapshot:
-    """The modules below ``root``, their attributes and hooks, their parameters and buffers with their values' state.
+    """The modules below ``root``, their attributes and hooks, and the versions of their parameters and buffers.
 
-    In-place changes count up a tensor's version; a conversion or a move gives it other memory. Of torch's own layers,
-    whose options nobody assigns to, only the mode is compared, and whether there are more attributes, such as a
-    ``forward`` of the instance's own.
+    An in-place operation increments a tensor's version; a conversion or a move gives it other memory. The options of
+    torch's own layers are not compared, only their mode and the number of their attributes, which an overridden
+    ``forward`` changes.
 
     Args:
         root: The module.
@@ -53,19 +53,19 @@ class Snapshot:
             if names.get("_modules") or not type(module).__module__.startswith("torch.nn.modules.")
         ]
         self._tensors = [item for item in _values(self._filled) if isinstance(item, Tensor)]
-        # Aliases of the tensors: while they live, no other can be given their memory and pass for them.
+        # Aliases of the tensors: while they exist, no other tensor can be allocated at the same address.
         self._aliases = [tensor.detach() for tensor in self._tensors]
-        self.tells = (
+        self.is_reliable = (
             maybe_current_level() is None
             and len(self._registries) == len(registries)
             and set(map(type, self._tensors)) <= ORDINARY
             and not any(map(Tensor.is_inference, self._tensors))
         )
-        """Whether changes would be noticed. Tensors of inference mode count no versions, fake, mapped and other wrapped
-        ones have no memory of their own, scripted modules none of these dictionaries."""
-        self._structure = self._read_structure() if self.tells else None
+        """Whether changes would be found. Tensors of inference mode have no versions, fake, mapped and other wrapped
+        tensors have no memory of their own, and scripted modules lack these dictionaries."""
+        self._structure = self._read_structure() if self.is_reliable else None
         self._registered = _values(self._filled)
-        self._states = self._read_states() if self.tells else None
+        self._states = self._read_states() if self.is_reliable else None
 
     def holds(self) -> bool:
         """Whether nothing has changed."""
@@ -76,7 +76,7 @@ class Snapshot:
                 and all(names == before for names, before in self._attributes)
                 and self._read_states() == self._states
             )
-        except (RuntimeError, ValueError):  # an attribute that is now another tensor or array cannot be compared so
+        except (RuntimeError, ValueError):  # an attribute is now another tensor or array, which == compares by element
             return False
 
     def _read_structure(self) -> list[list[Any]]:

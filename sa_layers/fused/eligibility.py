@@ -1,0 +1,138 @@
+"""Whether modules may be replaced by fused operators: by their structure alone, without reading a parameter's values.
+
+A module may be replaced if what it computes follows from its type, its options and its parameters, and nobody observes
+that it is not called. Subclasses are never eligible: they may compute anything. Every ``why_not_...`` returns one
+sentence, or None if it finds no obstacle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from ..ops import why_not_fused
+
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
+MAPPING_MODULES = (NORMS, (nn.ReLU,), (nn.Conv2d,))
+NUMBERS = {1: "one", 2: "two", 3: "three"}
+HOOKED = "has a forward hook or an overridden forward"
+
+
+def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
+    """What keeps a call from the fused path, whatever the module.
+
+    The backend is part of the answer, so that it is looked up once in a call.
+
+    Args:
+        tensors: What the operators would read, the features first.
+    """
+    if has_global_hooks():
+        return "a forward hook is registered for all modules"
+    return why_not_fused(tensors)
+
+
+def accepts(features: Tensor, weight: Tensor) -> bool:
+    """Whether a linear layer would use features as they are: without autocast, of its dtype, on its device."""
+    if torch.is_autocast_enabled(features.device.type):
+        return False
+    return weight.dtype == features.dtype and weight.device == features.device
+
+
+def why_not_modules(
+    *,
+    norms: Sequence[nn.Module],
+    activations: Sequence[nn.Module],
+    linear: Sequence[nn.Module],
+    containers: Sequence[nn.Module] = (),
+) -> str | None:
+    """What keeps modules from being replaced.
+
+    Args:
+        norms: Must be batch norms with frozen statistics.
+        activations: Must be ReLUs.
+        linear: Must be 1x1 convolutions, all of one dtype.
+        containers: Modules of any type that would not be called either.
+
+    Example:
+        >>> why_not_modules(norms=[nn.BatchNorm2d(2)], activations=[], linear=[])
+        'a BatchNorm2d is in training mode'
+    """
+    for module in [*norms, *activations, *linear, *containers]:
+        if has_hooks(module):
+            return f"a {type(module).__name__} {HOOKED}"
+    for norm in norms:
+        obstacle = why_not_frozen(norm) if type(norm) in NORMS else "is used instead of a BatchNorm2d"
+        if obstacle:
+            return f"a {type(norm).__name__} {obstacle}"
+    for activation in activations:
+        if type(activation) is not nn.ReLU:
+            return f"a {type(activation).__name__} is used instead of a ReLU"
+    for layer in linear:
+        if not is_pointwise(layer):
+            return f"a {type(layer).__name__} is used instead of a 1x1 convolution"
+    if len({layer.weight.dtype for layer in linear}) > 1:
+        return "the linear layers have different dtypes"
+    return None
+
+
+def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | None:
+    """What keeps a mapping γ from being part of a fused operator.
+
+    Args:
+        mapping: What :func:`sa_layers.layers.make_mapping` made, or a module that was assigned in its place.
+        layers: The numbers of linear layers that the operator supports. Defaults to two.
+
+    Example:
+        >>> from sa_layers.layers import make_mapping
+        >>> mapping = make_mapping(18, 16, 8, 2, nn.BatchNorm2d, nn.ReLU)
+        >>> why_not_mapping(mapping)
+        'mapping.0 is in training mode'
+        >>> why_not_mapping(mapping.eval())
+    """
+    if type(mapping) is not nn.Sequential or len(mapping._modules) not in [3 * number for number in layers]:
+        numbers = " or ".join(NUMBERS[number] for number in layers)
+        return f"the mapping does not consist of {numbers} linear layers, each after a norm and an activation"
+    if has_hooks(mapping):
+        return f"the mapping {HOOKED}"
+    for index, (name, module) in enumerate(mapping._modules.items()):
+        if type(module) not in MAPPING_MODULES[index % 3]:
+            return f"mapping.{name} is a {type(module).__name__}"
+        if type(module) is nn.Conv2d and not is_pointwise(module):
+            return f"mapping.{name} is not a 1x1 convolution"
+        if has_hooks(module):
+            return f"mapping.{name} {HOOKED}"
+        if type(module) in NORMS and (obstacle := why_not_frozen(module)):
+            return f"mapping.{name} {obstacle}"
+    return None
+
+
+def why_not_frozen(norm: nn.Module) -> str | None:
+    """What keeps one of ``NORMS`` from being a scale and a shift for each channel."""
+    if norm.training:
+        return "is in training mode"
+    if norm._buffers["running_mean"] is None or norm._parameters["weight"] is None:
+        return "has no running statistics or no weight"
+    return None
+
+
+def has_global_hooks() -> bool:
+    """Whether a forward hook is registered for all modules."""
+    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether skipping a module could be observed: it has a forward hook, or the instance has its own ``forward``."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a module is exactly a 1x1 convolution, and so a matrix product."""
+    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
+        (1, 1),
+        (1, 1),
+        (0, 0),
+        1,
+    )

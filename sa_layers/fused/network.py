@@ -1,0 +1,91 @@
+"""The network in evaluation, channels last.
+
+The first stages have the largest maps and the fewest channels. They process the images of a batch one by one: the
+output of an operator is then still in the cache when the next one reads it, and no memory is allocated for the maps of
+the whole batch, which the operating system would have to map page by page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.pooled_projection import pooled_projection
+from .parameters import fold_norm
+from .stage import EvaluationStage
+
+LARGE_MAP = 2**21  # bytes: about the size of a core's own cache
+POOLING_NORMS = {"cuda"}  # devices on which the pooling of a stage applies the norm of the previous one: one pass less
+
+
+class EvaluationStem(NamedTuple):
+    """A linear layer and its frozen norm as :func:`sa_layers.ops.pooled_projection.pooled_projection` takes them."""
+
+    weight: Tensor
+    """(in_channels, channels)."""
+    shift: Tensor
+    """(channels,)."""
+
+    @classmethod
+    def of_modules(cls, linear: nn.Conv2d, norm: nn.Module) -> EvaluationStem:
+        """Multiplies the norm into the linear layer."""
+        scale, shift = fold_norm(norm)
+        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
+        return cls((linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift)
+
+
+def evaluate(
+    image: Tensor, stem: EvaluationStem, stages: Sequence[EvaluationStage], out_indices: Collection[int]
+) -> Iterator[Tensor]:
+    """Computes the features of some stages.
+
+    Args:
+        image: (N, in_channels, H, W).
+        stem: The stem.
+        stages: All stages, with poolings that are operators; the pooling of the first is part of the stem's operator.
+        out_indices: The stages whose features are returned, ascending.
+
+    Yields:
+        (N, H, W, channels), for each of them.
+    """
+    single = stages_of_single_images(image, stages, out_indices)
+    normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
+    if single == 0:
+        pixels = stages[0].evaluate(pooled_projection(image, *stem), pooled=True, normed=normed[0])
+    else:
+        for index, one in enumerate(image.split(1)):
+            features = stages[0].evaluate(pooled_projection(one, *stem), pooled=True)
+            for stage in stages[1:single]:
+                features = stage.evaluate(features)
+            if index == 0:
+                pixels = stages[single].new_pixels(features, len(image))
+            stages[single].enter(features, pixels[index : index + 1])
+        stages[single].attend(pixels, normed[single])
+    if single in out_indices:
+        yield pixels
+    for index in range(single + 1, max(out_indices) + 1):
+        prologue = None if normed[index - 1] else stages[index - 1].norm
+        pixels = stages[index].evaluate(pixels, prologue=prologue, normed=normed[index])
+        if index in out_indices:
+            yield pixels
+
+
+def stages_of_single_images(image: Tensor, stages: Sequence[EvaluationStage], out_indices: Collection[int]) -> int:
+    """The number of first stages that process images one by one; their features are not returned.
+
+    Example:
+        >>> stages_of_single_images(torch.zeros(1, 3, 224, 224), [], [4])
+        0
+    """
+    if len(image) == 1 or image.device.type != "cpu" or torch.compiler.is_compiling():
+        return 0
+    height, width = image.shape[-2:]
+    for index, stage in enumerate(stages):
+        height, width = height // (stage.stride or 1), width // (stage.stride or 1)
+        large = height * width * stage.transition.channels * image.element_size() > LARGE_MAP
+        if not large or index in out_indices:
+            return index
+    return 0
