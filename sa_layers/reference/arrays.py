@@ -36,6 +36,14 @@ def check_same_maps(query: Any, key: Any) -> None:
         raise ValueError(f"key must have the shape of query, {query.shape}, got {key.shape}")
 
 
+def check_value(value: Any, query: FloatArray) -> None:
+    """Raise unless value is a feature map with the batch and the size of query."""
+    check_map("value", value)
+    if (value.shape[0], *value.shape[2:]) != (query.shape[0], *query.shape[2:]):
+        batch, _, height, width = query.shape
+        raise ValueError(f"value must have shape ({batch}, C, {height}, {width}) for this query, got {value.shape}")
+
+
 def check_grad_output(grad_output: Any, shape: tuple[int, ...]) -> None:
     """Raise unless grad_output is an array with the shape of the forward's output."""
     check_array("grad_output", grad_output)

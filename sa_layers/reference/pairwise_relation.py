@@ -74,7 +74,7 @@ def pairwise_relation(
     check_relation(relation, RELATIONS)
     footprint = make_footprint(query.shape[2:], kernel_size, stride, dilation, padding_mode)
 
-    output = np.zeros((query.shape[0], _relation_channels(relation, query.shape[1]), footprint.taps, footprint.pixels))
+    output = np.zeros((query.shape[0], count_channels(relation, query.shape[1]), footprint.taps, footprint.pixels))
     kind = RELATIONS.index(relation)
     _relate(flatten_map(query), flatten_map(key), footprint.centres, footprint.neighbours, kind, output)
     return output.astype(np.result_type(query, key))
@@ -118,7 +118,7 @@ def pairwise_relation_backward(
     check_same_maps(query, key)
     check_relation(relation, RELATIONS)
     footprint = make_footprint(query.shape[2:], kernel_size, stride, dilation, padding_mode)
-    relation_channels = _relation_channels(relation, query.shape[1])
+    relation_channels = count_channels(relation, query.shape[1])
     check_grad_output(grad_output, (query.shape[0], relation_channels, footprint.taps, footprint.pixels))
 
     flat_query, flat_key = flatten_map(query), flatten_map(key)
@@ -136,7 +136,8 @@ def pairwise_relation_backward(
     return unflatten_map(grad_query, query), unflatten_map(grad_key, key)
 
 
-def _relation_channels(relation: str, channels: int) -> int:
+def count_channels(relation: str, channels: int) -> int:
+    """Return D, the channels of the relation."""
     return {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
 
 

@@ -73,7 +73,7 @@ def patchwise_relation(
     check_relation(relation, RELATIONS)
     footprint = make_footprint(query.shape[2:], kernel_size, stride, dilation, padding_mode)
 
-    relation_channels = _relation_channels(relation, query.shape[1], footprint.taps)
+    relation_channels = count_channels(relation, query.shape[1], footprint.taps)
     output = np.zeros((query.shape[0], relation_channels, 1, footprint.pixels))
     kind = RELATIONS.index(relation)
     _relate(flatten_map(query), flatten_map(key), footprint.centres, footprint.neighbours, kind, output)
@@ -118,7 +118,7 @@ def patchwise_relation_backward(
     check_same_maps(query, key)
     check_relation(relation, RELATIONS)
     footprint = make_footprint(query.shape[2:], kernel_size, stride, dilation, padding_mode)
-    relation_channels = _relation_channels(relation, query.shape[1], footprint.taps)
+    relation_channels = count_channels(relation, query.shape[1], footprint.taps)
     check_grad_output(grad_output, (query.shape[0], relation_channels, 1, footprint.pixels))
 
     flat_query, flat_key = flatten_map(query), flatten_map(key)
@@ -136,7 +136,8 @@ def patchwise_relation_backward(
     return unflatten_map(grad_query, query), unflatten_map(grad_key, key)
 
 
-def _relation_channels(relation: str, channels: int, taps: int) -> int:
+def count_channels(relation: str, channels: int, taps: int) -> int:
+    """Return D, the channels of the relation."""
     return {"star": taps, "clique": taps * taps, "concatenation": channels * (1 + taps)}[relation]
 
 
