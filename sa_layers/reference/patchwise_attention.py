@@ -76,7 +76,7 @@ def patchwise_attention(
 
     features = patchwise_relation(to_float64(query), to_float64(key), kernel_size, relation, *geometry)
     weight = apply_mapping(to_float64(features), mapping)  # (N, Cw * Kh*Kw, 1, Ho*Wo)
-    weight = weight.reshape(len(weight), -1, taps, weight.shape[3])
+    weight = weight.reshape(len(weight), weight.shape[1] // taps, taps, weight.shape[3])
     output = aggregation(to_float64(value), weight, kernel_size, *geometry)
     if epilogue is not None:
         output = normalize_and_rectify(to_float64(output), epilogue)

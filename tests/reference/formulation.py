@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from sa_layers.reference import BatchNorm, MappingLayer
 
 Array = NDArray[Any]
 
@@ -85,6 +87,14 @@ def pairwise_relation(query: Array, key: Array, relation: str, **options: Any) -
     return {"summation": np.add, "subtraction": np.subtract, "hadamard": np.multiply}[relation](phi, psi)
 
 
+def pair_position(query: Array, key: Array, size: tuple[int, int], **options: Any) -> Array:
+    """Encode positions by windows of coordinates that run from -1 to 1 across the map."""
+    rows, columns = (np.linspace(-1, 1, side) for side in size)
+    grid = np.stack([*np.meshgrid(columns, rows), np.ones(size)])[None]
+    here, there = (np.einsum("pc,nchw->nphw", matrix, grid) for matrix in (query, key))
+    return pairwise_relation(here, there, "summation", **options)
+
+
 def patchwise_relation(query: Array, key: Array, relation: str, **options: Any) -> Array:
     """Relate whole windows by einsum."""
     psi = windows(key, **options)
@@ -96,6 +106,20 @@ def patchwise_relation(query: Array, key: Array, relation: str, **options: Any) 
         clique = np.einsum("ncjp,nckp->njkp", windows(query, **options), psi)
         return clique.reshape(batch, taps * taps, 1, pixels)
     return np.concatenate([phi, psi.reshape(batch, channels * taps, pixels)], axis=1)[:, :, None]
+
+
+def mapping(features: Array, layers: Sequence[MappingLayer]) -> Array:
+    """Apply norm, ReLU and linear layer in turn, by broadcasting and einsum."""
+    for norm, weight, bias in layers:
+        if isinstance(norm, BatchNorm):
+            every_value = (0, 2, 3)
+            features = features - features.mean(every_value, keepdims=True)
+            features = features / np.sqrt(features.var(every_value, keepdims=True) + norm.eps)
+        if norm is not None:
+            features = features * norm[0][:, None, None] + norm[1][:, None, None]
+        features = np.einsum("oc,nctp->notp", weight, np.maximum(features, 0))
+        features = features + (0 if bias is None else bias[:, None, None])
+    return features
 
 
 def assert_gradients(
