@@ -1,9 +1,9 @@
 // The schemas of all operators. Kernels are registered beside their source, in csrc/cpu and csrc/cuda. Gradients are
-// operators of their own; the Python front makes autograd of every order from them.
+// operators of their own, from which sa_layers.ops makes derivatives of any order.
 //
-// kernel_size, stride and dilation are (vertical, horizontal), padding_mode is 'reflect' or 'zeros'; outputs are
-// contiguous. Maps are (N, C, H, W), or (N, C, Ho, Wo) with Ho = ceil(H / stride); weights and relations are
-// (N, D, Kh * Kw, Ho * Wo) with tap = kh * Kw + kw.
+// kernel_size, stride and dilation are (vertical, horizontal); padding_mode is 'reflect' or 'zeros'. Outputs are
+// contiguous unless a comment says otherwise. Maps are (N, C, H, W) or (N, C, Ho, Wo), with Ho = ceil(H / stride).
+// Weights and relations are (N, D, Kh * Kw, Ho * Wo), with tap = kh * Kw + kw.
 
 #include <torch/csrc/stable/library.h>
 
@@ -44,24 +44,24 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "pairwise_relation_key_gradient(Tensor grad_output, Tensor query, SymInt height, SymInt width, "
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
-  // Relation, position, mapping, softmax and aggregation in one, for inference; the output's channels lie side by side
-  // in memory. The relation's features, then those of the position, plus `shift`, go through a ReLU and the mapping's
-  // layers, `weights` (out, in) and `biases`, with a ReLU between. The position of a pair is query_position . (x, y, 1)
-  // of the pixel plus key_position . (x, y, 1) of its neighbour, both (P, 3) with P <= 4; beyond the border it is the
-  // first alone. A last ReLU follows output_scale and output_shift. Parameters are float32, float64 for float64 maps.
-  // With allow_tf32 a GPU may round the factors of the mapping's products to TF32 for float32 maps; for half precision
-  // it may round them to the maps' type in any case.
+  // Pairwise attention in one pass, for inference: relation, position, mapping, softmax and aggregation. The output is
+  // channels last. The features of a pair, those of its relation and then those of its position, go through `scale`,
+  // `shift`, a ReLU and the layers of the mapping, `weights` (out, in) and `biases`, with a ReLU between layers. The
+  // position features are query_position . (x, y, 1) of the pixel plus key_position . (x, y, 1) of its neighbour, both
+  // (P, 3) with P <= 4; for padded zeros only the former. output_scale and output_shift are followed by a ReLU.
+  // Parameters are float32, or float64 for float64 maps. With allow_tf32 a GPU may round the factors of the mapping's
+  // products to TF32 for float32 maps; for half precision it may always round them to the dtype of the maps.
   library.def(
       "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor[] weights, "
       "Tensor[] biases, "
       "Tensor? query_position, Tensor? key_position, int[] position_size, Tensor? output_scale, Tensor? output_shift, "
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
-  // The whole of patchwise attention with frozen norms, without derivatives. Maps are channels last, as the output is.
-  // Parameters are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw),
-  // bias (taps, Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps)
-  // and 'clique' (D = taps * taps) R is 1. An output_scale and output_shift (C) are followed by a ReLU. allow_tf32 as
-  // above; parameters are float64 for float64 maps, which have a kernel on CUDA only.
+  // Patchwise attention in one pass, with frozen norms, for inference. Maps and output are channels last. Parameters
+  // are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw), bias (taps,
+  // Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps) and 'clique'
+  // (D = taps * taps) R is 1. output_scale and output_shift (C) are followed by a ReLU. allow_tf32 is as above. float64
+  // maps, with float64 parameters, have a kernel on CUDA only.
   library.def(
       "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor hidden_weight, "
       "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
@@ -78,26 +78,25 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "patchwise_attention_implementations(str dtype, int channels, int value_channels, int weight_channels, "
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation) -> str");
 
-  // For evaluation, without derivatives. Features are channels last, (N, H, W, C), and so are the outputs; an image is
-  // (N, C, H, W). Coefficients are float32, float64 for float64.
+  // Linear layers, norms and poolings of evaluation, without derivatives. Features and outputs are channels last,
+  // (N, H, W, C); an image is (N, C, H, W). Coefficients are float32, or float64 for float64 features.
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
   library.def("affine_relu_(Tensor(a!) features, Tensor scale, Tensor shift) -> ()");
-  // A linear layer of every pixel: features (..., C), matrix (panels, C, 16), result (..., 16 * panels), all float32.
-  // The result becomes
-  //     bias + matrix^T * relu(scale * features + shift), without a bias added to what it holds,
-  // then relu(output_scale * result + output_shift). Without scale and shift, either pair, norm and ReLU stay away.
-  // Where it pools, features are (N, H, W, C), and the maximum of every 2x2 pixels takes their place.
+  // A linear layer of every pixel: features (..., C), matrix (panels, C, 16), result (..., 16 * panels), all float32:
+  //     result = bias + matrix^T * relu(scale * features + shift), or result += ... without a bias,
+  // then relu(output_scale * result + output_shift). Without scale and shift, or without output_scale and output_shift,
+  // the norm and its ReLU are skipped. If it pools, features are (N, H, W, C) and go through 2x2 max-pooling first.
   library.def(
       "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
       "Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
-  // bias + weight^T * relu(scale * features + shift) into the result, (N, H, W, D); weight (C, D). For half precision
-  // on CUDA, where memory bounds the layer: false, and the result left as it is, where there is no kernel.
+  // result = bias + weight^T * relu(scale * features + shift), (N, H, W, D); weight (C, D). For half precision on CUDA,
+  // where the layer is bound by memory. Returns false, and leaves the result unchanged, if no kernel is eligible.
   library.def(
       "normed_projection(Tensor features, Tensor weight, Tensor bias, Tensor scale, Tensor shift, "
       "Tensor(a!) result) -> bool");
-  // The maximum of every 2x2 pixels, (N, H / 2, W / 2, C), which has a kernel on CUDA only; that of
-  // relu(scale * features + shift) where both are given.
+  // 2x2 max-pooling, (N, H / 2, W / 2, C), of the features or, with scale and shift, of relu(scale * features + shift).
+  // It has a kernel on CUDA only.
   library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");

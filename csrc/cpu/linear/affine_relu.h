@@ -19,6 +19,7 @@ ALWAYS_INLINE void affine_relu_vector(const T* from, const Compute<T>* scale, co
   store(to, result < 0 ? Vector<T>{} : result, lanes);
 }
 
+// Computes the pixels first_pixel <= pixel < last_pixel. The result may be the features themselves.
 template <typename T>
 void affine_relu(const T* features, const Compute<T>* scale, const Compute<T>* shift, int64_t channels, T* result,
                  int64_t first_pixel, int64_t last_pixel) {

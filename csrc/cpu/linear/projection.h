@@ -80,7 +80,7 @@ inline void read_features(const Projection& problem, int64_t pixel, int64_t coun
 }
 
 // The epilogue: the norm and the ReLU after the layer, for the columns of some panels of a few pixels.
-inline void normalise(const Projection& problem, int64_t panel, int64_t panels, int64_t count, float* result) {
+inline void apply_epilogue(const Projection& problem, int64_t panel, int64_t panels, int64_t count, float* result) {
   const float* scale = problem.output_scale + panel * kPanelColumns;
   const float* shift = problem.output_shift + panel * kPanelColumns;
   for (int64_t c = 0; c < panels * kPanelColumns; c += kLanes<float>) {
@@ -113,15 +113,15 @@ inline void project_tile(const Projection& problem, const Tile& tile, float* row
     const int64_t depth = min(kDepth, problem.channels - channel);
     const auto read = problem.pools ? read_pooled_features : read_features;
     read(problem, tile.first_pixel, tile.last_pixel - tile.first_pixel, channel, depth, rows);
-    const bool continues = channel > 0 || problem.adds, ends = channel + kDepth >= problem.channels;
+    const bool accumulates = channel > 0 || problem.adds, is_last = channel + kDepth >= problem.channels;
     const bool is_block = tile.last_pixel - tile.first_pixel <= kBlockRows;
-    const bool prefetches = channel == 0 && problem.adds && is_block;
+    const bool prefetch = channel == 0 && problem.adds && is_block;
     const int64_t max_panels = is_block ? 4 : kBlockGroups;
     for (int64_t panel = tile.first_panel; panel < tile.last_panel; panel += max_panels) {
       const int64_t panels = min(max_panels, tile.last_panel - panel), next = panel + panels;
       const int64_t rest = min(max_panels, tile.last_panel - next);
-      if (prefetches && rest > 0) prefetch_result(problem, tile.first_pixel, next, rest);
-      if (prefetches && rest == 0) prefetch_result(problem, tile.last_pixel, tile.first_panel, panels);
+      if (prefetch && rest > 0) prefetch_result(problem, tile.first_pixel, next, rest);
+      if (prefetch && rest == 0) prefetch_result(problem, tile.last_pixel, tile.first_panel, panels);
       for (int64_t pixel = tile.first_pixel; pixel < tile.last_pixel; pixel += kBlockRows) {
         const int64_t count = min(kBlockRows, tile.last_pixel - pixel);
         float* const result = problem.result_at(pixel, panel);
@@ -131,12 +131,12 @@ inline void project_tile(const Projection& problem, const Tile& tile, float* row
                               problem.matrix + (panel * problem.channels + channel) * kPanelColumns,
                               kPanelColumns,
                               problem.channels * kPanelColumns,
-                              continues ? result : problem.bias + panel * kPanelColumns,
-                              continues ? problem.result_stride : 0,
+                              accumulates ? result : problem.bias + panel * kPanelColumns,
+                              accumulates ? problem.result_stride : 0,
                               result,
                               problem.result_stride};
         multiply<InterleavedRows, 1>(product, panels);
-        if (problem.output_scale != nullptr && ends) normalise(problem, panel, panels, count, result);
+        if (problem.output_scale != nullptr && is_last) apply_epilogue(problem, panel, panels, count, result);
       }
     }
   }

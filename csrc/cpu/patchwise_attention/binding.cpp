@@ -13,7 +13,7 @@
 #include "cpu/simd/foreach_target.h"
 
 // Compiled once for each instruction set.
-#include "cpu/patchwise_attention/kernel.h"
+#include "cpu/patchwise_attention/patchwise_attention.h"
 
 #if SA_LAYERS_ONCE
 

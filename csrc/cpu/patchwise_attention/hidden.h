@@ -65,10 +65,10 @@ ALWAYS_INLINE float dot_product(const T* first, const T* second, int64_t count) 
   for (; i + kLanes<T> <= count; i += kLanes<T>) sums += load(first + i) * load(second + i);
   const SomeLanes rest{0, count - i};
   if (i < count) sums += load(first + i, rest) * load(second + i, rest);
-  typedef float Quarter __attribute__((vector_size(16)));
-  Quarter quarters[kLanes<float> / 4], total = {};
-  __builtin_memcpy(quarters, &sums, sizeof(sums));
-  for (const Quarter& quarter : quarters) total += quarter;
+  typedef float Vector128 __attribute__((vector_size(16)));
+  Vector128 parts[kLanes<float> / 4], total = {};
+  __builtin_memcpy(parts, &sums, sizeof(sums));
+  for (const Vector128& part : parts) total += part;
   return (total[0] + total[1]) + (total[2] + total[3]);
 }
 

@@ -30,20 +30,21 @@ inline void from_planes(const C* from, int64_t plane, int64_t pixels, int64_t ch
 }
 
 #if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
-// A vector holds four channels of each of kFourths pixels, which are four apart: pixels 0, 4, 8, 12 of a run of 16.
-constexpr int kFourths = kLanes<float> / 4;
+// A vector holds four channels of each of kVectorPixels pixels, which are four apart: pixels 0, 4, 8, 12 of a run
+// of 16.
+constexpr int kVectorPixels = kLanes<float> / 4;
 
 #if SA_LAYERS_TARGET == SA_LAYERS_AVX512
 ALWAYS_INLINE __m512 load_every_fourth(const float* from, int64_t pixel) {
-  __m512 fours = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(from));
-  fours = _mm512_mask_broadcast_f32x4(fours, 0x00f0, _mm_loadu_ps(from + 4 * pixel));
-  fours = _mm512_mask_broadcast_f32x4(fours, 0x0f00, _mm_loadu_ps(from + 8 * pixel));
-  return _mm512_mask_broadcast_f32x4(fours, 0xf000, _mm_loadu_ps(from + 12 * pixel));
+  __m512 vector = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(from));
+  vector = _mm512_mask_broadcast_f32x4(vector, 0x00f0, _mm_loadu_ps(from + 4 * pixel));
+  vector = _mm512_mask_broadcast_f32x4(vector, 0x0f00, _mm_loadu_ps(from + 8 * pixel));
+  return _mm512_mask_broadcast_f32x4(vector, 0xf000, _mm_loadu_ps(from + 12 * pixel));
 }
 
-template <int kFourth>
-ALWAYS_INLINE __m128 extract_lanes(__m512 fours) {
-  return _mm512_maskz_extractf32x4_ps(0xf, fours, kFourth);
+template <int kPixel>
+ALWAYS_INLINE __m128 four_channels_of(__m512 vector) {
+  return _mm512_maskz_extractf32x4_ps(0xf, vector, kPixel);
 }
 
 // Transposes the 4 x 4 matrices that lie in the same 128 bits of four vectors.
@@ -63,9 +64,9 @@ ALWAYS_INLINE __m256 load_every_fourth(const float* from, int64_t pixel) {
   return _mm256_set_m128(_mm_loadu_ps(from + 4 * pixel), _mm_loadu_ps(from));
 }
 
-template <int kFourth>
-ALWAYS_INLINE __m128 extract_lanes(__m256 fours) {
-  return _mm256_extractf128_ps(fours, kFourth);
+template <int kPixel>
+ALWAYS_INLINE __m128 four_channels_of(__m256 vector) {
+  return _mm256_extractf128_ps(vector, kPixel);
 }
 
 ALWAYS_INLINE void transpose_4x4(__m256 (&rows)[4]) {
@@ -82,10 +83,10 @@ ALWAYS_INLINE void transpose_4x4(__m256 (&rows)[4]) {
 
 inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t channels, float* to, int64_t plane) {
   constexpr int64_t lanes = kLanes<float>;
-  const int64_t fours = pixels < lanes ? 0 : channels / 4 * 4;
-  for (int64_t x = 0; x < pixels && fours > 0; x += lanes) {
+  const int64_t blocked = pixels < lanes ? 0 : channels / 4 * 4;  // channels in 4 x 4 blocks
+  for (int64_t x = 0; x < pixels && blocked > 0; x += lanes) {
     const int64_t first = min(x, pixels - lanes);  // the last vector overlaps the one before it
-    for (int64_t c = 0; c < fours; c += 4) {
+    for (int64_t c = 0; c < blocked; c += 4) {
       decltype(load_every_fourth(from, pixel)) rows[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) rows[i] = load_every_fourth(from + (first + i) * pixel + c, pixel);
@@ -94,20 +95,20 @@ inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t 
       for (int i = 0; i < 4; ++i) store(to + (c + i) * plane + first, Vector<float>(rows[i]));
     }
   }
-  to_planes<float>(from + fours, pixel, pixels, channels - fours, to + fours * plane, plane);
+  to_planes<float>(from + blocked, pixel, pixels, channels - blocked, to + blocked * plane, plane);
 }
 
 // Stores four channels of every fourth pixel, for those of the `pixels` pixels that exist.
-template <int kFourth = 0, typename Fours>
-ALWAYS_INLINE void store_every_fourth(Fours fours, int64_t pixels, float* to, int64_t pixel) {
-  if (pixels <= 4 * kFourth) return;
-  _mm_storeu_ps(to + 4 * kFourth * pixel, extract_lanes<kFourth>(fours));
-  if constexpr (kFourth + 1 < kFourths) store_every_fourth<kFourth + 1>(fours, pixels, to, pixel);
+template <int kPixel = 0, typename V>
+ALWAYS_INLINE void store_every_fourth(V vector, int64_t pixels, float* to, int64_t pixel) {
+  if (pixels <= 4 * kPixel) return;
+  _mm_storeu_ps(to + 4 * kPixel * pixel, four_channels_of<kPixel>(vector));
+  if constexpr (kPixel + 1 < kVectorPixels) store_every_fourth<kPixel + 1>(vector, pixels, to, pixel);
 }
 
 inline void from_planes(const float* from, int64_t plane, int64_t pixels, int64_t channels, float* to, int64_t pixel) {
-  const int64_t fours = channels / 4 * 4;
-  for (int64_t c = 0; c < fours; c += 4) {
+  const int64_t blocked = channels / 4 * 4;
+  for (int64_t c = 0; c < blocked; c += 4) {
     decltype(load_every_fourth(from, pixel)) rows[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) rows[i] = load(from + (c + i) * plane);
@@ -115,7 +116,7 @@ inline void from_planes(const float* from, int64_t plane, int64_t pixels, int64_
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) store_every_fourth(rows[i], pixels - i, to + i * pixel + c, pixel);
   }
-  from_planes<float>(from + fours * plane, plane, pixels, channels - fours, to + fours, pixel);
+  from_planes<float>(from + blocked * plane, plane, pixels, channels - blocked, to + blocked, pixel);
 }
 #endif
 

@@ -1,9 +1,9 @@
 // Patchwise attention with frozen norms: a tile of an image goes through the hidden layer and the weighted sum.
-#if defined(SA_LAYERS_CPU_PATCHWISE_ATTENTION_KERNEL_H) == defined(SA_LAYERS_TARGET_TOGGLE)
-#ifdef SA_LAYERS_CPU_PATCHWISE_ATTENTION_KERNEL_H
-#undef SA_LAYERS_CPU_PATCHWISE_ATTENTION_KERNEL_H
+#if defined(SA_LAYERS_CPU_PATCHWISE_ATTENTION_PATCHWISE_ATTENTION_H) == defined(SA_LAYERS_TARGET_TOGGLE)
+#ifdef SA_LAYERS_CPU_PATCHWISE_ATTENTION_PATCHWISE_ATTENTION_H
+#undef SA_LAYERS_CPU_PATCHWISE_ATTENTION_PATCHWISE_ATTENTION_H
 #else
-#define SA_LAYERS_CPU_PATCHWISE_ATTENTION_KERNEL_H
+#define SA_LAYERS_CPU_PATCHWISE_ATTENTION_PATCHWISE_ATTENTION_H
 #endif
 
 #include "cpu/patchwise_attention/hidden.h"
@@ -36,6 +36,7 @@ inline void list_sources(const Footprint& footprint, const TapSources& sources, 
   }
 }
 
+// Computes the tasks begin <= task < end; a task is a tile of an image.
 template <typename T>
 void patchwise_attention(const PatchwiseOperands<T>& operands, int64_t begin, int64_t end) {
   const PatchwiseAttention& problem = operands.problem;
@@ -52,23 +53,23 @@ void patchwise_attention(const PatchwiseOperands<T>& operands, int64_t begin, in
   for (int64_t task = begin; task < end; ++task) {
     const int64_t image = task / problem.tiles(), first = task % problem.tiles() * tile;
     const int64_t count = min(tile, pixels - first), map_pixels = problem.footprint.pixels();
-    PatchwiseOperands<T> here = operands;
-    here.query.data += image * map_pixels * here.query.pixel_stride;
-    here.key.data += image * map_pixels * here.key.pixel_stride;
-    here.value.data += image * map_pixels * here.value.pixel_stride;
-    T* const output = here.output.data + (image * pixels + first) * here.output.pixel_stride;
+    PatchwiseOperands<T> image_operands = operands;
+    image_operands.query.data += image * map_pixels * image_operands.query.pixel_stride;
+    image_operands.key.data += image * map_pixels * image_operands.key.pixel_stride;
+    image_operands.value.data += image * map_pixels * image_operands.value.pixel_stride;
+    T* const output = image_operands.output.data + (image * pixels + first) * image_operands.output.pixel_stride;
     list_sources(problem.footprint, operands.sources, first, first + count, sources.data());
     if (problem.pixels_in_lanes) {
-      compute_hidden_pixel_lanes(here, first, first + count, hidden.data());
+      compute_hidden_pixel_lanes(image_operands, first, first + count, hidden.data());
     } else {
-      compute_hidden(here, sources.data(), count, zeros.data(), rows.data(), hidden.data());
+      compute_hidden(image_operands, sources.data(), count, zeros.data(), rows.data(), hidden.data());
     }
-    sum_values(here, sources.data(), count, zeros.data(), hidden.data(), rows.data(), weights.data(), partial.data(),
-               output);
+    sum_values(image_operands, sources.data(), count, zeros.data(), hidden.data(), rows.data(), weights.data(),
+               partial.data(), output);
   }
 }
 
 }  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE
 SA_LAYERS_END_TARGET();
 
-#endif  // SA_LAYERS_CPU_PATCHWISE_ATTENTION_KERNEL_H
+#endif  // SA_LAYERS_CPU_PATCHWISE_ATTENTION_PATCHWISE_ATTENTION_H
