@@ -1,8 +1,11 @@
 """Properties that only the compiled CPU kernels have: instruction sets, threads, refusal of unfit memory."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +79,26 @@ def test_instruction_sets_agree(capability, tmp_path):
         for expected, result in zip(every_operator(*geometry, torch.float64), single, strict=True):
             scale = max(1.0, expected.abs().max().item())
             torch.testing.assert_close(result.double(), expected, rtol=0, atol=5e-6 * scale)
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump is here")
+def test_only_the_namespaces_of_avx_use_its_instructions():
+    # The linker keeps one copy of an inline function for the whole library: a copy that was compiled for AVX would end
+    # the program on an older processor.
+    library = Path(extension.__file__).parent.parent / "kernels.so"
+    command = ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(library)]
+    avx_instruction = re.compile(r"%[yz]mm|\tv[a-z]")
+    name, is_avx_function, functions, offenders = "", False, 0, set()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.endswith(">:\n"):
+                name, is_avx_function = line, re.search(r"sa_layers::cpu::avx(2|512)::", line) is not None
+                functions += is_avx_function
+            elif not is_avx_function and avx_instruction.search(line):
+                offenders.add(name)
+    if not functions:
+        pytest.skip("the library has no symbols, or this is no x86-64 processor")
+    assert not offenders
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

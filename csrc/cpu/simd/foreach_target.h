@@ -5,8 +5,7 @@
 //     #define SA_LAYERS_TARGET_INCLUDE "cpu/linear/binding.cpp"
 //     #include "cpu/simd/foreach_target.h"
 //
-// This header includes the file for every instruction set but the baseline, for which the file then continues. Headers
-// that are not per target must be included before it: they may not be compiled for a target by accident.
+// This header includes the file for every instruction set but the baseline, for which the file then continues.
 #if defined(SA_LAYERS_TARGET_INCLUDE) && !defined(SA_LAYERS_FOREACH_TARGET_H)
 #define SA_LAYERS_FOREACH_TARGET_H
 
