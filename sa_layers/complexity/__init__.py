@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, beside the paper's: ``python -m sa_layers.complexity``."""
+"""Parameters and multiply-adds of networks, compared with the paper's: ``python -m sa_layers.complexity``."""
 
 from .count import Complexity, Layer, count
 

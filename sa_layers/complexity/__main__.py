@@ -1,4 +1,4 @@
-"""``python -m sa_layers.complexity``."""
+"""Command line of ``python -m sa_layers.complexity``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Networks = dict[str, nn.Module | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 wrong arguments."""
+    """Run the command line and return the exit status: 0 for success, 2 for invalid arguments."""
     parser = _parser()
     given = parser.parse_args(argv)
     size = given.size if len(given.size) == 2 else given.size * 2
     if len(size) != 2:
-        parser.error(f"argument --size: must be one or two numbers of pixels, got {given.size}")
+        parser.error(f"argument --size: must be one or two integers, got {given.size}")
     options = {name: value for name, value in vars(given).items() if name in _OPTIONS and value is not None}
     try:
-        networks = _one(options, given.classes) if options else _all(given.classes)
+        networks = _custom_network(options, given.classes) if options else _paper_networks(given.classes)
         counted = {name: None if network is None else count(network, size) for name, network in networks.items()}
     except ValueError as error:
         parser.error(str(error))
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, complexity in counted.items():
             if complexity is not None:
                 print(name, _layer_table(complexity), sep="\n", end="\n\n")
-    print(f"One image of {size[0]} x {size[1]} pixels, {given.classes} classes, evaluation.")
-    as_in_the_paper = (tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)
-    print(_network_table(counted, beside_paper=as_in_the_paper and not PAPER.keys().isdisjoint(counted)))
+    print(f"One image of {size[0]} x {size[1]} pixels, {given.classes} classes, evaluation mode.")
+    same_setting = (tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)
+    print(_network_table(counted, with_paper=same_setting and not PAPER.keys().isdisjoint(counted)))
     print(_NOTES)
     if None in counted.values():
-        print("The ResNets are torchvision's, which is not installed.")
+        print("The ResNets need torchvision, which is not installed.")
     return 0
 
 
@@ -59,14 +59,16 @@ _OPTIONS = (
     "shared_transforms",
 )
 _NOTES = """
-multiply-adds: by the official code's counting (a multiply-add of a convolution counts one; relations and aggregations
-count, softmax and residual additions do not). torch: floating-point operations by torch.utils.flop_counter, two for a
-multiply-add; convolutions, matrix products and, where the native kernels are installed, relations and aggregations.
-The paper's accuracies: ImageNet validation, one crop, in percent; no network here has been trained by us."""
+multiply-adds: counted by the rules of the official code. A multiply-add of a convolution counts as one operation.
+Relations and aggregations are included, softmax and residual additions are not.
+torch: FLOPs counted by torch.utils.flop_counter. A multiply-add counts as two operations. Convolutions and matrix
+products are included, and relations and aggregations if the native kernels are installed.
+top-1, top-5: accuracies from the paper, in percent, on ImageNet's validation set with a single crop. We have not
+trained these networks."""
 
 
-def _all(classes: int) -> Networks:
-    """As the paper's table has them."""
+def _paper_networks(classes: int) -> Networks:
+    """Make the networks of the paper's table, in the same order."""
     networks: Networks = {}
     for counterpart, depth in zip(RESNETS, SelfAttentionNetwork.arch_settings, strict=True):
         networks[f"ResNet{counterpart}"] = resnet(counterpart, classes)
@@ -75,7 +77,7 @@ def _all(classes: int) -> Networks:
     return networks
 
 
-def _one(options: dict[str, Any], classes: int) -> Networks:
+def _custom_network(options: dict[str, Any], classes: int) -> Networks:
     options = {"depth": 10, "attention": "pairwise"} | options
     if "position" in options and options["position"] == "none":
         options["position"] = None
@@ -83,15 +85,15 @@ def _one(options: dict[str, Any], classes: int) -> Networks:
     return {f"SAN{options['depth']} {options['attention']}{''.join(others)}": san(classes, **options)}
 
 
-def _network_table(counted: dict[str, Complexity | None], beside_paper: bool) -> str:
+def _network_table(counted: dict[str, Complexity | None], with_paper: bool) -> str:
     rows = [["", "parameters", "multiply-adds", "torch"]]
-    if beside_paper:
+    if with_paper:
         rows[0] += ["paper: parameters", "multiply-adds", "top-1", "top-5"]
     for name, complexity in counted.items():
         row = [name, "-", "-", "-"]
         if complexity is not None:
             row[1:] = [f"{complexity.parameters:,}", _billions(complexity.multiply_adds), _billions(complexity.flops)]
-        if beside_paper:
+        if with_paper:
             paper = PAPER.get(name)
             row += (
                 ["-"] * 4
@@ -126,21 +128,28 @@ def _depth(text: str) -> int | tuple[int, ...]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.complexity",
-        description="Parameters and multiply-adds of the paper's networks beside the paper's figures, or of one "
-        "network by its arguments. Numbers of several stages are separated by commas.",
+        description="Count the parameters and multiply-adds of the paper's networks and compare them with the paper's "
+        "figures, or count those of one network given by its arguments. Values for several stages are separated by "
+        "commas.",
     )
-    parser.add_argument("--depth", type=_depth, metavar="N", help="10, 15, 19 or the blocks of each stage")
-    parser.add_argument("--attention", choices=ATTENTIONS)
-    parser.add_argument("--relation", help="of pairwise or patchwise attention")
-    parser.add_argument("--position", choices=["relative", "absolute", "none"])
+    parser.add_argument("--depth", type=_depth, metavar="N", help="10, 15, 19 or the number of blocks of each stage")
+    parser.add_argument("--attention", choices=ATTENTIONS, help="kind of attention")
+    parser.add_argument("--relation", help="relation of the attention, such as subtraction")
+    parser.add_argument("--position", choices=["relative", "absolute", "none"], help="position encoding")
     parser.add_argument("--mapping-layers", type=int, metavar="N", help="linear layers of the mapping: 1, 2 or 3")
-    parser.add_argument("--shared-transforms", choices=[name for name in SHARED_TRANSFORMS if name])
-    parser.add_argument("--share", type=int, metavar="N", help="channels that share a weight")
-    parser.add_argument("--kernel-sizes", type=_integers, metavar="K,...", help="footprint of each stage")
-    parser.add_argument("--widths", type=_integers, metavar="C,...", help="channels of each stage")
-    parser.add_argument("--classes", type=int, default=PAPER_CLASSES, metavar="N")
-    parser.add_argument("--size", type=_integers, default=PAPER_SIZE, metavar="H[,W]", help="pixels of the image")
-    parser.add_argument("--layers", action="store_true", help="also every layer of each network")
+    parser.add_argument(
+        "--shared-transforms",
+        choices=[name for name in SHARED_TRANSFORMS if name],
+        help="query, key and value transforms that share their parameters",
+    )
+    parser.add_argument("--share", type=int, metavar="N", help="number of channels that share a weight")
+    parser.add_argument("--kernel-sizes", type=_integers, metavar="K,...", help="footprint size of each stage")
+    parser.add_argument("--widths", type=_integers, metavar="C,...", help="number of channels of each stage")
+    parser.add_argument("--classes", type=int, default=PAPER_CLASSES, metavar="N", help="classes (default: 1000)")
+    parser.add_argument(
+        "--size", type=_integers, default=PAPER_SIZE, metavar="H[,W]", help="image size in pixels (default: 224)"
+    )
+    parser.add_argument("--layers", action="store_true", help="also list the layers of each network")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and torch's floating-point operations of a network, layer by layer."""
+"""Parameters, multiply-adds and FLOPs of a network, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .official import multiply_adds
 
 
 class Layer(NamedTuple):
-    """What one module of a network costs, without its children."""
+    """Cost of one module of a network, excluding its children."""
 
     name: str
     kind: str
@@ -28,32 +28,33 @@ class Layer(NamedTuple):
 
 
 class Complexity(NamedTuple):
-    """What a network costs for one image."""
+    """Cost of a network for one image."""
 
     layers: tuple[Layer, ...]
     flops: int
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers."""
+        """Number of trainable parameters."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """By the official counting; see :mod:`sa_layers.complexity.official`."""
+        """Multiply-adds by the rules of :mod:`sa_layers.complexity.official`."""
         return sum(layer.multiply_adds for layer in self.layers)
 
 
 def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int = 3) -> Complexity:
-    """Counts what one image costs in evaluation; nothing is computed, whatever the network's size.
+    """Count the cost of one image in evaluation mode, on fake tensors and therefore without computing anything.
 
-    Torch's counter knows matrix products, convolutions and attention by scalar products, at two operations for a
-    multiply-add, and the operators of vector attention where their native kernels are installed.
+    FLOPs are those of :mod:`torch.utils.flop_counter`: two for each multiply-add of convolutions, matrix products and
+    scaled dot-product attention, and of the operators of vector attention if their native kernels are installed.
 
     Args:
-        network: Any module that takes one image; best made under ``torch.device('meta')``, where it takes no memory.
-        size: Height and width of the image in pixels. Defaults to 224 x 224.
-        in_channels: Channels of the image. Defaults to 3.
+        network: Module that takes an image. It is not changed. Create large networks under ``torch.device('meta')``,
+            where they need no memory.
+        size: Height and width of the image in pixels. Defaults to (224, 224).
+        in_channels: Number of channels of the image. Defaults to 3.
 
     Example:
         >>> count(nn.Conv2d(3, 8, 1), size=(4, 4))[:2]
@@ -71,8 +72,7 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
     for module in network.modules():
         module.register_forward_hook(record)
     kernels = "native" if native_extension.is_available() else "torch"
-    # Tensors without contents (the meta device would do, but autocast does not know it), and every step of attention a
-    # module or an operator of its own.
+    # Fake tensors, because autocast does not support the meta device. Unfused, so that every module is called.
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), backend(kernels), fused(False):
         network.to_empty(device="cpu")
         with FlopCounterMode(display=False) as counter:
@@ -94,11 +94,11 @@ def count(network: nn.Module, size: Sequence[int] = (224, 224), in_channels: int
 
 
 def _flops(network: nn.Module, counter: FlopCounterMode) -> dict[nn.Module, int]:
-    """What was counted in each module, with its children."""
+    """Return the FLOPs of each module, including its children."""
     root, counts = type(network).__name__, counter.get_flop_counts()
     totals: dict[nn.Module, int] = {}
     for name, module in reversed(list(network.named_modules())):  # children before parents
         counted = counts.get(f"{root}.{name}" if name else root)
-        # a list of modules is never called itself
+        # A ModuleList is never called and has no count of its own.
         totals[module] = sum(counted.values()) if counted else sum(totals[child] for child in module.children())
     return totals

@@ -1,4 +1,4 @@
-"""The networks to be counted, with their heads: self-attention networks and their convolutional counterparts."""
+"""Classifiers on the meta device: self-attention networks and the ResNets that the paper compares them with."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RESNETS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
 
 
 class Classifier(nn.Module):
-    """A network, the average over its last map, a linear head.
+    """A backbone, global average pooling and a linear head.
 
     Args:
-        backbone: The network.
-        classes: Outputs of the head.
+        backbone: The backbone.
+        classes: Number of classes.
     """
 
     def __init__(self, backbone: SelfAttentionNetwork, classes: int) -> None:
@@ -32,13 +32,13 @@ class Classifier(nn.Module):
 
 
 def san(classes: int = 1000, **options: Any) -> Classifier:
-    """A self-attention network that takes no memory; ``options`` are those of :class:`SelfAttentionNetwork`."""
+    """Make a SAN classifier on the meta device. ``options`` are those of :class:`SelfAttentionNetwork`."""
     with torch.device("meta"):
         return Classifier(SelfAttentionNetwork(**options), classes)
 
 
 def resnet(depth: int, classes: int = 1000) -> nn.Module | None:
-    """A convolutional counterpart, ResNet26, 38 or 50, that takes no memory; None without torchvision."""
+    """Make a ResNet-26, 38 or 50 on the meta device. Return None if torchvision is not installed."""
     try:
         from torchvision.models.resnet import Bottleneck, ResNet
     except ImportError:

@@ -1,7 +1,8 @@
-"""Multiply-adds as the official code counts them: what its published 2.2 G of SAN10 mean.
+"""Multiply-adds by the rules of the official code, which give the published 2.2 G of SAN10.
 
-One multiply-add of a convolution or linear layer counts one, and so does each element of whatever else is counted.
-Softmax, residual additions, padding, unfolding and concatenation count nothing.
+A multiply-add of a convolution or linear layer counts as one operation. Activations and pooling count one operation for
+each input element, normalisation two if it is affine, and relations one for each product or difference. Softmax,
+residual additions, padding, unfolding and concatenation are not counted.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Count = Callable[[Any, Tensor, Tensor], int]
 
 
 def multiply_adds(module: nn.Module, features: Tensor, output: Tensor) -> int:
-    """What a call of ``module`` itself costs, without its children.
+    """Return the multiply-adds of one call of a module, excluding its children.
 
     Args:
-        module: The module.
-        features: What it was given.
-        output: What it returned.
+        module: Module that was called.
+        features: Its input.
+        output: Its output.
 
     Example:
         >>> import torch
@@ -58,15 +59,15 @@ def _input(_: nn.Module, features: Tensor, __: Tensor) -> int:
 
 
 def _attention(module: SelfAttention, _: Tensor, output: Tensor) -> int:
-    """Relation, relative position and aggregation; the layers around them are modules of their own.
+    """Count relation, relative position and aggregation. The transforms and the mapping are separate modules.
 
-    The official code knows the subtraction only, and counts one for each element of its output. The others follow the
-    same rule, and concatenation the one above.
+    The official code implements only the subtraction and counts one operation for each element of its output. We apply
+    the same rule to the other relations. Concatenation is free.
     """
     taps, pixels = module.footprint.taps, len(output) * math.prod(output.shape[2:])
     products = {"concatenation": 0, "clique": taps * taps}.get(module.relation, taps) * module.relation_channels
     relative = isinstance(module, PairwiseSelfAttention) and getattr(module.position, "position", None) == "relative"
-    # the map of positions is the same for every image of a batch
+    # The relative positions are computed once for the whole batch.
     return pixels * (products + taps * module.out_channels) + relative * taps * 2 * math.prod(output.shape[2:])
 
 

@@ -1,6 +1,6 @@
-"""The paper's table of results: ImageNet, validation set, one crop of 224 x 224.
+"""The paper's results on ImageNet's validation set with a single crop of 224 x 224 pixels.
 
-The figures are the authors' (https://github.com/hszhao/SAN, "Performance"). We have trained none of these networks.
+Source: https://github.com/hszhao/SAN, section "Performance". We have not trained these networks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """Millions of parameters, billions of multiply-adds, percent."""
+    """Parameters in millions, multiply-adds in billions, top-1 and top-5 accuracy in percent."""
 
     parameters: float
     multiply_adds: float

@@ -1,4 +1,4 @@
-"""Rows of text under each other."""
+"""Text tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligns columns: the first ``left`` to the left, the others, which are numbers, to the right.
+    """Format rows as a table. The first ``left`` columns are left-aligned and the others right-aligned.
 
     Example:
         >>> print(table([["network", "parameters"], ["SAN10", "10"]]))

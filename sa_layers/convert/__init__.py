@@ -1,4 +1,4 @@
-"""Checkpoints of the official code into ours and back: ``python -m sa_layers.convert SRC DST``."""
+"""Conversion of checkpoints between the official code and sa_layers: ``python -m sa_layers.convert SRC DST``."""
 
 from .architecture import Architecture
 from .conversion import convert_checkpoint

@@ -1,4 +1,4 @@
-"""``python -m sa_layers.convert SRC DST``."""
+"""Command line of ``python -m sa_layers.convert SRC DST``."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from . import CheckpointError, convert_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong arguments."""
+    """Run the command line and return the exit status: 0 for success, 1 for failure, 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.convert",
-        description="Convert a checkpoint of the official SAN code (github.com/hszhao/SAN) for SAN classifiers and "
-        "backbones of mmpretrain, mmdet and mmseg. The network is recognised by itself.",
+        description="Convert a checkpoint of the official SAN code (github.com/hszhao/SAN) to a checkpoint for SAN "
+        "classifiers and backbones in mmpretrain, mmdet and mmseg. The network is detected automatically.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="checkpoint to convert")
     parser.add_argument("destination", metavar="DST", type=Path, help="file to write")
-    parser.add_argument("--to-official", action="store_true", help="convert one of ours for the official code instead")
+    parser.add_argument("--to-official", action="store_true", help="convert in the opposite direction")
     given = parser.parse_args(argv)
     try:
         architecture = convert_checkpoint(given.source, given.destination, given.to_official)
     except CheckpointError as error:
         print(f"error: {error}.", file=sys.stderr)
         return 1
-    print(f"{given.destination} is written: {architecture}.")
+    print(f"wrote {given.destination}: {architecture}.")
     if not given.to_official:
         options = ", ".join(f"{name}={value!r}" for name, value in architecture.backbone.items())
         print(f"backbone=dict({options})")

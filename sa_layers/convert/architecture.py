@@ -1,4 +1,4 @@
-"""Which network a state dict belongs to, read from names and shapes, and whether it is whole."""
+"""Detection of a network from the names and shapes in its state dict."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..models import SelfAttentionNetwork
 from ..models.self_attention_network import STAGES
 from .errors import CheckpointError
 
-SHOWN = 3  # of the tensors that do not fit, in a message
+MAX_NAMES = 3  # number of tensors that an error message lists
 
 
 class Architecture(NamedTuple):
-    """A network of the official code: SAN10, 15, 19 or of other depths, with the published widths and footprints."""
+    """A classifier of the official code, of any depth, with the published widths and footprints."""
 
     depth: int | tuple[int, ...]
     attention: str
@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
 
     @property
     def backbone(self) -> dict[str, Any]:
-        """The config of the backbone.
+        """Config of the backbone.
 
         Example:
             >>> Architecture(19, "patchwise", 1000).backbone
@@ -35,7 +35,7 @@ class Architecture(NamedTuple):
         return {"type": "sa_layers.SAN", "depth": self.depth, "attention": self.attention}
 
     def __str__(self) -> str:
-        """Its name and its number of classes.
+        """Return the name and the number of classes.
 
         Example:
             >>> print(Architecture((3, 4, 6, 8, 3), "pairwise", 10))
@@ -44,17 +44,17 @@ class Architecture(NamedTuple):
         return f"SAN{self.depth} {self.attention}, {self.classes} classes"
 
 
-def recognise(state: Mapping[str, Tensor], shown: Callable[[str], str] = str) -> Architecture:
-    """Reads kind, depth and number of classes off a state dict with our names, and compares it with that network.
+def detect(state: Mapping[str, Tensor], display_name: Callable[[str], str] = str) -> Architecture:
+    """Detect attention, depth and number of classes, and check that the state dict is complete.
 
-    The footprints of pairwise attention leave no trace in a state dict: those of the published networks are assumed.
+    The parameters of pairwise attention do not depend on the footprint, so the published footprints are assumed.
 
     Args:
-        state: Tensors by our names, those that :func:`~sa_layers.convert.names.to_ours` gives.
-        shown: What to call a tensor in a message, from its name of ours. Defaults to that.
+        state: State dict with our names, as returned by :func:`~sa_layers.convert.names.to_ours`.
+        display_name: Function from our name of a tensor to the name that error messages show. Defaults to the identity.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected or of another shape; the message names the first of them.
+        CheckpointError: If tensors are missing, unexpected or of the wrong shape. The message lists the first of them.
     """
     blocks: list[set[int]] = [set() for _ in range(STAGES)]
     for name in state:
@@ -62,20 +62,22 @@ def recognise(state: Mapping[str, Tensor], shown: Callable[[str], str] = str) ->
             blocks[int(match[1])].add(int(match[2]))
     if not all(blocks):
         empty = ", ".join(str(stage) for stage, numbers in enumerate(blocks) if not numbers)
-        raise CheckpointError(f"a SAN has blocks in each of its {STAGES} stages, and here stages without: {empty}")
+        raise CheckpointError(f"each of the {STAGES} stages must have blocks, but these stages have none: {empty}")
     head = state.get("head.fc.weight")
     if head is None or head.ndim != 2:
-        raise CheckpointError(f"{shown('head.fc.weight')}, the matrix of the classifier, is missing or no matrix")
+        raise CheckpointError(
+            f"{display_name('head.fc.weight')}, the weight of the head, is missing or is not a matrix"
+        )
     depths = tuple(len(numbers) for numbers in blocks)
     named = {settings: depth for depth, settings in SelfAttentionNetwork.arch_settings.items()}
     attention = "pairwise" if any(".position." in name for name in state) else "patchwise"
     architecture = Architecture(named.get(depths, depths), attention, len(head))
-    compare(state, expected_shapes(architecture), shown)
+    check_shapes(state, expected_shapes(architecture), display_name)
     return architecture
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the backbone and the head.
+    """Return the name and shape of every tensor of the backbone and the head.
 
     Example:
         >>> expected_shapes(Architecture(10, "pairwise", 1000))["head.fc.weight"]
@@ -88,22 +90,26 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return {name: tuple(values.shape) for name, values in whole.state_dict().items()}
 
 
-def compare(
-    state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], shown: Callable[[str], str] = str
+def check_shapes(
+    state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], display_name: Callable[[str], str] = str
 ) -> None:
-    """Refuses a state dict with other names or shapes. The counters of batch norms may be missing: torch adds them."""
+    """Check the names and shapes of a state dict. The batch norms' num_batches_tracked may be missing.
+
+    Raises:
+        CheckpointError: If tensors are missing, unexpected or of the wrong shape.
+    """
     missing = [name for name in expected if name not in state and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     misshapen = [name for name in state if name in expected and tuple(state[name].shape) != expected[name]]
     if missing:
-        raise CheckpointError(f"{len(missing)} of its tensors are missing: {_first(map(shown, missing))}")
+        raise CheckpointError(f"{len(missing)} tensor(s) are missing: {_first(map(display_name, missing))}")
     if unexpected:
-        raise CheckpointError(f"{len(unexpected)} of its tensors do not belong there: {_first(map(shown, unexpected))}")
+        raise CheckpointError(f"{len(unexpected)} tensor(s) are unexpected: {_first(map(display_name, unexpected))}")
     if misshapen:
-        shapes = (f"{shown(name)} is {tuple(state[name].shape)}, not {expected[name]}" for name in misshapen)
-        raise CheckpointError(f"{len(misshapen)} of its tensors have another shape: {_first(shapes)}")
+        shapes = (f"{display_name(name)} is {tuple(state[name].shape)}, not {expected[name]}" for name in misshapen)
+        raise CheckpointError(f"{len(misshapen)} tensor(s) have the wrong shape: {_first(shapes)}")
 
 
 def _first(names: Iterable[str]) -> str:
-    shown = list(islice(names, SHOWN + 1))
-    return ", ".join(shown[:SHOWN]) + ", ..." * (len(shown) > SHOWN)
+    first = list(islice(names, MAX_NAMES + 1))
+    return ", ".join(first[:MAX_NAMES]) + ", ..." * (len(first) > MAX_NAMES)

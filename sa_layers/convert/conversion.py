@@ -1,4 +1,4 @@
-"""A checkpoint file of the official code into one of ours, and back."""
+"""Conversion of checkpoint files between the official code and sa_layers."""
 
 from __future__ import annotations
 
@@ -9,44 +9,47 @@ from typing import Any
 from torch import Tensor
 
 from ..version import __version__
-from .architecture import Architecture, recognise
+from .architecture import Architecture, detect
 from .errors import CheckpointError
 from .files import check_destination, read_state, write
 from .names import to_official, to_ours
 
-WRAPPER = "module."  # of DistributedDataParallel and DataParallel, in which the official code trains
+WRAPPER = "module."  # prefix added by DistributedDataParallel and DataParallel, which the official code uses
 
 
 def convert_checkpoint(
     source: str | PathLike[str], destination: str | PathLike[str], official: bool = False
 ) -> Architecture:
-    """Renames the tensors of a checkpoint; their values, dtypes and order stay as they are.
+    """Convert a checkpoint by renaming its tensors. Their values, dtypes and order do not change.
+
+    An official checkpoint is ``{'state_dict': {'module.conv_in.weight': ..., ...}, ...}``. As input, the prefix
+    'module.' may be missing, or the file may contain only the state dict.
+
+    Our checkpoint is ``{'state_dict': {'backbone.stem.0.weight': ..., 'head.fc.weight': ..., ...}, 'meta': ...}``.
+    mmpretrain's classifiers load it directly. Backbones of other tasks load it with ``init_cfg=dict(type='Pretrained',
+    checkpoint=..., prefix='backbone.')``.
 
     Args:
-        source: A checkpoint of the official code, ``{'state_dict': {'module.conv_in.weight': ..., ...}, ...}`` (with or
-            without 'module.', or the bare state dict); with ``official``, one of a classifier of ours.
-        destination: The file to write. ``{'state_dict': {'backbone.stem.0.weight': ..., 'head.fc.weight': ...},
-            'meta': ...}``, as mmpretrain's classifiers load it and other tasks' backbones by ``init_cfg=dict(
-            type='Pretrained', checkpoint=..., prefix='backbone.')``; with ``official``, ``{'state_dict':
-            {'module.conv_in.weight': ...}}``.
-        official: Convert ours into the official instead. Defaults to False.
+        source: Checkpoint file to convert.
+        destination: Checkpoint file to write.
+        official: Whether to convert our checkpoint to an official one. Defaults to False, the opposite direction.
 
     Returns:
-        The network that was recognised.
+        The detected network.
 
     Raises:
-        CheckpointError: The source is no whole checkpoint of such a network, or the destination cannot be written.
-            Nothing is written then.
+        CheckpointError: If the source is not a complete checkpoint of such a network, or the destination cannot be
+            written. Nothing is written in this case.
     """
     source, destination = Path(source), Path(destination)
     check_destination(source, destination)
     state = read_state(source)
     try:
-        ours = _by_our_names(state, official)
-        architecture = recognise(ours, str if official else to_official)
+        ours = _with_our_names(state, official)
+        architecture = detect(ours, str if official else to_official)
     except ValueError as error:
-        wanted = "a classifier of ours" if official else "an official network"
-        raise CheckpointError(f"{source} is no checkpoint of {wanted}: {error}") from error
+        expected = "an sa_layers classifier" if official else "an official network"
+        raise CheckpointError(f"{source} is not a checkpoint of {expected}: {error}") from error
     if official:
         write({"state_dict": {WRAPPER + to_official(name): values for name, values in ours.items()}}, destination)
     else:
@@ -54,8 +57,8 @@ def convert_checkpoint(
     return architecture
 
 
-def _by_our_names(state: dict[str, Tensor], ours: bool) -> dict[str, Tensor]:
-    if ours:
+def _with_our_names(state: dict[str, Tensor], ours: bool) -> dict[str, Tensor]:
+    if ours:  # names are translated twice to reject unknown ones
         return {to_ours(to_official(name)): values for name, values in state.items()}
     wrapped = all(name.startswith(WRAPPER) for name in state)
     return {to_ours(name.removeprefix(WRAPPER) if wrapped else name): values for name, values in state.items()}

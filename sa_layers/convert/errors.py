@@ -1,5 +1,5 @@
-"""What keeps a checkpoint from being converted."""
+"""Errors of the conversion."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, understood or written; the message names the file and says why."""
+    """A checkpoint cannot be read, converted or written. The message names the file and the reason."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code that they may hold, written whole or not at all."""
+"""Reading of checkpoint files without executing pickled code, and atomic writing."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from .errors import CheckpointError
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, which is its entry 'state_dict' or the whole of it.
+    """Read the state dict of a checkpoint: its entry 'state_dict' or, without this entry, the whole checkpoint.
 
     Raises:
-        CheckpointError: The file cannot be read, or holds something else.
+        CheckpointError: If the file cannot be read or contains no state dict.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # zipfile's, pickle's and torch's own, depending on what is broken
+    except Exception as error:  # zipfile, pickle and torch raise errors of different types
         reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
-        raise CheckpointError(f"{path} is not a whole checkpoint of tensors and plain values: {reason}") from error
+        raise CheckpointError(f"{path} is not an intact checkpoint of tensors and plain values: {reason}") from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(values, Tensor) for values in state.values()):
-        raise CheckpointError(f"{path} holds no state dict")
+        raise CheckpointError(f"{path} contains no state dict")
     return state
 
 
 def check_destination(source: Path, destination: Path) -> None:
-    """Refuses, before any work is done, to write over the source, into nothing or over a folder.
+    """Check the destination before any work is done.
 
     Raises:
-        CheckpointError: ``destination`` is one of these.
+        CheckpointError: If ``destination`` is the source or a folder, or its parent folder does not exist.
     """
     if destination.exists() and source.exists() and destination.samefile(source):
-        raise CheckpointError(f"{destination} is the checkpoint to be converted itself: choose another destination")
+        raise CheckpointError(f"{destination} is the source: choose another destination")
     if destination.is_dir():
         raise CheckpointError(f"cannot write {destination}: it is a folder")
     if not destination.parent.is_dir():
@@ -46,16 +46,16 @@ def check_destination(source: Path, destination: Path) -> None:
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes a file beside ``path`` and gives it the name only when it is whole.
+    """Write a checkpoint to a temporary file in the same folder and rename it to ``path``.
 
     Raises:
-        CheckpointError: The file cannot be written; what was at ``path`` is still there.
+        CheckpointError: If the file cannot be written. An existing file at ``path`` is not changed in this case.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         torch.save(checkpoint, temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise CheckpointError(f"cannot write {path}: {reason}") from error
     finally:

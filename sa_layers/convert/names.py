@@ -1,10 +1,10 @@
-"""What the official checkpoints and ours call the same tensor: one table, read in both directions."""
+"""Translation of tensor names between official checkpoints and ours."""
 
 from __future__ import annotations
 
 import re
 
-# {s} is a stage, {b} one of its blocks, {i} a place in the mapping γ. Ours are the names in mmpretrain's classifier.
+# {s} is a stage, {b} one of its blocks, {i} an index in the mapping. Our names are those in an mmpretrain classifier.
 MODULES = {
     "conv_in": "backbone.stem.0",
     "bn_in": "backbone.stem.1",
@@ -25,10 +25,10 @@ Rules = list[tuple[re.Pattern[str], str]]
 
 
 def to_ours(name: str) -> str:
-    """Our name of a tensor of an official checkpoint, given without ``module.``.
+    """Translate the name of a tensor in an official checkpoint, without the prefix 'module.', to ours.
 
     Raises:
-        ValueError: No official network has a tensor of this name.
+        ValueError: If an official network has no tensor of this name.
 
     Example:
         >>> to_ours("layer2.0.sam.conv_w.5.bias")
@@ -38,16 +38,16 @@ def to_ours(name: str) -> str:
 
 
 def to_official(name: str) -> str:
-    """The official name, without ``module.``, of a tensor of ours.
+    """Translate our name of a tensor to the official name, without the prefix 'module.'.
 
     Raises:
-        ValueError: No classifier with an official network has a tensor of this name.
+        ValueError: If an sa_layers classifier with a published network has no tensor of this name.
 
     Example:
         >>> to_official("backbone.stages.0.transition.weight"), to_official("head.fc.bias")
         ('conv0.weight', 'fc.bias')
     """
-    return _translate(name, _TO_OFFICIAL, "a classifier of ours")
+    return _translate(name, _TO_OFFICIAL, "an sa_layers classifier")
 
 
 def _translate(name: str, rules: Rules, network: str) -> str:
@@ -55,7 +55,7 @@ def _translate(name: str, rules: Rules, network: str) -> str:
     for pattern, target in rules:
         if match := pattern.fullmatch(module):
             return f"{target.format(**match.groupdict())}.{tensor}"
-    raise ValueError(f"{name!r} is no tensor of {network}")
+    raise ValueError(f"{name!r} is not a tensor of {network}")
 
 
 def _rules(modules: dict[str, str]) -> Rules:

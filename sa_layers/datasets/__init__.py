@@ -1,7 +1,7 @@
-"""Data sets that are made on the spot, so that demos and tests need no download.
+"""Generated data sets, so that demos and tests need no download.
 
-The names below come from :mod:`sa_layers.datasets.shapes`, which is loaded on first use: ``python -m
-sa_layers.datasets.shapes`` must not find itself imported already, and reading ``CLASSES`` must not need OpenCV.
+The names below are imported from :mod:`sa_layers.datasets.shapes` on first use. Otherwise ``python -m
+sa_layers.datasets.shapes`` would warn that the module is already imported.
 """
 
 from typing import TYPE_CHECKING, Any

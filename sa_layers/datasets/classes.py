@@ -1,11 +1,11 @@
-"""The classes of the shapes data set and the colours to show them in."""
+"""The classes of the shapes data set and the colours in which they are displayed."""
 
 CLASSES: tuple[str, ...] = ("circle", "star", "triangle")
-"""Class names, sorted as classification folders are, so that every face numbers the classes alike: index i is category
-id i + 1 in COCO, value i + 1 in label maps, class i of the folders."""
+"""Class names, sorted so that all annotation formats use the same order: class i of the classification folders is value
+i + 1 in the label maps and category id i + 1 in COCO."""
 
 LABELS: tuple[str, ...] = ("background", *CLASSES)
-"""What each value of a label map means: 0 is background, then come the classes."""
+"""Name of each value of a label map: 0 is the background, followed by the classes."""
 
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (38, 42, 51),
@@ -13,4 +13,4 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (86, 180, 233),
     (0, 158, 115),
 )
-"""RGB of each entry of ``LABELS``; the classes have colours of Okabe and Ito, which colour-blind eyes tell apart."""
+"""RGB colour of each entry of ``LABELS``. The classes use the colour-blind safe palette of Okabe and Ito."""

@@ -1,8 +1,8 @@
-"""What can go wrong when the shapes data set is made: each error is one sentence that says what to do."""
+"""Errors of the shapes data set."""
 
 
 class ShapesError(Exception):
-    """Base of every error that making or verifying the shapes data set raises on purpose."""
+    """Base class of the errors raised when the shapes data set is generated or verified."""
 
 
 class ShapesArgumentError(ShapesError, ValueError):
@@ -10,7 +10,7 @@ class ShapesArgumentError(ShapesError, ValueError):
 
 
 class ForeignFolderError(ShapesError):
-    """The output folder holds files that this generator did not make, so it is left untouched."""
+    """The output folder contains files that this generator did not write. It is not changed."""
 
 
 class BrokenFolderError(ShapesError):

@@ -1,4 +1,4 @@
-"""The manifest of a shapes folder: what was made, whether it is all there, and whether the folder is ours at all."""
+"""The manifest of a shapes folder, by which a folder is identified and checked for completeness."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 from sa_layers.datasets.classes import CLASSES, PALETTE
 from sa_layers.datasets.errors import BrokenFolderError, ForeignFolderError
 
-MARK = "sa_layers.datasets.shapes"
-"""Stands near the top of the manifest and of the COCO files: a folder with it was made here and may be replaced."""
+MARKER = "sa_layers.datasets.shapes"
+"""Text near the top of the manifest and the COCO files. It identifies folders that the generator may replace."""
 
 FORMAT_VERSION = 1
-"""Raise it whenever the same arguments give other files, and folders of the old format are rebuilt."""
+"""Increment when the files for the same arguments change. Folders of older versions are then regenerated."""
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val")
@@ -27,7 +27,7 @@ _OUR_FILES = re.compile(
 
 @dataclass(frozen=True)
 class Arguments:
-    """What decides every byte of the data set."""
+    """The arguments that determine the content of the data set."""
 
     train: int
     val: int
@@ -41,11 +41,11 @@ class ShapesFolder:
     """A complete shapes data set on disk.
 
     Attributes:
-        path: its folder; the object itself also serves wherever a path does.
-        arguments: what it was made with.
-        counts: per split (``'train'``, ``'val'``) the numbers of ``'images'``, ``'objects'`` and ``'crops'``.
-        photographs: per split the file names of the photographs behind the objects.
-        already_there: ``make_shapes`` found it complete and made nothing.
+        path: Folder of the data set. The object itself can be used as a path as well.
+        arguments: Arguments with which it was generated.
+        counts: Number of ``'images'``, ``'objects'`` and ``'crops'`` for each split (``'train'``, ``'val'``).
+        photographs: File names of the background photographs for each split.
+        already_there: Whether ``make_shapes`` found a complete data set and generated nothing.
     """
 
     path: Path
@@ -55,22 +55,22 @@ class ShapesFolder:
     already_there: bool = field(default=False, compare=False)
 
     def __fspath__(self) -> str:
-        """Return the folder as text."""
+        """Return the folder as a string."""
         return str(self.path)
 
 
 def folders() -> list[str]:
-    """Name every folder that holds files, relative to the data set's, with forward slashes."""
-    faces = [f"{face}/{split}" for face in ("images", "label_maps") for split in SPLITS]
-    return [*faces, "coco", *(f"classification/{split}/{name}" for split in SPLITS for name in CLASSES)]
+    """Return the folders that contain files, relative to the data set's folder, with forward slashes."""
+    pictures = [f"{kind}/{split}" for kind in ("images", "label_maps") for split in SPLITS]
+    return [*pictures, "coco", *(f"classification/{split}/{name}" for split in SPLITS for name in CLASSES)]
 
 
 def write_manifest(
     root: Path, arguments: Arguments, counts: dict[str, dict[str, int]], photographs: dict[str, dict[str, str]]
 ) -> None:
-    """Write the manifest of the files that are in ``root`` now; ``photographs`` gives name and SHA-256 per split."""
+    """Write the manifest of the files in ``root``. ``photographs`` maps names to SHA-256 sums for each split."""
     content = {
-        "made_by": MARK,  # first: see MARK
+        "made_by": MARKER,  # first: see MARKER
         "format_version": FORMAT_VERSION,
         "arguments": asdict(arguments),
         "classes": CLASSES,
@@ -83,16 +83,16 @@ def write_manifest(
 
 
 def read_complete(root: Path) -> ShapesFolder:
-    """Read the manifest and hold it against the files: their number and total size in each folder.
+    """Read the manifest and compare the number and the total size of the files in each folder.
 
     Raises:
-        BrokenFolderError: it is not a complete shapes data set of this format.
+        BrokenFolderError: If ``root`` is not a complete shapes data set of this format version.
     """
     try:
         content: dict[str, Any] = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
         version = content["format_version"]
         if version != FORMAT_VERSION:
-            raise BrokenFolderError(f"{root} has format version {version}, this sa-layers makes {FORMAT_VERSION}")
+            raise BrokenFolderError(f"{root} has format version {version}, but this version is {FORMAT_VERSION}")
         shapes = ShapesFolder(
             path=root,
             arguments=Arguments(**content["arguments"]),
@@ -108,21 +108,23 @@ def read_complete(root: Path) -> ShapesFolder:
         try:
             found = _content_of(root / name)
         except OSError as error:
-            raise BrokenFolderError(f"{root} lacks its folder {name} ({error.strerror})") from None
+            raise BrokenFolderError(f"{root} has no folder {name} ({error.strerror})") from None
         if found != wanted:
-            raise BrokenFolderError(f"{root / name} holds {_describe(found)}, its manifest says {_describe(wanted)}")
+            raise BrokenFolderError(
+                f"{root / name} contains {_describe(found)}, but the manifest lists {_describe(wanted)}"
+            )
     return shapes
 
 
-def refuse_foreign(root: Path) -> None:
-    """Raise unless everything in ``root`` was made here, so that replacing it can lose nothing of anybody's.
+def check_ours(root: Path) -> None:
+    """Check that ``root`` contains only files of a shapes data set, so that replacing it loses no other data.
 
     Raises:
-        ForeignFolderError: the folder has no mark of ours, or holds a file that is not ours.
+        ForeignFolderError: If the folder is not a shapes data set or contains another file.
     """
     if not any(_is_marked(root / name) for name in _MARKED_FILES):
         raise ForeignFolderError(
-            f"out must be a new or empty folder, or one made by {MARK}, and {root} is neither: it was left untouched"
+            f"out must be a new or empty folder or one made by {MARKER}, but {root} is neither: it was left untouched"
         )
     for parent, folder_names, file_names in os.walk(root):
         links = [name for name in folder_names if os.path.islink(os.path.join(parent, name))]
@@ -130,15 +132,15 @@ def refuse_foreign(root: Path) -> None:
             inside = (Path(parent) / name).relative_to(root).as_posix()
             if not _OUR_FILES.fullmatch(inside):
                 raise ForeignFolderError(
-                    f"{root} must be rebuilt but also holds {inside}, which is not part of the data set: "
-                    "move it away first; nothing was touched"
+                    f"{root} cannot be regenerated because it also contains {inside}, which is not part of the data "
+                    "set: move this file first; nothing was changed"
                 )
 
 
 def _is_marked(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return f'"{MARK}"'.encode() in file.read(200)
+            return f'"{MARKER}"'.encode() in file.read(200)
     except OSError:
         return False
 

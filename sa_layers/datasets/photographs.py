@@ -1,4 +1,4 @@
-"""Backgrounds: random crops of the photographs that ship inside scikit-image's wheel."""
+"""Backgrounds of the scenes: random crops of the photographs in scikit-image's wheel."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ PHOTOGRAPHS: tuple[str, ...] = (
     "retina.jpg",
     "rocket.jpg",
 )
-"""File names in scikit-image's data folder; no two show one scene."""
+"""File names in scikit-image's data folder. Each shows a different scene."""
 
-PART: dict[str, tuple[float, float]] = {"train": (0.0, 0.65), "val": (0.65, 1.0)}
-"""Which columns of every photograph a split may show, as fractions of its width: validation sees no pixel of training,
-but the same kinds of scenes, since twelve photographs are too few to learn what unknown ones look like."""
+SPLIT_COLUMNS: dict[str, tuple[float, float]] = {"train": (0.0, 0.65), "val": (0.65, 1.0)}
+"""Columns of every photograph that a split uses, as fractions of the width. The splits share no pixels. They share the
+photographs, because twelve are too few to generalise to unseen ones."""
 
-SMALLEST_CROP = 0.35
-"""Side of the smallest crop, as a fraction of the photograph's shorter side."""
+MIN_CROP = 0.35
+"""Minimum side of a crop, as a fraction of the photograph's shorter side."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A split's part of a photograph: file name, SHA-256 of the file, and pixels, (H, W, 3) uint8 in BGR order."""
+    """The part of a photograph that a split uses: file name, SHA-256 of the file, (H, W, 3) uint8 BGR pixels."""
 
     name: str
     sha256: str
@@ -45,15 +45,15 @@ class Photograph:
 
 
 def load_photographs(split: str) -> tuple[Photograph, ...]:
-    """Read a split's part of every photograph in scikit-image's data folder.
+    """Load the photographs for a split from scikit-image's data folder.
 
     Args:
         split: ``'train'`` or ``'val'``.
 
     Raises:
-        MissingPackageError: scikit-image is not installed, or a photograph of it is missing or damaged.
+        MissingPackageError: If scikit-image is not installed, or one of its photographs is missing or damaged.
     """
-    # The package is only located: importing it would load SciPy for nothing.
+    # Importing the package would load SciPy, which is not needed.
     specification = find_spec("skimage")
     if specification is None or specification.origin is None:
         raise MissingPackageError("scikit-image is missing: pip install 'sa-layers[datasets]'")
@@ -62,7 +62,7 @@ def load_photographs(split: str) -> tuple[Photograph, ...]:
     for name in PHOTOGRAPHS:
         try:
             content = (folder / name).read_bytes()
-            # Decoded from memory: cv2.imread cannot open every path on Windows.
+            # Decode from memory, because cv2.imread does not support all paths on Windows.
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         except (OSError, cv2.error):
             pixels = None
@@ -71,26 +71,26 @@ def load_photographs(split: str) -> tuple[Photograph, ...]:
                 f"scikit-image's photograph {folder / name} is missing or damaged: "
                 "pip install --force-reinstall scikit-image"
             )
-        left, right = (round(fraction * pixels.shape[1]) for fraction in PART[split])
+        left, right = (round(fraction * pixels.shape[1]) for fraction in SPLIT_COLUMNS[split])
         part = np.asarray(pixels[:, left:right], np.uint8)
         photographs.append(Photograph(name, hashlib.sha256(content).hexdigest(), part))
     return tuple(photographs)
 
 
 def random_crop(photograph: Photograph, size: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Take a random square crop, perhaps mirrored, in random light.
+    """Take a random square crop with random flip, brightness and tint.
 
     Args:
-        photograph: where to crop.
-        size: side of the result in pixels. The crop is never enlarged unless the photograph is smaller than this.
-        generator: source of randomness.
+        photograph: Photograph to crop.
+        size: Side of the result in pixels. The crop is enlarged only if the photograph is smaller than this.
+        generator: Random number generator.
 
     Returns:
         (size, size, 3) float32 in BGR order, 0 to 255.
     """
     height, width = photograph.pixels.shape[:2]
     shorter = min(height, width)
-    smallest = max(round(SMALLEST_CROP * shorter), min(size, shorter))
+    smallest = max(round(MIN_CROP * shorter), min(size, shorter))
     side = int(generator.integers(smallest, shorter + 1))
     top = int(generator.integers(0, height - side + 1))
     left = int(generator.integers(0, width - side + 1))
@@ -99,6 +99,6 @@ def random_crop(photograph: Photograph, size: int, generator: np.random.Generato
     resized = np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.float32)
     if generator.random() < 0.5:
         resized = resized[:, ::-1]
-    # Brightness, and a tint: without it grey photographs would mark everything colourful as an object.
+    # Without the tint, saturation would identify the objects on grey photographs.
     light = generator.uniform(0.75, 1.2) * generator.uniform(0.85, 1.15, size=3)
     return np.clip(resized * light.astype(np.float32), 0, 255)

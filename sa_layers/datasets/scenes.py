@@ -1,7 +1,7 @@
-"""Scenes: geometric objects drawn over a background, with the pixels that each one shows.
+"""Scenes: geometric objects drawn over a background, with a mask of the visible pixels of each object.
 
-Objects are placed front to back, so the visible part of each is known, and final, when it is placed: one that would
-show too little is never drawn, and no unlabelled sliver of it is left in the picture. They are painted back to front.
+Objects are placed from front to back, so the visible part of each object is final when it is placed. Objects that are
+mostly occluded are discarded before anything is drawn. The remaining objects are painted from back to front.
 """
 
 import colorsys
@@ -13,33 +13,34 @@ from numpy.typing import NDArray
 
 from sa_layers.datasets.classes import CLASSES
 
-SMALLEST_OBJECT, LARGEST_OBJECT = 0.3, 0.7
-"""Range of object diameters (of the circle round the outline), as a fraction of the scene's side."""
+MIN_OBJECT, MAX_OBJECT = 0.3, 0.7
+"""Range of diameters of an object's circumscribed circle, as a fraction of the scene's side."""
 
-SMALLEST_DIAMETER = 12.0
-"""No object is smaller than this many pixels: below it a star is a blot."""
+MIN_DIAMETER = 12.0
+"""Minimum diameter in pixels. Smaller stars are not recognisable."""
 
-MOST_OBJECTS = 3
-"""Each scene has 1 to this many objects."""
+MAX_OBJECTS = 3
+"""Maximum number of objects in a scene. The minimum is 1."""
 
-LEAST_VISIBLE = 0.6
-"""Least fraction of an object's area that must be neither occluded nor outside the picture."""
+MIN_VISIBLE = 0.6
+"""Minimum fraction of an object's area that is neither occluded nor outside the picture."""
 
 SUBPIXELS = 4
-"""Objects are drawn this much larger in each direction and averaged down, for smooth edges."""
+"""Supersampling factor in each direction, for antialiased edges."""
 
-PLACEMENTS = 10
-"""How often a place is drawn for an object before the scene goes without it."""
+MAX_ATTEMPTS = 10
+"""Number of random placements that are tried before an object is omitted."""
 
-LEAST_CONTRAST = 90.0
-"""Least distance in RGB (0 to 255) of an object's colour from what lies beneath it, where eight draws can give it."""
+MIN_CONTRAST = 90.0
+"""Minimum distance in RGB (0 to 255) between an object's colour and the mean colour beneath it, if eight random draws
+reach it."""
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: its class (an index into ``CLASSES``), the pixels it shows, and how much of it they are.
+    """An object: its class as an index into ``CLASSES``, its visible pixels and their fraction of its area.
 
-    ``mask`` is (size, size) bool; ``visible_fraction`` is its area over the area of the whole outline.
+    ``mask`` is (size, size) bool. ``visible_fraction`` is the area of the mask divided by the area of the outline.
     """
 
     class_index: int
@@ -64,7 +65,7 @@ class Scene:
 
 
 def outline(class_name: str, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the corners of an upright shape in the unit circle, (corners, 2); stars vary in thickness."""
+    """Return the corners of an upright shape in the unit circle, (corners, 2). The thickness of stars is random."""
     if class_name == "circle":
         return _on_circle(96)
     if class_name == "triangle":
@@ -77,23 +78,23 @@ def outline(class_name: str, generator: np.random.Generator) -> NDArray[np.float
 
 
 def draw_scene(background: NDArray[np.float32], front_class: int, generator: np.random.Generator) -> Scene:
-    """Draw 1 to ``MOST_OBJECTS`` objects over a background.
+    """Draw 1 to ``MAX_OBJECTS`` objects over a background.
 
     Args:
-        background: (size, size, 3) float32, 0 to 255; not changed.
-        front_class: class index of the foremost object, which nothing occludes; the others' classes are random.
-        generator: source of randomness.
+        background: Background of shape (size, size, 3), float32 from 0 to 255. It is not changed.
+        front_class: Class index of the frontmost object. The classes of the other objects are random.
+        generator: Random number generator.
     """
     size = background.shape[0]
     free = np.ones((size, size), bool)
     front_to_back: list[tuple[SceneObject, NDArray[np.float32]]] = []
-    for number in range(int(generator.integers(1, MOST_OBJECTS + 1))):
+    for number in range(int(generator.integers(1, MAX_OBJECTS + 1))):
         class_index = front_class if number == 0 else int(generator.integers(len(CLASSES)))
-        for _ in range(PLACEMENTS):
+        for _ in range(MAX_ATTEMPTS):
             coverage, area = _place(CLASSES[class_index], size, generator)
             mask = (coverage >= 0.5) & free
             visible_fraction = min(1.0, float(mask.sum()) / area)
-            if visible_fraction >= LEAST_VISIBLE:
+            if visible_fraction >= MIN_VISIBLE:
                 front_to_back.append((SceneObject(class_index, mask, visible_fraction), coverage))
                 free &= ~mask
                 break
@@ -110,11 +111,11 @@ def _on_circle(corners: int, start: float = 0.0) -> NDArray[np.float64]:
 
 
 def _place(class_name: str, size: int, generator: np.random.Generator) -> tuple[NDArray[np.float32], float]:
-    """Return how much of each pixel a randomly placed shape covers, (size, size) in 0 to 1, and its whole area."""
-    smallest = max(SMALLEST_OBJECT * size, SMALLEST_DIAMETER)
-    radius = generator.uniform(smallest, LARGEST_OBJECT * size) / 2
+    """Place a shape randomly. Return the covered fraction of each pixel, (size, size), and the area of the shape."""
+    smallest = max(MIN_OBJECT * size, MIN_DIAMETER)
+    radius = generator.uniform(smallest, MAX_OBJECT * size) / 2
     angle = generator.uniform(0, 2 * np.pi)
-    # Up to a quarter of the radius may leave the picture: enough to learn from, too little to hide the shape.
+    # At most a quarter of the radius may lie outside of the picture, so that the shape is recognisable.
     centre = generator.uniform(0.75 * radius, size - 0.75 * radius, size=2)
     rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     corners = outline(class_name, generator) @ (radius * rotation) + centre
@@ -123,21 +124,21 @@ def _place(class_name: str, size: int, generator: np.random.Generator) -> tuple[
 
     fine = np.zeros((size * SUBPIXELS, size * SUBPIXELS), np.uint8)
     fraction_bits = 4
-    # Pixel centres are at whole numbers for OpenCV, at halves for us.
+    # OpenCV has pixel centres at integers, our coordinates have them at half-integers.
     points = np.round((corners * SUBPIXELS - 0.5) * 2**fraction_bits).astype(np.int32)
-    # Filled with their number, so that the average over the subpixels of a pixel is how many are covered, unrounded.
+    # Fill with the number of subpixels, so that the average of a pixel is an integer, its number of covered subpixels.
     cv2.fillPoly(fine, [points], SUBPIXELS**2, shift=fraction_bits)
     covered = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(covered / SUBPIXELS**2, np.float32), area
 
 
 def _paint(image: NDArray[np.float32], coverage: NDArray[np.float32], generator: np.random.Generator) -> None:
-    """Paint one object in a random colour that stands out from what is beneath it, lit from a random side."""
+    """Paint an object in a random colour that contrasts with the pixels beneath, with a random brightness gradient."""
     beneath = image[coverage >= 0.5].mean(axis=0)
     for _ in range(8):
         hue, saturation, value = generator.uniform((0.0, 0.3, 0.35), (1.0, 1.0, 1.0))
         colour = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-        if np.linalg.norm(colour - beneath) >= LEAST_CONTRAST:
+        if np.linalg.norm(colour - beneath) >= MIN_CONTRAST:
             break
     size = image.shape[0]
     angle, strength = generator.uniform((0.0, 0.0), (2 * np.pi, 0.35))

@@ -1,14 +1,15 @@
-"""Geometric objects over real photographs: one small data set to classify, detect and segment, made on the spot.
+"""A small generated data set of geometric objects over photographs, for classification, detection and segmentation.
 
-``python -m sa_layers.datasets.shapes OUT [--train N] [--val N] [--size PIXELS] [--seed S]`` makes::
+``python -m sa_layers.datasets.shapes OUT [--train N] [--val N] [--size PIXELS] [--seed S]`` writes::
 
     OUT/images/{train,val}/000000.png                      the scenes, shared by detection and segmentation
     OUT/label_maps/{train,val}/000000.png                  uint8 label maps: 0 background, 1 to 3 the classes
-    OUT/coco/instances_{train,val}.json                    boxes and exact visible masks
-    OUT/classification/{train,val}/<class>/000000_0.png    a crop round each object that is well visible
-    OUT/manifest.json                                      arguments, counts, and what a complete folder holds
+    OUT/coco/instances_{train,val}.json                    bounding boxes and masks of the visible pixels
+    OUT/classification/{train,val}/<class>/000000_0.png    a crop of each object that is sufficiently visible
+    OUT/manifest.json                                      arguments, counts, and the size of each folder
 
-The same arguments give the same bytes. Scene i of a split depends on the seed and the size, not on how many are made.
+The same arguments give bitwise equal files. Scene i of a split depends on the seed and the size, but not on the number
+of scenes.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
+from sa_layers.datasets.atomic_folder import rename_into_place, temporary_folder
 from sa_layers.datasets.checks import check_arguments, check_destination, check_packages, check_replaceable
 from sa_layers.datasets.classes import CLASSES, LABELS, PALETTE
 from sa_layers.datasets.errors import (
@@ -28,8 +30,7 @@ from sa_layers.datasets.errors import (
     ShapesArgumentError,
     ShapesError,
 )
-from sa_layers.datasets.manifest import SPLITS, Arguments, ShapesFolder, read_complete, refuse_foreign, write_manifest
-from sa_layers.datasets.replacing import partial_folder, put_in_place
+from sa_layers.datasets.manifest import SPLITS, Arguments, ShapesFolder, check_ours, read_complete, write_manifest
 
 __all__ = [
     "CLASSES",
@@ -56,28 +57,30 @@ def make_shapes(
     crop_size: int = 64,
     verbose: bool = False,
 ) -> ShapesFolder:
-    """Make the shapes data set in ``out``, unless it is there already.
+    """Generate the shapes data set in ``out``, unless it already exists.
 
-    The folder appears under its name only when complete. One that was made here but is broken, or was made with other
-    arguments, is rebuilt; any other folder that is not empty is left untouched.
+    The folder gets its name only when it is complete. A shapes folder that is incomplete or was generated with other
+    arguments is regenerated. Any other folder that is not empty is left untouched.
 
     Args:
-        out: folder to make. Its parents are made too.
-        train: number of training scenes, at least 5.
-        val: number of validation scenes, at least 5; they use other photographs than training.
-        size: side of a scene in pixels, 32 to 1024.
-        seed: seed of everything random.
-        crop_size: side of a classification crop in pixels, 16 to 1024.
-        verbose: show a progress bar and say why a folder is rebuilt, on standard error.
+        out: Folder of the data set. Its parent folders are created.
+        train: Number of training scenes, at least 3. Defaults to 400.
+        val: Number of validation scenes, at least 3. Their backgrounds share no pixels with those of the training
+            scenes. Defaults to 80.
+        size: Side of a scene in pixels, from 32 to 1024. Defaults to 128.
+        seed: Random seed. Defaults to 0.
+        crop_size: Side of a classification crop in pixels, from 16 to 1024. Defaults to 64.
+        verbose: Whether to show a progress bar on standard error, and the reason if a folder is regenerated. Defaults
+            to False.
 
     Returns:
-        The complete data set: where it is, how it was made, how much it holds.
+        The path, arguments and counts of the data set.
 
     Raises:
-        ShapesArgumentError: an argument is out of range, or ``out`` cannot be a folder.
-        ForeignFolderError: ``out`` holds something that was not made here.
-        MissingPackageError: OpenCV, scikit-image or (with ``verbose``) rich is not installed.
-        ShapesError: writing failed.
+        ShapesArgumentError: If an argument is out of range, or ``out`` cannot be a folder.
+        ForeignFolderError: If ``out`` contains other files.
+        MissingPackageError: If OpenCV, scikit-image or (with ``verbose``) rich is not installed.
+        ShapesError: If the files cannot be written.
 
     Example:
         >>> import tempfile
@@ -94,24 +97,24 @@ def make_shapes(
     check_replaceable(destination)
     check_packages(verbose)
     if verbose and existing:
-        print(f"{existing}: rebuilding it.", file=sys.stderr)
+        print(f"{existing}: regenerating the data set.", file=sys.stderr)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with partial_folder(destination) as partial:
+        with temporary_folder(destination) as partial:
             _build(partial, arguments, verbose)
             made = replace(read_complete(partial), path=destination)
-            # Another process may have finished the same folder meanwhile; then its copy, equal to ours, stays.
-            put_in_place(partial, destination, lambda: isinstance(_existing(destination, arguments), str))
+            # If another process has finished the same data set in the meantime, keep its folder.
+            rename_into_place(partial, destination, lambda: isinstance(_existing(destination, arguments), str))
             return made
     except OSError as error:
         raise ShapesError(f"out {destination} cannot be written: {error.strerror or error}") from error
 
 
 def verify(out: str | os.PathLike[str]) -> ShapesFolder:
-    """Check that ``out`` is a complete shapes data set, by the number and size of its files.
+    """Check by the number and size of its files that ``out`` is a complete shapes data set.
 
     Raises:
-        BrokenFolderError: it is not; the message says what is wrong.
+        BrokenFolderError: If it is not. The message gives the reason.
 
     Example:
         >>> import tempfile
@@ -123,7 +126,10 @@ def verify(out: str | os.PathLike[str]) -> ShapesFolder:
 
 
 def _existing(destination: Path, arguments: Arguments) -> ShapesFolder | str:
-    """Return the data set if it is there, complete and made with these arguments; else what is wrong, '' if nothing."""
+    """Return the existing data set if it is complete and has these arguments, otherwise the reason to regenerate it.
+
+    The reason is '' if ``destination`` does not exist or is empty.
+    """
     try:
         if not destination.is_dir() or not any(destination.iterdir()):
             return ""
@@ -134,29 +140,29 @@ def _existing(destination: Path, arguments: Arguments) -> ShapesFolder | str:
         if shapes.arguments == arguments:
             return replace(shapes, already_there=True)
         names = [field.name for field in fields(arguments)]
-        reason = f"{destination} was made with " + ", ".join(
+        reason = f"{destination} was generated with " + ", ".join(
             f"{name} {getattr(shapes.arguments, name)} instead of {getattr(arguments, name)}"
             for name in names
             if getattr(shapes.arguments, name) != getattr(arguments, name)
         )
     except BrokenFolderError as error:
         reason = str(error)
-    refuse_foreign(destination)
+    check_ours(destination)
     return reason
 
 
 def _build(root: Path, arguments: Arguments, verbose: bool) -> None:
-    # Imported here, so that CLASSES, verify and the checks above work without OpenCV.
+    # Imported here because CLASSES, verify and the checks above do not need OpenCV.
     try:
         import numpy as np
 
-        from sa_layers.datasets.faces import SplitWriter
         from sa_layers.datasets.photographs import load_photographs, random_crop
         from sa_layers.datasets.scenes import draw_scene
+        from sa_layers.datasets.split_writer import SplitWriter
     except ImportError as error:
         raise MissingPackageError(
-            f"a package cannot be loaded ({error}): pip install --force-reinstall 'sa-layers[datasets]', "
-            "and opencv-python-headless where libGL is what is missing"
+            f"a package cannot be imported ({error}): pip install --force-reinstall 'sa-layers[datasets]', "
+            "or opencv-python-headless if libGL is missing"
         ) from error
 
     counts: dict[str, dict[str, int]] = {}
@@ -177,7 +183,7 @@ def _build(root: Path, arguments: Arguments, verbose: bool) -> None:
 
 @contextmanager
 def _progress(split: str, total: int, verbose: bool) -> Iterator[Iterable[int]]:
-    """Count from 0 to ``total`` - 1, with a progress bar if ``verbose``."""
+    """Yield ``range(total)``, with a progress bar if ``verbose``."""
     if not verbose:
         yield range(total)
         return
@@ -190,7 +196,7 @@ def _progress(split: str, total: int, verbose: bool) -> Iterator[Iterable[int]]:
 
 
 def _integer(text: str) -> int | str:
-    """Leave what is no integer to ``_check_arguments``, whose sentence says what is allowed."""
+    """Convert to an integer if possible. Otherwise ``check_arguments`` reports the allowed values."""
     try:
         return int(text)
     except ValueError:
@@ -198,20 +204,23 @@ def _integer(text: str) -> int | str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    """Run the command line and return the exit status.
+
+    It is 0 for success, 1 for failure, 2 for invalid arguments and 130 for an interruption.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.datasets.shapes",
-        description="Make a small data set of geometric objects over photographs: "
+        description="Generate a small data set of geometric objects over photographs: "
         "COCO boxes and masks, label maps, and classification crops.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument("out", metavar="OUT", help="folder of the data set")
     parser.add_argument("--train", metavar="N", type=_integer, default=400, help="number of training scenes")
     parser.add_argument("--val", metavar="N", type=_integer, default=80, help="number of validation scenes")
-    parser.add_argument("--size", metavar="PIXELS", type=_integer, default=128, help="side of a scene")
-    parser.add_argument("--seed", metavar="S", type=_integer, default=0, help="seed of everything random")
+    parser.add_argument("--size", metavar="PIXELS", type=_integer, default=128, help="side of a scene in pixels")
+    parser.add_argument("--seed", metavar="S", type=_integer, default=0, help="random seed")
     parser.add_argument(
-        "--crop-size", metavar="PIXELS", type=_integer, default=64, help="side of a classification crop"
+        "--crop-size", metavar="PIXELS", type=_integer, default=64, help="side of a classification crop in pixels"
     )
     given = parser.parse_args(argv)
     try:
@@ -225,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted: {given.out} is as it was before.", file=sys.stderr)
+        print(f"interrupted: {given.out} was not changed.", file=sys.stderr)
         return 130
     total = {what: sum(shapes.counts[split][what] for split in SPLITS) for what in ("objects", "crops")}
     print(
-        f"{shapes.path} {'is there already' if shapes.already_there else 'is made'}: {shapes.arguments.train} training "
-        f"and {shapes.arguments.val} validation scenes of {shapes.arguments.size} px with {total['objects']} objects "
-        f"of {len(CLASSES)} classes, and {total['crops']} crops to classify."
+        f"{shapes.path} {'already exists' if shapes.already_there else 'was generated'}: {shapes.arguments.train} "
+        f"training and {shapes.arguments.val} validation scenes of {shapes.arguments.size} px with {total['objects']} "
+        f"objects of {len(CLASSES)} classes, and {total['crops']} classification crops."
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Export: a network, or a whole model of OpenMMLab, as a file that runs without this library."""
+"""Export of networks and OpenMMLab models to programs that run without this library."""
 
 from .errors import ExportError
 from .formats import FORMATS, export, find, load

@@ -1,4 +1,4 @@
-"""The command line: writes a model as a file that runs without this library, and verifies that file."""
+"""Command line of ``python -m sa_layers.export``."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from . import FORMATS, ExportError, export, find, load_openmmlab, make_network, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done and verified, 2 wrong arguments or a wrong file."""
+    """Run the command line and return the exit status: 0 for success, 2 for invalid arguments or a failed check."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.export",
         usage="%(prog)s [options] ([CONFIG [CHECKPOINT]] | --depth D --attention A) OUT",
-        description="Write a SAN, or the segmentor or classifier of an OpenMMLab config, as a program for batches and "
-        "images of any size; run the written file beside the model at two sizes and print how far they differ.",
+        description="Export a SAN, or the segmentor or classifier of an OpenMMLab config, as a program with dynamic "
+        "batch and image sizes. The exported program is run at two image sizes, and its largest difference from the "
+        "model is printed.",
     )
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="CONFIG: of mmseg or mmpretrain; CHECKPOINT: its trained parameters (default: random); "
-        "OUT: the file to write, .onnx or .pt2",
+        help="CONFIG: config of mmseg or mmpretrain; CHECKPOINT: checkpoint of its model (default: random parameters); "
+        "OUT: file to write, .onnx or .pt2",
     )
     parser.add_argument(
-        "--depth", type=int, choices=SelfAttentionNetwork.arch_settings, help="without a CONFIG: a SAN of this depth"
+        "--depth", type=int, choices=SelfAttentionNetwork.arch_settings, help="depth of the SAN, without a CONFIG"
     )
-    parser.add_argument("--attention", choices=ATTENTIONS, help="its attention")
-    parser.add_argument("--checkpoint", metavar="FILE", help="its state dict (default: random parameters)")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(onnx)")
+    parser.add_argument("--attention", choices=ATTENTIONS, help="attention of the SAN, without a CONFIG")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="state dict of the SAN, without a CONFIG (default: random parameters)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="format of the program (default: onnx)")
     parser.add_argument(
         "--sizes",
         metavar="HxW",
         nargs=2,
         type=_size,
         default=[(224, 224), (320, 256)],
-        help="the image sizes at which the file is verified (224x224 320x256)",
+        help="image sizes at which the program is verified (default: 224x224 320x256)",
     )
     given = parser.parse_intermixed_args(argv)
     *source, out = given.files
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (san and not source) and not (0 < len(source) < 3 and not (given.depth or given.attention)):
         parser.error("give either CONFIG [CHECKPOINT] OUT, or --depth and --attention with OUT")
     if source and given.checkpoint is not None:
-        parser.error("the checkpoint of a CONFIG is given without --checkpoint: CONFIG CHECKPOINT OUT")
+        parser.error("--checkpoint cannot be used with a CONFIG: give CONFIG CHECKPOINT OUT")
 
     try:
         find(given.format)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}.", file=sys.stderr)
         return 2
     sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
-    print(f"{out}: {given.format}, differs from the model by at most {largest:.1e} at {sizes}")
+    print(f"wrote {out} ({given.format}): differs from the model by at most {largest:.1e} at {sizes}")
     return 0
 
 

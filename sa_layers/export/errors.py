@@ -1,5 +1,5 @@
-"""What cannot be exported, said in one sentence."""
+"""Errors of the export."""
 
 
 class ExportError(ValueError):
-    """The model, the checkpoint, the format or the file cannot be used; the message says why."""
+    """A model, checkpoint, format or file cannot be used. The message gives the reason."""

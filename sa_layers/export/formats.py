@@ -1,4 +1,4 @@
-"""The formats: how a model becomes a file, and how that file is run again."""
+"""Export formats: how a program is written to a file and loaded again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Program = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Format(NamedTuple):
-    """One way to write a program: the ending of its files, what it needs, how to write and to read one."""
+    """An export format: file suffix, required packages, and functions that write and read a program."""
 
     suffix: str
     packages: tuple[str, ...]
@@ -26,21 +26,22 @@ class Format(NamedTuple):
 
 
 def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels: int = 3, stride: int = 32) -> None:
-    """Writes a model as a program for batches of any number of images, and images of any size.
+    """Export a model as a program with dynamic batch and image sizes.
 
-    Its operators are torch's own (or ONNX's): sa_layers is not needed to run it. A torch program refuses sizes that
-    are no multiples of the model's stride, or a single stride; an ONNX program takes every size that the model takes.
+    The program contains only operators of torch or ONNX and runs without sa_layers. Torch programs require image sizes
+    that are multiples of the model's stride and larger than it. ONNX programs accept all sizes that the model accepts.
 
     Args:
-        model: Takes an image, (N, in_channels, H, W), and returns a tensor or a tuple of tensors. Exported in the mode
-            that it is in: call ``eval()`` before.
-        path: The file to write.
-        format: 'onnx' (default), 'torch-export' or 'aotinductor'; the last is compiled for the model's device.
-        in_channels: Channels of the image. Defaults to 3.
-        stride: What the size of an image is a multiple of. Defaults to 32, the stride of a SAN's last stage.
+        model: Module that takes an image (N, in_channels, H, W) and returns a tensor or a tuple of tensors. It is
+            exported in its current mode, so call ``eval()`` first.
+        path: File to write.
+        format: 'onnx' (default), 'torch-export' or 'aotinductor', which is compiled for the model's device.
+        in_channels: Number of channels of the image. Defaults to 3.
+        stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
 
     Raises:
-        ExportError: The format is unknown or needs a package, or ``path`` has another ending or no folder.
+        ExportError: If the format is unknown, a required package is missing, or ``path`` has the wrong suffix or its
+            folder does not exist.
 
     Example:
         >>> from sa_layers.models import SelfAttentionNetwork
@@ -51,9 +52,10 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
     if path.suffix != writer.suffix:
         raise ExportError(f"a file of format {format!r} must end in {writer.suffix}, got {str(path)!r}")
     if not path.absolute().parent.is_dir():
-        raise ExportError(f"there is no folder {str(path.absolute().parent)!r} to write {path.name!r} to")
+        raise ExportError(f"cannot write {path.name!r}: there is no folder {str(path.absolute().parent)!r}")
     parameter = next(model.parameters())
-    # Three sizes that differ, none of them 1 in any stage: equal sizes and ones would be fixed.
+    # torch.export specialises sizes of 1, and may specialise equal sizes. Therefore all three differ and exceed 1 in
+    # every stage.
     image = torch.zeros(2, in_channels, 3 * stride, 4 * stride, device=parameter.device, dtype=parameter.dtype)
     with torch.no_grad():
         program = torch.export.export(
@@ -63,10 +65,13 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
 
 
 def load(path: str | Path, format: str = "onnx") -> Program:
-    """Reads a program that :func:`export` wrote: a function of an image that returns a tuple of tensors.
+    """Load a program written by :func:`export`.
+
+    Returns:
+        A function from an image to a tuple of tensors.
 
     Raises:
-        ExportError: The format is unknown or needs a package, or there is no such file.
+        ExportError: If the format is unknown, a required package is missing, or the file does not exist.
     """
     reader = find(format)
     if not Path(path).is_file():
@@ -75,7 +80,11 @@ def load(path: str | Path, format: str = "onnx") -> Program:
 
 
 def find(format: str) -> Format:
-    """The format of this name, if the packages that it needs are there."""
+    """Return the format of the given name.
+
+    Raises:
+        ExportError: If the format is unknown or a required package is missing.
+    """
     if format not in FORMATS:
         raise ExportError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     for package in FORMATS[format].packages:
@@ -87,7 +96,7 @@ def find(format: str) -> Format:
 
 
 def outputs(result: Any) -> tuple[Tensor, ...]:
-    """The tensors of a model that returns one, or a tuple or list of them."""
+    """Convert the output of a model, a tensor or a sequence of tensors, to a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 

@@ -1,4 +1,4 @@
-"""Whether a written program computes what the model computes."""
+"""Verification that an exported program returns the same results as the model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ def verify(
     in_channels: int = 3,
     tolerance: float = 1e-4,
 ) -> float:
-    """Runs a written program and the model on random images, of another batch size for every image size.
+    """Run an exported program and the model on random images, with a different batch size for each image size.
 
     Args:
-        model: The model that :func:`export` was given.
-        path: The file that it wrote.
-        format: Its format.
+        model: Model that was exported.
+        path: File that :func:`export` wrote.
+        format: Format of the file.
         sizes: Heights and widths of the images. Defaults to 224 x 224 and 320 x 256.
-        in_channels: Channels of the images. Defaults to 3.
-        tolerance: The largest difference allowed, times the largest output where that exceeds 1. Defaults to 1e-4.
+        in_channels: Number of channels of the images. Defaults to 3.
+        tolerance: Maximum absolute difference. It is scaled by the largest absolute output if that exceeds 1. Defaults
+            to 1e-4.
 
     Returns:
-        The largest difference, absolute.
+        The largest absolute difference.
 
     Raises:
-        ExportError: The program's outputs differ in number, shape, dtype or by more than ``tolerance``.
+        ExportError: If the outputs differ in number, shape or dtype, or by more than ``tolerance``.
     """
     program, largest = load(path, format), 0.0
     generator = torch.Generator().manual_seed(0)
@@ -46,8 +47,8 @@ def verify(
         computed = program(image)
         if [(t.shape, t.dtype) for t in computed] != [(t.shape, t.dtype) for t in expected]:
             raise ExportError(
-                f"{str(path)!r} computes {_describe(computed)} from {tuple(image.shape)}, "
-                f"the model {_describe(expected)}"
+                f"{str(path)!r} returns {_describe(computed)} for an image of shape {tuple(image.shape)}, "
+                f"but the model returns {_describe(expected)}"
             )
         for ours, theirs in zip(expected, computed, strict=True):
             difference = (ours - theirs.to(ours)).abs().max().item()
@@ -55,7 +56,7 @@ def verify(
             if not difference <= tolerance * max(1.0, ours.abs().max().item()):
                 raise ExportError(
                     f"{str(path)!r} differs from the model by {difference:.1e} at {size[0]} x {size[1]} pixels, "
-                    f"where at most {tolerance:.0e} is allowed"
+                    f"but the tolerance is {tolerance:.0e}"
                 )
     return largest
 

@@ -1,4 +1,4 @@
-"""What networks cost: the official figures to the last digit that is known, and what the command prints."""
+"""Parameters and multiply-adds of networks, compared with the published figures, and the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OFFICIAL = {
 
 @pytest.mark.slow
 def test_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """All nine networks, and beside them the paper's figures, to which ours round."""
+    """The nine networks of the paper's table. Our figures, rounded, are equal to the paper's."""
     pytest.importorskip("torchvision")
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -47,7 +47,7 @@ def test_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("attention", "convolutions"), [("pairwise", 2.017), ("patchwise", 1.765)])
 def test_layers(attention: str, convolutions: float) -> None:
-    """Layers add up to the network; SAN10's convolutions cost what was recounted for them."""
+    """The costs of the layers add up to the cost of the network. SAN10's convolutions have the expected cost."""
     network = san(depth=10, attention=attention)
     complexity = count(network)
     counted = sum(layer.multiply_adds for layer in complexity.layers if layer.kind == "Conv2d")
@@ -59,8 +59,8 @@ def test_layers(attention: str, convolutions: float) -> None:
 
 
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
-def test_torch_counts_the_same_on_numbers(attention: str) -> None:
-    """Without contents as with them; and the network that was counted is as it was."""
+def test_flops_with_fake_and_real_tensors_are_equal(attention: str) -> None:
+    """Counting does not change the network."""
     network = SelfAttentionNetwork((1,) * 5, attention, widths=(32,) * 5)
     before = {name: (values.clone(), values.device) for name, values in network.state_dict().items()}
     complexity = count(network, size=(64, 32))
@@ -89,13 +89,13 @@ ATTENTIONS: list[tuple[type[nn.Module], dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("layer_type", "options", "expected"), ATTENTIONS)
 def test_attention(layer_type: type[nn.Module], options: dict[str, Any], expected: int) -> None:
-    """Relation, position and aggregation of every kind, counted by hand."""
+    """Relation, position and aggregation, compared with counts by hand."""
     complexity = count(layer_type(8, 8, 3, **options), size=(5, 5), in_channels=8)
     assert complexity.layers[0].multiply_adds == expected
 
 
 def test_one_network(capsys: pytest.CaptureFixture[str]) -> None:
-    """By its arguments, layer by layer, without the paper's columns where the paper has no such network."""
+    """A network given by its arguments, with a table of its layers and without the paper's columns."""
     arguments = (
         "--depth 1,1,1,1,1 --attention patchwise --relation star --widths 32,32,32,32,32 --kernel-sizes 3,3,3,3,3"
     )
@@ -123,7 +123,7 @@ def test_one_network(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_arguments(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The network's own messages, as a command's."""
+    """The command line reports the error messages of the network."""
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
     assert caught.value.code == 2

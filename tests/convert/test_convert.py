@@ -1,4 +1,4 @@
-"""``python -m sa_layers.convert``: what it writes, and that it writes nothing where it cannot."""
+"""``python -m sa_layers.convert``: round trips, accepted layouts and rejected files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Save = Callable[..., dict[str, torch.Tensor]]
 
 @pytest.fixture(scope="module")
 def san10(tmp_path_factory: pytest.TempPathFactory, save_official: Save) -> Path:
-    """A checkpoint of SAN10 pairwise, to be copied."""
+    """A checkpoint of SAN10 pairwise. Tests must not change it."""
     path = tmp_path_factory.mktemp("san10") / "official.pth"
     save_official(path, 10, "pairwise")
     return path
@@ -30,17 +30,17 @@ def san10(tmp_path_factory: pytest.TempPathFactory, save_official: Save) -> Path
 
 @pytest.fixture
 def source(san10: Path, tmp_path: Path) -> Path:
-    """A checkpoint of SAN10 pairwise, to be damaged."""
+    """A copy of the checkpoint, which tests may damage."""
     return Path(shutil.copy(san10, tmp_path))
 
 
 @pytest.mark.parametrize(("depth", "attention"), [(10, "pairwise"), (15, "patchwise")])
-def test_there_and_back(depth: int, attention: str, tmp_path: Path, save_official: Save, run_python: RunPython) -> None:
-    """In processes of their own: the same tensors, in the same order, bit by bit."""
+def test_round_trip(depth: int, attention: str, tmp_path: Path, save_official: Save, run_python: RunPython) -> None:
+    """Conversion to our format and back, in separate processes, returns bitwise equal tensors in the same order."""
     state = save_official(tmp_path / "official.pth", depth, attention)
     output = run_python(None, "-m", "sa_layers.convert", "official.pth", "ours.pth").stdout
     assert output.splitlines()[-2:] == [
-        f"ours.pth is written: SAN{depth} {attention}, 10 classes.",
+        f"wrote ours.pth: SAN{depth} {attention}, 10 classes.",
         f"backbone=dict(type='sa_layers.SAN', depth={depth}, attention='{attention}')",
     ]
     ours = torch.load(tmp_path / "ours.pth", weights_only=True)
@@ -68,7 +68,7 @@ def test_there_and_back(depth: int, attention: str, tmp_path: Path, save_officia
 @pytest.mark.parametrize("wrapper", ["module.", ""])
 @pytest.mark.parametrize("bare", [False, True])
 def test_layouts(wrapper: str, bare: bool, tmp_path: Path, official_state: Save) -> None:
-    """With and without 'module.', in a checkpoint or as a bare state dict, also without the norms' counters."""
+    """With and without 'module.', as a checkpoint or a bare state dict, with and without num_batches_tracked."""
     state = official_state(10, "patchwise", wrapper=wrapper)
     if bare:
         state = {name: values for name, values in state.items() if not name.endswith("num_batches_tracked")}
@@ -79,7 +79,7 @@ def test_layouts(wrapper: str, bare: bool, tmp_path: Path, official_state: Save)
 
 
 def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Writes a checkpoint whose state dict was changed."""
+    """Return a function that changes the state dict of a checkpoint file."""
 
     def write(path: Path) -> None:
         checkpoint = torch.load(path, weights_only=True)
@@ -90,42 +90,42 @@ def edited(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 
 def replaced(checkpoint: Any) -> Callable[[Path], None]:
-    """Writes another object."""
+    """Return a function that replaces the content of a checkpoint file."""
     return lambda path: torch.save(checkpoint, path)
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "is not a whole checkpoint"),
-    "empty": (lambda path: path.write_bytes(b""), "is not a whole checkpoint"),
-    "text": (lambda path: path.write_text("<html>quota exceeded</html>"), "is not a whole checkpoint"),
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "is not an intact checkpoint"),
+    "empty": (lambda path: path.write_bytes(b""), "is not an intact checkpoint"),
+    "text": (lambda path: path.write_text("<html>quota exceeded</html>"), "is not an intact checkpoint"),
     "absent": (lambda path: path.unlink(), "cannot read"),
-    "code": (replaced({"state_dict": {}, "model": torch.nn.ReLU()}), "is not a whole checkpoint"),
-    "number": (replaced(3), "holds no state dict"),
-    "no tensors": (replaced({"state_dict": {"conv_in.weight": "1"}}), "holds no state dict"),
+    "code": (replaced({"state_dict": {}, "model": torch.nn.ReLU()}), "is not an intact checkpoint"),
+    "number": (replaced(3), "contains no state dict"),
+    "no tensors": (replaced({"state_dict": {"conv_in.weight": "1"}}), "contains no state dict"),
     "a ResNet": (
         replaced({"conv1.weight": torch.ones(64, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(64, 64, 1, 1)}),
-        "'layer1.0.conv1.weight' is no tensor of an official network",
+        "'layer1.0.conv1.weight' is not a tensor of an official network",
     ),
     "stage missing": (
         edited(lambda state: [state.pop(name) for name in list(state) if ".layer3." in name]),
-        "stages without: 3",
+        "these stages have none: 3",
     ),
-    "head missing": (edited(lambda state: state.pop("module.fc.weight")), "fc.weight, the matrix of the classifier"),
+    "head missing": (edited(lambda state: state.pop("module.fc.weight")), "fc.weight, the weight of the head"),
     "tensors missing": (
         edited(lambda state: [state.pop(f"module.layer3.{block}.sam.conv1.bias") for block in range(4)]),
-        "4 of its tensors are missing: layer3.0.sam.conv1.bias, layer3.1.sam.conv1.bias, layer3.2.sam.conv1.bias, ...",
+        "4 tensor(s) are missing: layer3.0.sam.conv1.bias, layer3.1.sam.conv1.bias, layer3.2.sam.conv1.bias, ...",
     ),
     "unexpected": (
         edited(lambda state: state.update({"module.layer3.0.conv.running_mean": torch.ones(1)})),
-        "1 of its tensors do not belong there: layer3.0.conv.running_mean",
+        "1 tensor(s) are unexpected: layer3.0.conv.running_mean",
     ),
     "partly wrapped": (
         edited(lambda state: state.update({"fc.bias": state.pop("module.fc.bias")})),
-        "'module.conv_in.weight' is no tensor of an official network",
+        "'module.conv_in.weight' is not a tensor of an official network",
     ),
     "wrong shape": (
         edited(lambda state: state.update({"module.conv2.weight": torch.ones(512, 128, 1, 1)})),
-        "1 of its tensors have another shape: conv2.weight is (512, 128, 1, 1), not (512, 256, 1, 1)",
+        "1 tensor(s) have the wrong shape: conv2.weight is (512, 128, 1, 1), not (512, 256, 1, 1)",
     ),
 }
 
@@ -163,10 +163,10 @@ def test_wrong_direction(source: Path, capsys: pytest.CaptureFixture[str]) -> No
     """Either direction refuses what is at its end already."""
     ours = source.with_name("ours.pth")
     assert main(["--to-official", str(source), str(ours)]) == 1
-    assert "'module.conv_in.weight' is no tensor of a classifier of ours" in capsys.readouterr().err
+    assert "'module.conv_in.weight' is not a tensor of an sa_layers classifier" in capsys.readouterr().err
     assert main([str(source), str(ours)]) == 0
     assert main([str(ours), str(source.with_name("again.pth"))]) == 1
-    assert "'backbone.stem.0.weight' is no tensor of an official network" in capsys.readouterr().err
+    assert "'backbone.stem.0.weight' is not a tensor of an official network" in capsys.readouterr().err
 
 
 def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,9 +175,9 @@ def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source.parent / "link.pth").symlink_to(source)
     (source.parent / "hard.pth").hardlink_to(source)
     for name, message in {
-        "official.pth": "itself",
-        "link.pth": "itself",
-        "hard.pth": "itself",
+        "official.pth": "is the source",
+        "link.pth": "is the source",
+        "hard.pth": "is the source",
         ".": "it is a folder",
         "nowhere/ours.pth": "nowhere is not a folder",
         "official.pth/ours.pth": "official.pth is not a folder",

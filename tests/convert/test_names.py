@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sa_layers.convert.architecture import Architecture, recognise
+from sa_layers.convert.architecture import Architecture, detect
 from sa_layers.convert.names import to_official, to_ours
 from sa_layers.models import SelfAttentionNetwork
 
@@ -39,20 +39,20 @@ def test_translation(depth: int, attention: str, official: ModuleType, official_
 def test_recognition(depth: int, attention: str, official_state: Callable[..., Any]) -> None:
     """Kind, depth and classes from names and shapes."""
     state = {to_ours(name): values for name, values in official_state(depth, attention, classes=7, wrapper="").items()}
-    assert recognise(state) == Architecture(depth, attention, 7)
+    assert detect(state) == Architecture(depth, attention, 7)
 
 
 def test_other_depths(official_state: Callable[..., Any]) -> None:
     """What the official code trains with other numbers of blocks is converted too, and called by them."""
     state = official_state(15, "pairwise", wrapper="")
     shorter = {to_ours(name): values for name, values in state.items() if not name.startswith("layer0.2.")}
-    assert recognise(shorter).depth == (2, 2, 3, 5, 2)
+    assert detect(shorter).depth == (2, 2, 3, 5, 2)
 
 
 @pytest.mark.parametrize("name", ["conv1x.weight", "layer1.0.conv1.weight", "module.fc.weight", "fc", "conv_in", ""])
 def test_foreign_names(name: str) -> None:
     """A ResNet's, a wrapped one, no tensor at all."""
-    with pytest.raises(ValueError, match=r"is no tensor of an official network"):
+    with pytest.raises(ValueError, match=r"is not a tensor of an official network"):
         to_ours(name)
-    with pytest.raises(ValueError, match=r"is no tensor of a classifier of ours"):
+    with pytest.raises(ValueError, match=r"is not a tensor of an sa_layers classifier"):
         to_official(name)

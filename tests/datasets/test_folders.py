@@ -41,7 +41,7 @@ def test_same_arguments_same_bytes_in_another_process(
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert output.count("\n") == 1
-    assert f"{tmp_path / 'again'} is made: 10 training and 5 validation scenes of 48 px" in output
+    assert f"{tmp_path / 'again'} was generated: 10 training and 5 validation scenes of 48 px" in output
     assert fingerprint(small.path) == fingerprint(tmp_path / "again")
 
 
@@ -68,7 +68,7 @@ def test_complete_folder_is_left_as_it_is(
     assert again.already_there
     assert not small.already_there
     assert main([str(small.path), *SMALL_OPTIONS]) == 0
-    assert f"{small.path} is there already" in capsys.readouterr().out
+    assert f"{small.path} already exists" in capsys.readouterr().out
 
 
 def lose_an_image(root: Path) -> None:
@@ -112,13 +112,13 @@ def confuse_the_manifest(root: Path) -> None:
 
 
 DAMAGE = {
-    lose_an_image: "images.train holds 9 files of .* its manifest says 10 files",
-    lose_a_folder: "lacks its folder classification/val/star",
+    lose_an_image: "images.train contains 9 files of .* but the manifest lists 10 files",
+    lose_a_folder: "has no folder classification/val/star",
     lose_the_manifest: "has no manifest.json",
-    cut_an_image_short: "label_maps.val holds 5 files of .* its manifest says 5 files of",
+    cut_an_image_short: "label_maps.val contains 5 files of .* but the manifest lists 5 files of",
     cut_the_manifest_short: "manifest.json is damaged",
-    cut_the_annotations_short: "coco holds 2 files of",
-    age_the_format: "has format version 0, this sa-layers makes 1",
+    cut_the_annotations_short: "coco contains 2 files of",
+    age_the_format: "has format version 0, but this version is 1",
     confuse_the_manifest: "manifest.json is damaged",
 }
 
@@ -136,14 +136,17 @@ def test_broken_folder_is_found_and_rebuilt(
         verify(small.path)
     assert "\n" not in str(caught.value)
     assert main([str(small.path), *SMALL_OPTIONS]) == 0
-    assert f"{caught.value}: rebuilding it." in capsys.readouterr().err
+    assert f"{caught.value}: regenerating the data set." in capsys.readouterr().err
     assert fingerprint(small.path) == before
     assert [path.name for path in small.path.parent.iterdir()] == ["small"]
 
 
 def test_other_arguments_rebuild(small: ShapesFolder, capsys: pytest.CaptureFixture[str]) -> None:
     made = make_shapes(small, **{**SMALL, "val": 6, "seed": 9}, verbose=True)
-    assert "was made with val 5 instead of 6, seed 7 instead of 9: rebuilding it." in capsys.readouterr().err
+    assert (
+        "was generated with val 5 instead of 6, seed 7 instead of 9: regenerating the data set."
+        in capsys.readouterr().err
+    )
     assert verify(small) == made
     assert made.arguments.val == 6
 
@@ -275,7 +278,7 @@ def test_our_folder_with_a_foreign_file_is_not_rebuilt(
     (small.path / name).parent.mkdir(exist_ok=True)
     (small.path / name).write_text("precious")
     before = fingerprint(small.path)
-    with pytest.raises(ForeignFolderError, match=f"also holds {name}, .*nothing was touched"):
+    with pytest.raises(ForeignFolderError, match=f"also contains {name}, .*nothing was changed"):
         make_shapes(small, **{**SMALL, "seed": 8})
     assert fingerprint(small.path) == before
 
@@ -327,7 +330,7 @@ def test_arguments_out_of_range(
 def test_out_is_a_file(tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("text")
     assert main([str(tmp_path / "file" / inside)]) == 2
-    assert capsys.readouterr().err == f"error: out must be a folder, and {tmp_path / 'file'} is a file.\n"
+    assert capsys.readouterr().err == f"error: out must be a folder, but {tmp_path / 'file'} is a file.\n"
     assert (tmp_path / "file").read_text() == "text"
 
 
@@ -374,7 +377,7 @@ def test_missing_package(
 def test_package_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Importing this module now fails, as it does where OpenCV is installed but a library that it needs is not.
     monkeypatch.setitem(sys.modules, "sa_layers.datasets.scenes", None)
-    with pytest.raises(MissingPackageError, match=r"a package cannot be loaded .*pip install"):
+    with pytest.raises(MissingPackageError, match=r"a package cannot be imported .*pip install"):
         make_shapes(tmp_path / "shapes", **SMALL)
     assert not list(tmp_path.iterdir())
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from sa_layers.datasets.classes import CLASSES
-from sa_layers.datasets.photographs import PART, load_photographs, random_crop
-from sa_layers.datasets.scenes import LEAST_VISIBLE, _place, draw_scene, outline
+from sa_layers.datasets.photographs import SPLIT_COLUMNS, load_photographs, random_crop
+from sa_layers.datasets.scenes import MIN_VISIBLE, _place, draw_scene, outline
 
 
 @pytest.mark.parametrize(("name", "corners"), [("circle", 96), ("triangle", 3), ("star", 10)])
@@ -49,7 +49,7 @@ def test_scenes_show_what_they_say(front_class: int) -> None:
         front = scene.objects[-1]
         assert front.class_index == front_class
         assert front.visible_fraction > 0.6, "the foremost object always gets a crop"
-        assert all(item.visible_fraction >= LEAST_VISIBLE for item in scene.objects)
+        assert all(item.visible_fraction >= MIN_VISIBLE for item in scene.objects)
         painted = np.abs(scene.image.astype(int) - 128).max(axis=2) > 12
         labelled = scene.label_map > 0
         # All that is painted is labelled but for the edges, where a pixel is shared.
@@ -75,7 +75,7 @@ def test_a_mask_shows_one_object_only() -> None:
     assert edges < 2e-3 * inner_pixels
 
 
-@pytest.mark.parametrize("split", list(PART))
+@pytest.mark.parametrize("split", list(SPLIT_COLUMNS))
 @pytest.mark.parametrize("size", [32, 500])
 def test_crops_of_every_photograph(split: str, size: int) -> None:
     for photograph in load_photographs(split):

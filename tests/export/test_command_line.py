@@ -60,7 +60,7 @@ def test_whole_models(
     out = tmp_path / ("model.onnx" if format == "onnx" else "model.pt2")
     assert main([str(tmp_path / "config.py"), str(out), "--format", format, *SIZES]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith(f"{out}: {format}, differs from the model by at most ")
+    assert line.startswith(f"wrote {out} ({format}): differs from the model by at most ")
     assert line.endswith(" at 96x64 and 64x128")
     scopes = pytest.importorskip("mmengine.registry").DefaultScope
     assert scopes.get_current_instance() is None, "the caller's default scope has changed"
@@ -80,7 +80,7 @@ def test_config_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     config.write_text(CLASSIFIER)
     torch.save({"state_dict": {}}, tmp_path / "empty.pth")
     assert main([str(config), str(tmp_path / "empty.pth"), out, "--format", "torch-export"]) == 2
-    assert "is of another model: Missing key(s)" in capsys.readouterr().err
+    assert "belongs to another model: Missing key(s)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,9 @@ def test_verify_notices_a_difference(tmp_path: Path) -> None:
         model.bias[0] += 1e-2
     with pytest.raises(ExportError, match=r"differs from the model by 1.0e-02 at 8 x 12 pixels"):
         verify(model, path, "torch-export", ((8, 12), (20, 16)))
-    with pytest.raises(ExportError, match=r"computes \(1, 4, 8, 12\) float32 .*, the model \(1, 5, 8, 12\) float32"):
+    with pytest.raises(
+        ExportError, match=r"returns \(1, 4, 8, 12\) float32 .*, but the model returns \(1, 5, 8, 12\) float32"
+    ):
         verify(nn.Conv2d(3, 5, 1), path, "torch-export", ((8, 12), (20, 16)))
 
 
@@ -140,7 +142,7 @@ def test_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": network.state_dict(), "meta": {}}, tmp_path / "san10.pth")
     loaded = make_network(10, "patchwise", tmp_path / "san10.pth")
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
-    with pytest.raises(ExportError, match=r"san10.pth' is of another model: Missing key\(s\) in state_dict"):
+    with pytest.raises(ExportError, match=r"san10.pth' belongs to another model: Missing key\(s\) in state_dict"):
         make_network(10, "pairwise", tmp_path / "san10.pth")
     with pytest.raises(ExportError, match="there is no checkpoint"):
         make_network(10, "pairwise", tmp_path / "san11.pth")

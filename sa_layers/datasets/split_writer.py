@@ -1,4 +1,4 @@
-"""The faces of one set of scenes: images, label maps, COCO annotations and classification crops."""
+"""Writing of scenes as images, label maps, COCO annotations and classification crops."""
 
 import json
 from pathlib import Path
@@ -9,23 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sa_layers.datasets.classes import CLASSES
-from sa_layers.datasets.manifest import MARK
+from sa_layers.datasets.manifest import MARKER
 from sa_layers.datasets.scenes import Scene
 
 CROP_CONTEXT = 1.3
-"""Side of a classification crop over the longer side of the object's box."""
+"""Side of a classification crop, relative to the longer side of the object's bounding box."""
 
-CROP_VISIBLE = 0.6
-"""Least visible fraction of an object that gets a classification crop."""
+MIN_CROP_VISIBLE = 0.6
+"""Minimum visible fraction of an object for a classification crop."""
 
 
 class SplitWriter:
-    """Write the scenes of one split into every face.
+    """Writer of the scenes of one split in all formats.
 
     Args:
-        root: folder of the data set.
+        root: Folder of the data set.
         split: ``'train'`` or ``'val'``.
-        crop_size: side of the classification crops in pixels.
+        crop_size: Side of the classification crops in pixels.
     """
 
     def __init__(self, root: Path, split: str, crop_size: int) -> None:
@@ -33,14 +33,14 @@ class SplitWriter:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.crops = 0
-        for face in ("images", "label_maps"):
-            (root / face / split).mkdir(parents=True)
+        for kind in ("images", "label_maps"):
+            (root / kind / split).mkdir(parents=True)
         for name in CLASSES:
             (root / "classification" / split / name).mkdir(parents=True)
         (root / "coco").mkdir(exist_ok=True)
 
     def add(self, scene: Scene, photograph: str) -> None:
-        """Write one scene; ``photograph`` names its background."""
+        """Write one scene. ``photograph`` is the file name of its background."""
         number = len(self.images)
         file_name = f"{number:06d}.png"
         height, width = scene.image.shape[:2]
@@ -53,7 +53,7 @@ class SplitWriter:
             box = bounding_box(item.mask)
             self.annotations.append(
                 {
-                    "id": len(self.annotations) + 1,  # from 1: COCO's evaluation reads a matched id 0 as no match
+                    "id": len(self.annotations) + 1,  # starts at 1, because COCO's evaluation treats id 0 as no match
                     "image_id": number,
                     "category_id": item.class_index + 1,
                     "bbox": list(box),
@@ -63,7 +63,7 @@ class SplitWriter:
                     "visible_fraction": round(item.visible_fraction, 4),
                 }
             )
-            if item.visible_fraction >= CROP_VISIBLE:
+            if item.visible_fraction >= MIN_CROP_VISIBLE:
                 folder = self.root / "classification" / self.split / CLASSES[item.class_index]
                 _write_png(folder / f"{number:06d}_{position}.png", square_crop(scene.image, box, self.crop_size))
                 self.crops += 1
@@ -72,7 +72,7 @@ class SplitWriter:
         """Write the COCO file and return the counts of images, objects and crops."""
         categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, start=1)]
         content = {
-            "info": {"description": MARK},  # first, so that a damaged folder can still be told for ours
+            "info": {"description": MARKER},  # first, so that a truncated file is still recognised
             "images": self.images,
             "annotations": self.annotations,
             "categories": categories,
@@ -83,14 +83,14 @@ class SplitWriter:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Return the tight box of a mask that is not empty, as COCO's (x, y, width, height)."""
+    """Return the bounding box of a non-empty mask as (x, y, width, height), as in COCO."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = int(columns[0]), int(rows[0])
     return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Encode a mask exactly, as COCO's uncompressed run lengths: column by column, starting with zeros.
+    """Encode a mask as COCO's uncompressed run lengths, in column-major order and starting with zeros.
 
     >>> run_lengths(np.array([[False, True], [True, True]]))
     {'size': [2, 2], 'counts': [1, 3]}
@@ -102,7 +102,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def square_crop(image: NDArray[np.uint8], box: tuple[int, int, int, int], size: int) -> NDArray[np.uint8]:
-    """Cut a square round a box (x, y, width, height), moved to lie inside the image, and resize it to ``size``."""
+    """Crop a square around a box (x, y, width, height), shifted to lie inside the image, and resize it to ``size``."""
     left, top, width, height = box
     limit = image.shape[0]
     side = min(limit, round(CROP_CONTEXT * max(width, height)))
@@ -114,6 +114,6 @@ def square_crop(image: NDArray[np.uint8], box: tuple[int, int, int, int], size: 
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    # Not cv2.imwrite, which returns False where a full disk should raise.
+    # cv2.imwrite would return False instead of raising an error if the disk is full.
     _, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     path.write_bytes(content.tobytes())

@@ -1,9 +1,9 @@
-"""Put a finished folder in place in one step, whoever else is at it, and clear away what killed runs left behind.
+"""Atomic creation and replacement of a folder, safe with concurrent processes.
 
-A folder is built beside its destination under a hidden name and renamed when complete. Its builder holds a lock on it
-for as long as it lives; the operating system drops the lock with the process, so an unlocked one is an orphan. A lock
-on the parent folder, held for moments only, keeps creating, clearing and renaming apart. Where folders cannot be locked
-(Windows, some network file systems) everything works but orphans stay.
+A folder is built under a hidden name next to its destination and renamed when it is complete. The process that builds
+it holds a lock on it, which the operating system releases when the process ends. An unlocked hidden folder is therefore
+left over from a killed process and is deleted. A short lock on the parent folder serialises creating, deleting and
+renaming. Where folders cannot be locked (Windows, some network file systems), leftover folders are not deleted.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ if sys.platform != "win32":
 
 
 @contextlib.contextmanager
-def partial_folder(destination: Path) -> Iterator[Path]:
-    """Give an empty hidden folder beside ``destination`` to build in; it is gone at the end unless put in place."""
+def temporary_folder(destination: Path) -> Iterator[Path]:
+    """Create an empty hidden folder next to ``destination``. It is deleted on exit unless it was renamed."""
     parent = destination.parent
     with contextlib.ExitStack() as stack:
         with _locked(parent):
-            _clear_orphans(destination)
+            _delete_leftovers(destination)
             partial = _hidden_name(destination)
             partial.mkdir()
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
@@ -32,17 +32,17 @@ def partial_folder(destination: Path) -> Iterator[Path]:
         yield partial
 
 
-def put_in_place(partial: Path, destination: Path, may_replace: Callable[[], bool]) -> bool:
+def rename_into_place(partial: Path, destination: Path, may_replace: Callable[[], bool]) -> bool:
     """Rename ``partial`` to ``destination``, replacing what is there.
 
     Args:
-        partial: the finished folder.
-        destination: where it goes; absent, or a folder.
-        may_replace: asked under the lock when ``destination`` is a folder that is not empty, which may be new since
-            the caller last looked. It may raise.
+        partial: Completed folder.
+        destination: New path of the folder. It may be an existing folder.
+        may_replace: Function that decides whether a non-empty ``destination`` is replaced. It is called under the lock,
+            because another process may have created the folder in the meantime. It may raise an error.
 
     Returns:
-        Whether ``partial`` was put in place; False if ``may_replace`` said no.
+        Whether ``partial`` was renamed. False if ``may_replace`` returned False.
     """
     with _locked(destination.parent):
         if destination.is_dir() and any(destination.iterdir()):
@@ -71,7 +71,7 @@ def _prefix(destination: Path) -> str:
     return f".{destination.name}.partial-"
 
 
-def _clear_orphans(destination: Path) -> None:
+def _delete_leftovers(destination: Path) -> None:
     for sibling in list(destination.parent.iterdir()):
         if sibling.name.startswith(_prefix(destination)) and sibling.is_dir() and not sibling.is_symlink():
             with contextlib.suppress(OSError), _locked(sibling, wait=False) as locked:
@@ -81,7 +81,7 @@ def _clear_orphans(destination: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock on a folder; yields whether it could be had."""
+    """Lock a folder inside the block. Yield whether the lock was acquired."""
     if sys.platform == "win32":
         yield False
         return

@@ -10,9 +10,9 @@ import pytest
 import skimage
 
 from sa_layers.datasets import CLASSES, LABELS, PALETTE, ShapesFolder
-from sa_layers.datasets.faces import CROP_VISIBLE, bounding_box, run_lengths, square_crop
-from sa_layers.datasets.photographs import PART, PHOTOGRAPHS, load_photographs
-from sa_layers.datasets.scenes import LEAST_VISIBLE, MOST_OBJECTS
+from sa_layers.datasets.photographs import PHOTOGRAPHS, SPLIT_COLUMNS, load_photographs
+from sa_layers.datasets.scenes import MAX_OBJECTS, MIN_VISIBLE
+from sa_layers.datasets.split_writer import MIN_CROP_VISIBLE, bounding_box, run_lengths, square_crop
 
 SPLITS = ("train", "val")
 
@@ -66,7 +66,7 @@ class TestSplit:
             box = mask[y : y + height, x : x + width]
             assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))
             assert annotation["iscrowd"] == 0
-            assert annotation["visible_fraction"] >= LEAST_VISIBLE
+            assert annotation["visible_fraction"] >= MIN_VISIBLE
 
     def test_ids_and_categories(self, shapes: ShapesFolder, split: str) -> None:
         coco = coco_of(shapes, split)
@@ -76,14 +76,14 @@ class TestSplit:
         assert 0 not in ids
         each = np.bincount([a["image_id"] for a in coco["annotations"]], minlength=len(coco["images"]))
         assert each.min() >= 1
-        assert 1 < each.max() <= MOST_OBJECTS
+        assert 1 < each.max() <= MAX_OBJECTS
 
     def test_one_crop_for_each_object_that_is_well_visible(self, shapes: ShapesFolder, split: str) -> None:
         wanted = dict.fromkeys(CLASSES, 0)
         for annotation in coco_of(shapes, split)["annotations"]:
             # The rounded fraction is on file; none of this data set lies that near the threshold.
-            assert abs(annotation["visible_fraction"] - CROP_VISIBLE) > 1e-4
-            wanted[CLASSES[annotation["category_id"] - 1]] += annotation["visible_fraction"] >= CROP_VISIBLE
+            assert abs(annotation["visible_fraction"] - MIN_CROP_VISIBLE) > 1e-4
+            wanted[CLASSES[annotation["category_id"] - 1]] += annotation["visible_fraction"] >= MIN_CROP_VISIBLE
         folder = shapes.path / "classification" / split
         crops = {path.name: list(path.iterdir()) for path in folder.iterdir()}
         assert {name: len(paths) for name, paths in crops.items()} == wanted
@@ -110,7 +110,7 @@ def test_the_crops_show_the_object_in_the_middle(shapes: ShapesFolder) -> None:
             places[number] = places.get(number, -1) + 1
             name = CLASSES[annotation["category_id"] - 1]
             path = shapes.path / "classification" / split / name / f"{number:06d}_{places[number]}.png"
-            assert path.exists() == (annotation["visible_fraction"] >= CROP_VISIBLE)
+            assert path.exists() == (annotation["visible_fraction"] >= MIN_CROP_VISIBLE)
             if path.exists():
                 labels = read(shapes.path / "label_maps" / split / f"{number:06d}.png")
                 middle = square_crop(labels, tuple(annotation["bbox"]), labels.shape[0])[16:-16, 16:-16]
@@ -123,7 +123,7 @@ def test_the_crops_show_the_object_in_the_middle(shapes: ShapesFolder) -> None:
 
 def test_train_and_val_share_no_pixel_of_a_photograph(shapes: ShapesFolder) -> None:
     parts = [{photograph.name: photograph.pixels for photograph in load_photographs(split)} for split in SPLITS]
-    (_, end), (start, _) = (PART[split] for split in SPLITS)
+    (_, end), (start, _) = (SPLIT_COLUMNS[split] for split in SPLITS)
     assert end <= start
     for name in PHOTOGRAPHS:
         whole = cv2.imread(str(Path(skimage.__file__).parent / "data" / name)).shape[1]
