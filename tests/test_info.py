@@ -1,4 +1,4 @@
-"""``python -m sa_layers.info`` in a process of its own."""
+"""``python -m sa_layers.info`` in separate processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sa_layers.ops.backend import why_not
 
 @pytest.fixture
 def info(run_python: Callable) -> Callable[..., dict[str, Any]]:
-    """The information under some environment, from its JSON."""
+    """Return the information for given environment variables."""
     return lambda **environment: json.loads(run_python(None, "-m", "sa_layers.info", "--json", **environment).stdout)
 
 
@@ -26,7 +26,7 @@ def test_as_text(run_python: Callable) -> None:
     assert "  cpu:" in lines
 
 
-def test_what_is_there(info: Callable[..., dict[str, Any]]) -> None:
+def test_default_environment(info: Callable[..., dict[str, Any]]) -> None:
     found = info()
     assert found["kernels"]["loaded"] == extension.is_available()
     assert found["kernels"]["why_not"] == extension.why_not()
@@ -56,8 +56,8 @@ def test_without_kernels(info: Callable[..., dict[str, Any]]) -> None:
     assert "SA_LAYERS_KERNELS=off" in found["devices"]["cpu"]["why_not"]["native"]
 
 
-def test_a_backend_that_cannot_serve(info: Callable[..., dict[str, Any]]) -> None:
-    """It says so instead of failing: this is what one runs to find out."""
+def test_unavailable_backend(info: Callable[..., dict[str, Any]]) -> None:
+    """The reason is reported, and the command does not fail."""
     found = info(SA_LAYERS_KERNELS="off", SA_LAYERS_BACKEND="native")["devices"]["cpu"]
     assert found["chosen"] is None
     assert found["why_not"]["all"].startswith("backend 'native' cannot be used: ")

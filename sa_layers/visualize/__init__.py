@@ -1,8 +1,8 @@
-"""What attention attends to: the weights of every footprint, effective receptive fields, pictures of both.
+"""Visualization of attention weights and effective receptive fields.
 
-``python -m sa_layers.visualize IMAGE CONFIG [CHECKPOINT]`` draws them for a model of mmseg, mmdet or mmpretrain; the
-functions here take any module with attention layers and return arrays. `sa_layers.AttentionVisualizationHook` draws
-during training.
+``python -m sa_layers.visualize IMAGE CONFIG [CHECKPOINT]`` draws both for a model of mmseg, mmdet or mmpretrain. The
+functions of this package accept any module with attention layers and return arrays. The hook
+``sa_layers.AttentionVisualizationHook`` draws attention weights during training.
 """
 
 from .errors import VisualizationError

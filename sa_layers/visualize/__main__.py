@@ -1,4 +1,4 @@
-"""The command line: pictures and numbers of what a model's attention attends to in an image."""
+"""Command line of ``python -m sa_layers.visualize``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sa_layers.visualize.errors import VisualizationError
 from sa_layers.visualize.measures import difference, entropy
 from sa_layers.visualize.weights import LayerWeights, attention_weights, last_of_each_stage
 
-LARGEST = 512
-"""The longer side to which larger photographs are shrunk: the weights of all layers are held in memory."""
+MAX_SIDE = 512
+"""Larger images are resized to this longer side, because the weights of all layers are kept in memory."""
 
 EXTRAS = {"cv2": "visualize", "matplotlib": "visualize", "mmengine": "backbones", "mmcv": "backbones"}
-"""What to install for a missing module."""
+"""Extra of sa-layers that installs each package."""
 
 
 def visualize(
@@ -25,22 +25,23 @@ def visualize(
     pixels: Mapping[str, tuple[int, int]] | None = None,
     out: str | Path = "attention",
 ) -> list[LayerWeights]:
-    """Draws the attention weights and the receptive fields of a config's model; prints how footprints differ.
+    """Draw attention weights and receptive fields of a config's model, and print measures of the weights.
 
     Args:
-        image: A photograph. One of more than 512 pixels a side is shrunk.
-        config: A config of mmseg, mmdet or mmpretrain.
-        checkpoint: The trained parameters. Defaults to those that training starts from.
-        pixels: (x, y) by name, in the photograph. Defaults to one on an edge and one in a flat region.
-        out: The folder for weights.png and receptive_field.png.
+        image: Image file. Images with a side of more than 512 pixels are resized.
+        config: Config file of mmseg, mmdet or mmpretrain.
+        checkpoint: Checkpoint of the model. Defaults to None, which uses the initial parameters.
+        pixels: Pixels (x, y) of the image at which to draw, by name. Defaults to a pixel on an edge and a pixel in a
+            flat region.
+        out: Folder in which weights.png and receptive_field.png are written. Defaults to 'attention'.
 
     Returns:
         The weights of every layer.
 
     Raises:
-        VisualizationError: An argument cannot be used.
+        VisualizationError: If an argument cannot be used.
     """
-    # Imported here: --help needs none of these packages, and main says which of them is missing.
+    # Imported here so that --help does not need these packages and main can report a missing one.
     import cv2
 
     from sa_layers.visualize.drawing import draw_receptive_fields, draw_weights
@@ -51,11 +52,11 @@ def visualize(
 
     photograph = cv2.imread(str(image), cv2.IMREAD_COLOR) if Path(image).is_file() else None
     if photograph is None:
-        raise VisualizationError(f"image {image} is missing or no image")
+        raise VisualizationError(f"image {image} is missing or is not an image")
     height, width = photograph.shape[:2]
     for pixel in (pixels or {}).values():
         check_pixel(pixel, (height, width))
-    scale = min(1.0, LARGEST / max(height, width))
+    scale = min(1.0, MAX_SIDE / max(height, width))
     if scale < 1:
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
@@ -83,42 +84,47 @@ def visualize(
 
 
 def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[int, int]]) -> None:
-    """A line for each layer: size and entropy of the weights at every pixel, how those of the first two differ."""
+    """Print the mean absolute weight and entropy of each layer at every pixel, and the difference of the first two."""
     print(", ".join(f"{name} at x {x} y {y}" for name, (x, y) in pixels.items()))
-    heads = [f"{measure}, {name}" for measure in ("mean |w|", "entropy") for name in pixels]
+    headings = [f"{measure}, {name}" for measure in ("mean |w|", "entropy") for name in pixels]
     if len(pixels) > 1:
-        heads.append("difference, {} - {}".format(*pixels))
-    longest = max(len(layer.name) for layer in layers)
-    print(f"{'layer':{longest}}", *heads, sep="  ")
+        headings.append("difference, {} - {}".format(*pixels))
+    name_width = max(len(layer.name) for layer in layers)
+    print(f"{'layer':{name_width}}", *headings, sep="  ")
     for layer in layers:
         kernels = [layer.kernels(pixel) for pixel in pixels.values()]
         values = [float(abs(kernel).mean()) for kernel in kernels] + [entropy(kernel) for kernel in kernels]
         if len(kernels) > 1:
             values.append(difference(*kernels[:2]))
-        cells = [f"{value:{len(head)}.3f}" for value, head in zip(values, heads, strict=True)]
-        print(f"{layer.name:{longest}}", *cells, sep="  ")
+        cells = [f"{value:{len(heading)}.3f}" for value, heading in zip(values, headings, strict=True)]
+        print(f"{layer.name:{name_width}}", *cells, sep="  ")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 1 failed, 2 wrong arguments."""
+    """Run the command line and return the exit status: 0 for success, 1 for failure, 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.visualize",
-        description="Draw what the attention of a model attends to in an image: the weights of footprints, and "
-        "effective receptive fields. Entropy is 1 where the weights of a footprint are of equal size, "
-        "difference 0 where those of two footprints are equal, about 1 or more where they have little in common.",
+        description="Draw the attention weights and the effective receptive fields of a model at some pixels of an "
+        "image, and print measures of the weights. Entropy is 1 if all weights of a footprint have the same absolute "
+        "value and 0 if only one is nonzero. Difference is 0 if the weights of two footprints are equal and about 1 "
+        "or more if they are unrelated.",
     )
-    parser.add_argument("image", metavar="IMAGE", help=f"a photograph; shrunk where a side exceeds {LARGEST} pixels")
-    parser.add_argument("config", metavar="CONFIG", help="a config of mmseg, mmdet or mmpretrain")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="trained parameters (default: untrained)")
+    parser.add_argument("image", metavar="IMAGE", help=f"image file; resized if a side exceeds {MAX_SIDE} pixels")
+    parser.add_argument("config", metavar="CONFIG", help="config file of mmseg, mmdet or mmpretrain")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="?", help="checkpoint of the model (default: initial parameters)"
+    )
     parser.add_argument(
         "--pixel",
         metavar=("X", "Y"),
         nargs=2,
         type=int,
         action="append",
-        help="a pixel to look at; give it several times (default: one on an edge, one in a flat region)",
+        help="pixel of the image; can be repeated (default: a pixel on an edge and a pixel in a flat region)",
     )
-    parser.add_argument("--out", metavar="FOLDER", default="attention", help="folder of the pictures (attention)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", default="attention", help="folder of the pictures (default: attention)"
+    )
     given = parser.parse_args(argv)
     pixels = {f"pixel {number}": (x, y) for number, (x, y) in enumerate(given.pixel or [], start=1)}
     try:

@@ -1,4 +1,4 @@
-"""Pictures of attention weights and receptive fields: figures of matplotlib, given back as RGB images."""
+"""Figures of attention weights and receptive fields, drawn with matplotlib and returned as RGB arrays."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .weights import LayerWeights
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Pixel = tuple[int, int]
-COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00")  # told apart by the colour-blind too
-PANEL = 1.9  # inches
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00")  # colour-blind safe
+PANEL = 1.9  # side of a panel in inches
 DPI = 110
 
 
 def draw_weights(image: Image, layers: Sequence[LayerWeights], pixels: Mapping[str, Pixel]) -> Image:
-    """For each pixel and layer, where the footprint looks and the kernels themselves.
+    """Draw the attention weights of each layer (columns) at each pixel (two rows).
 
-    Two rows for a pixel. The first shows the footprint in the image, its taps as bright as their mean absolute weight,
-    and brighter where reflection reads a pixel twice; the second the kernels of all weight channels (at most 36, evenly
-    picked). A column has one scale for all pixels, so that they can be compared.
+    The first row of a pixel shows the footprint over the image. The brightness of a tap is its mean absolute weight;
+    weights of taps that read the same pixel because of reflection are added. The second row shows the kernels of the
+    weight channels, or 36 evenly spaced ones if there are more. All pixels in a column share one colour scale.
 
     Args:
-        image: (H, W, 3), RGB: what the model was given, without padding.
-        layers: The columns.
-        pixels: (x, y) by a name to call it, such as 'edge'.
+        image: Input image without padding, (H, W, 3) in RGB order.
+        layers: Weights of the layers to draw.
+        pixels: Pixels (x, y) by name, such as 'edge'.
 
     Returns:
-        The picture, RGB.
+        The figure as an RGB array.
     """
     rows = 2 * len(pixels)
     figure = Figure((PANEL * (len(layers) + 1), PANEL * 1.14 * rows), dpi=DPI, layout="constrained")
@@ -68,17 +68,17 @@ def draw_weights(image: Image, layers: Sequence[LayerWeights], pixels: Mapping[s
 def draw_receptive_fields(
     image: Image, fields: Mapping[str, Mapping[str, Array]], pixels: Mapping[str, Pixel]
 ) -> Image:
-    """The effective receptive field of each pixel (rows) and stage (columns), over the image in grey.
+    """Draw the effective receptive fields of each pixel (rows) and stage (columns) over the grey image.
 
-    Fields are blurred by a pixel in 128: max-pooling leaves a gradient to one pixel in four.
+    The fields are blurred, because max pooling passes the gradient to only one pixel in four.
 
     Args:
-        image: (H, W, 3), RGB.
-        fields: For each pixel's name, what :func:`effective_receptive_field` gave.
-        pixels: (x, y) by name.
+        image: Input image, (H, W, 3) in RGB order.
+        fields: Result of :func:`effective_receptive_field` for each pixel, by the name of the pixel.
+        pixels: Pixels (x, y) by name.
 
     Returns:
-        The picture, RGB.
+        The figure as an RGB array.
     """
     stages = list(next(iter(fields.values())))
     figure = Figure((PANEL * len(stages), PANEL * 1.25 * len(pixels)), dpi=DPI, layout="constrained")
@@ -87,7 +87,7 @@ def draw_receptive_fields(
     for row, (name, pixel) in zip(axes, pixels.items(), strict=True):
         for axis, stage in zip(row, stages, strict=True):
             field = fields[name][stage][: image.shape[0], : image.shape[1]]
-            # Fourth root: fields fall off by orders of magnitude, and their rims are of interest.
+            # The fourth root makes the outer parts visible, which are smaller by orders of magnitude.
             shade = cv2.GaussianBlur(field, (0, 0), max(image.shape) / 128)
             shade = (shade / max(float(shade.max()), 1e-30)) ** 0.25
             axis.imshow(grey, cmap="gray", vmin=-64, vmax=320)
@@ -99,7 +99,7 @@ def draw_receptive_fields(
 
 
 def _draw_whole(axis: Axes, image: Image, layers: Sequence[LayerWeights], name: str, pixel: Pixel) -> None:
-    """The image, and in it the outline of every layer's footprint."""
+    """Draw the image with the outlines of the footprints of all layers."""
     axis.imshow(image)
     for index, layer in enumerate(layers):
         left, top, right, bottom = layer.box(pixel)
@@ -125,7 +125,7 @@ def _draw_legend(axis: Axes, name: str, softmax: bool) -> None:
 def _draw_footprint(
     axis: Axes, image: Image, layer: LayerWeights, pixel: Pixel, footprint: Array, brightest: float
 ) -> None:
-    """The image round the footprint in grey, the footprint in the colours of heat."""
+    """Draw the grey image around the footprint, with the footprint as a heat map."""
     height, width = image.shape[:2]
     left, top, right, bottom = layer.box(pixel)
     margin = max((right - left) // 5, 2)
@@ -138,25 +138,25 @@ def _draw_footprint(
 
 
 def _limits(kernels: Sequence[Array], softmax: bool) -> tuple[float, float]:
-    """What the colours range over: after a softmax what occurs, which may differ little, else both signs alike."""
+    """Return the range of the colour scale: minimum and maximum after a softmax, otherwise symmetric around 0."""
     low, high = min(float(kernel.min()) for kernel in kernels), max(float(kernel.max()) for kernel in kernels)
     return (low, high) if softmax else (-max(-low, high), max(-low, high))
 
 
 def _summary(kernels: Array, softmax: bool, low: float, high: float) -> str:
-    """The range of the colours, and a number that tells footprints apart: after a softmax all sum to 1."""
+    """Summarise kernels by their colour range and their entropy, or their mean absolute weight without a softmax."""
     if softmax:
         return f"{low:.2g} to {high:.2g}, entropy {entropy(kernels):.3f}"
     return f"±{high:.2g}, mean |w| {np.abs(kernels).mean():.2g}"
 
 
 def _colour_map(softmax: bool) -> str:
-    """Sequential where weights are positive; diverging from 0 where they have either sign."""
+    """Return a sequential colour map for positive weights, and a diverging one for weights of both signs."""
     return "inferno" if softmax else "RdBu_r"
 
 
 def _mosaic(kernels: Array) -> Array:
-    """Kernels (Cw, Kh, Kw) side by side, a gap of NaN between them."""
+    """Arrange kernels (Cw, Kh, Kw) in a grid, separated by NaN."""
     if len(kernels) > 36:
         kernels = kernels[np.linspace(0, len(kernels) - 1, 36).round().astype(int)]
     columns = int(np.ceil(np.sqrt(len(kernels))))

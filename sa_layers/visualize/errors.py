@@ -1,5 +1,5 @@
-"""What cannot be visualised, said in one sentence."""
+"""Errors of the visualization."""
 
 
 class VisualizationError(ValueError):
-    """The image, the model, the checkpoint or a pixel cannot be used; the message says why."""
+    """An image, model, checkpoint or pixel cannot be used. The message gives the reason."""

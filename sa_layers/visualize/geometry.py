@@ -1,4 +1,4 @@
-"""Pixels of the image and pixels of a layer's map."""
+"""Relation between pixels of the image and pixels of a feature map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import VisualizationError
 
 
 def check_pixel(pixel: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-    """Refuses a pixel (x, y) outside of an image of ``image_size`` (height, width)."""
+    """Return the pixel (x, y). Raise ``VisualizationError`` if it lies outside of the image (height, width)."""
     (x, y), (height, width) = pixel, image_size
     if not (0 <= x < width and 0 <= y < height):
         raise VisualizationError(
@@ -18,15 +18,15 @@ def check_pixel(pixel: tuple[int, int], image_size: tuple[int, int]) -> tuple[in
 
 
 def image_stride(image_size: tuple[int, int], map_size: tuple[int, int]) -> int:
-    """Image pixels between neighbours on a map: the power of two nearest to the quotient of the sizes.
+    """Return the stride of a feature map in image pixels, the power of two nearest to the ratio of the sizes.
 
-    The quotient itself is none where pooling drops a last row or column.
+    The ratio itself is not always a power of two, because pooling may drop the last row or column.
 
     Example:
         >>> image_stride((65, 64), (32, 32))
         2
     """
-    quotients = [image / on_map for image, on_map in zip(image_size, map_size, strict=True)]
-    if quotients[0] == quotients[1] and quotients[0].is_integer():
-        return int(quotients[0])
-    return 2 ** round(log2(min(quotients)))
+    ratios = [image_side / map_side for image_side, map_side in zip(image_size, map_size, strict=True)]
+    if ratios[0] == ratios[1] and ratios[0].is_integer():
+        return int(ratios[0])
+    return 2 ** round(log2(min(ratios)))

@@ -1,4 +1,4 @@
-"""The attention of a model while it trains, drawn by mmengine's runner."""
+"""An mmengine hook that draws attention weights during training."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from .weights import attention_weights, last_of_each_stage
 @MMENGINE_HOOKS.register_module()
 @HOOKS.register_module()
 class AttentionVisualizationHook(Hook):
-    """Draws the attention weights of every stage, every so many iterations, through the runner's visualizer.
+    """Hook that periodically draws the attention weights of every stage with the runner's visualizer.
 
-    In a config: ``custom_hooks = [dict(type='sa_layers.AttentionVisualizationHook', interval=500)]``. The pictures go
-    where the visualizer's backends put images: of ``LocalVisBackend``, ``vis_data/vis_image/attention_500.png``.
-    Training is not affected: the weights are computed in evaluation mode, without gradients, on the main process.
+    Add ``custom_hooks = [dict(type='sa_layers.AttentionVisualizationHook', interval=500)]`` to a config. Backends of
+    the visualizer store the pictures; ``LocalVisBackend`` writes ``vis_data/vis_image/attention_500.png``. Training is
+    not affected: the weights are computed in evaluation mode, without gradients and only on the main process.
 
     Args:
-        interval: Iterations between pictures. Defaults to 500.
-        image: A photograph to watch throughout. Defaults to the first image of the iteration's batch.
-        pixels: (x, y) of the pixels to look at. Defaults to one on an edge and one in a flat region.
+        interval: Number of iterations between pictures. Defaults to 500.
+        image: Image file that is drawn every time. Defaults to None, the first image of the current batch.
+        pixels: Pixels (x, y) at which weights are drawn. Defaults to None, a pixel on an edge and a pixel in a flat
+            region.
 
     Raises:
-        ValueError: ``interval`` is not positive, the image cannot be read, or a pixel lies outside of it.
+        ValueError: If ``interval`` is not positive, the image cannot be read, or a pixel lies outside of the image.
     """
 
-    priority = "LOW"  # after the optimizer's step and the logs
+    priority = "LOW"  # runs after the optimizer step and the logging
 
     def __init__(
         self, interval: int = 500, image: str | Path | None = None, pixels: Sequence[tuple[int, int]] | None = None
@@ -53,19 +54,19 @@ class AttentionVisualizationHook(Hook):
         if image is not None:
             self.image = cv2.imread(str(image), cv2.IMREAD_COLOR) if Path(image).is_file() else None
             if self.image is None:
-                raise VisualizationError(f"image {image} is missing or no image")
+                raise VisualizationError(f"image {image} is missing or is not an image")
         self.pixels = {f"pixel {number}": (int(x), int(y)) for number, (x, y) in enumerate(pixels or [], start=1)}
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Draws, if it is time."""
+        """Draw every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
             self.draw(runner, data_batch)
 
     @master_only
     def draw(self, runner: Any, data_batch: Any) -> None:
-        """Adds the picture to the runner's visualizer."""
+        """Add a picture to the runner's visualizer."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         image = self.image if self.image is not None else as_photograph(data_batch["inputs"][0])
         for pixel in self.pixels.values():
@@ -77,5 +78,5 @@ class AttentionVisualizationHook(Hook):
 
 
 def as_photograph(inputs: Tensor) -> np.ndarray:
-    """What the pipeline packed, (3, H, W), as the (H, W, 3) that it loaded."""
+    """Convert an image of a batch, (3, H, W), to a uint8 array (H, W, 3)."""
     return np.ascontiguousarray(inputs.detach().cpu().numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8))

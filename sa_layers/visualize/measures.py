@@ -1,4 +1,4 @@
-"""Numbers for what the pictures show: how spread out a footprint's weights are, how two footprints differ."""
+"""Measures of attention weights and receptive fields."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ Array = NDArray[np.float32]
 
 
 def entropy(kernels: Array) -> float:
-    """How evenly the absolute weights spread over the footprint, the mean over channels: 1 even, 0 a single tap.
+    """Compute the normalised entropy of the absolute weights over the footprint, averaged over channels.
+
+    It is 1 for equal absolute weights and 0 for a single nonzero weight.
 
     Args:
-        kernels: (Cw, Kh, Kw).
+        kernels: Weights of a footprint, (Cw, Kh, Kw).
 
     Example:
         >>> round(entropy(np.ones((2, 3, 3), np.float32)), 6)
         1.0
     """
     magnitudes = np.abs(kernels.reshape(len(kernels), -1)).astype(np.float64)
-    shares = magnitudes / np.maximum(magnitudes.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    bits = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)
-    return float(bits.mean() / np.log(max(shares.shape[1], 2)))
+    probabilities = magnitudes / np.maximum(magnitudes.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    entropies = -(probabilities * np.log(np.where(probabilities > 0, probabilities, 1))).sum(1)
+    return float(entropies.mean() / np.log(max(probabilities.shape[1], 2)))
 
 
 def difference(kernels: Array, others: Array) -> float:
-    """The mean absolute difference of two footprints' weights, relative to the mean of their absolute weights.
+    """Compute the mean absolute difference of the weights of two footprints, relative to their mean absolute weight.
 
-    0 for equal weights; 2 for opposite ones.
+    It is 0 for equal weights and 2 for opposite weights.
 
     Args:
-        kernels: (Cw, Kh, Kw).
-        others: The same layer's at another pixel.
+        kernels: Weights of a footprint, (Cw, Kh, Kw).
+        others: Weights of the same layer at another pixel, (Cw, Kh, Kw).
 
     Example:
         >>> difference(np.ones((1, 3, 3), np.float32), np.full((1, 3, 3), 3, np.float32))
@@ -42,9 +44,9 @@ def difference(kernels: Array, others: Array) -> float:
 
 
 def half_radius(field: Array, pixel: tuple[int, int]) -> float:
-    """The radius in pixels round (x, y) of the disc that holds half of a receptive field."""
+    """Compute the radius in pixels of the disc around (x, y) that contains half of a receptive field."""
     rows, columns = np.indices(field.shape)
     distances = np.hypot(columns - pixel[0], rows - pixel[1]).ravel()
     order = distances.argsort()
-    held = field.ravel()[order].astype(np.float64).cumsum()
-    return float(distances[order][min(np.searchsorted(held, held[-1] / 2), len(held) - 1)])
+    inside = field.ravel()[order].astype(np.float64).cumsum()
+    return float(distances[order][min(np.searchsorted(inside, inside[-1] / 2), len(inside) - 1)])

@@ -1,4 +1,4 @@
-"""Models of OpenMMLab for the pictures: built from a config, given a checkpoint, fed an image."""
+"""Construction of OpenMMLab models from configs and checkpoints, and preprocessing of their images."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from .errors import VisualizationError
 
 
 def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.Module:
-    """Builds the model of a config as its toolbox's tools do, in evaluation mode.
+    """Build the model of a config in evaluation mode.
 
     Args:
-        config: A config file of mmseg, mmdet or mmpretrain.
-        checkpoint: Its trained parameters: a file, or an address that mmengine loads from. Without one the model is
-            initialised as for training, the same at every call.
+        config: Config file of mmseg, mmdet or mmpretrain.
+        checkpoint: Checkpoint file or URL. Defaults to None, which initialises the model as for training, with a fixed
+            random seed.
 
     Raises:
-        VisualizationError: The config is missing or has no model, or the checkpoint is missing or of another network.
+        VisualizationError: If the config is missing or has no model, or the checkpoint is missing or belongs to another
+            network.
     """
     if not Path(config).is_file():
-        raise VisualizationError(f"config {config} is no file")
+        raise VisualizationError(f"config {config} is not a file")
     settings = Config.fromfile(config)
     if "model" not in settings:
         raise VisualizationError(f"config {config} has no model")
-    if "data_preprocessor" in settings:  # mmpretrain writes it beside the model, and the runner puts it in
+    if "data_preprocessor" in settings:  # in mmpretrain's configs it is outside of the model
         settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
     scope = settings.get("default_scope", "mmengine")
     with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]), quiet():
@@ -50,13 +51,17 @@ def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.M
 
 
 def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
-    """Loads all parameters of a model, or says how the checkpoint's differ; what it has beyond them is left out."""
+    """Load a checkpoint, which may have additional tensors.
+
+    Raises:
+        VisualizationError: If the checkpoint cannot be read, or tensors of the model are missing or of another shape.
+    """
     try:
         with quiet():
             loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu")
     except FileNotFoundError as error:
-        raise VisualizationError(f"checkpoint {checkpoint} is no file") from error
-    except Exception as error:  # pickle, zip and torch each raise their own
+        raise VisualizationError(f"checkpoint {checkpoint} is not a file") from error
+    except Exception as error:  # pickle, zipfile and torch raise errors of different types
         raise VisualizationError(f"checkpoint {checkpoint} cannot be read: {error}".splitlines()[0]) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
@@ -64,24 +69,27 @@ def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     missing = [name for name in own if name not in state]
     reshaped = [name for name in own if name in state and state[name].shape != own[name].shape]
     if missing or reshaped:
-        example = f"it lacks {missing[0]}" if missing else _shapes(reshaped[0], state, own)
+        example = f"{missing[0]} is missing" if missing else _shapes(reshaped[0], state, own)
         raise VisualizationError(
-            f"checkpoint {checkpoint} is of another network than the config's: of {len(own)} tensors {len(missing)} "
-            f"are missing and {len(reshaped)} of another shape (for example, {example})"
+            f"checkpoint {checkpoint} does not match the config: of {len(own)} tensors, {len(missing)} are missing and "
+            f"{len(reshaped)} have another shape (for example, {example})"
         )
     model.load_state_dict(state, strict=False)
 
 
 def preprocess(model: nn.Module, image: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Normalises and pads one image with the model's own data preprocessor: -> (1, 3, H, W).
+    """Normalise and pad an image with the model's data preprocessor.
 
     Args:
-        model: A model of OpenMMLab.
-        image: What the pipeline's loading gives: (H, W, 3) BGR, or its (3, H, W) tensor.
+        model: Model of an OpenMMLab toolbox.
+        image: Image as loaded by the pipeline, a (H, W, 3) array or a (3, H, W) tensor in BGR order.
+
+    Returns:
+        Image tensor of shape (1, 3, H, W).
     """
     preprocessor: Any = getattr(model, "data_preprocessor", None)
     if preprocessor is None:
-        raise VisualizationError(f"{type(model).__name__} has no data preprocessor, as models of OpenMMLab have")
+        raise VisualizationError(f"model must have a data preprocessor, but {type(model).__name__} has none")
     inputs = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     batch = preprocessor({"inputs": [inputs], "data_samples": [BaseDataElement()]}, False)
     return batch["inputs"]
@@ -89,7 +97,7 @@ def preprocess(model: nn.Module, image: NDArray[np.uint8] | Tensor) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without mmengine's notes, such as how it initialised each parameter; warnings are shown."""
+    """Suppress mmengine's log messages below warnings, such as a line for the initialisation of every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel("WARNING")

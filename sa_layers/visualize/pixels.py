@@ -1,4 +1,4 @@
-"""Two pixels worth looking at in any photograph: one on an edge, one in a flat region."""
+"""Default pixels of an image for visualizations: one on an edge and one in a flat region."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 MARGIN = 1 / 8
-"""What is left out at each side, as a part of it: footprints there would lie half beyond the border."""
+"""Margin in which no pixels are chosen, as a fraction of each side, because footprints there would cross the border."""
 
 
 def choose_pixels(image: NDArray[np.uint8]) -> dict[str, tuple[int, int]]:
-    """Where brightness changes most and where it changes least.
+    """Choose the pixel with the largest brightness gradient and a pixel far away from large gradients.
 
     Args:
-        image: (H, W, 3).
+        image: Image of shape (H, W, 3).
 
     Returns:
         ``{'edge': (x, y), 'flat': (x, y)}``.
@@ -29,7 +29,7 @@ def choose_pixels(image: NDArray[np.uint8]) -> dict[str, tuple[int, int]]:
         row, column = np.unravel_index(index, change[inner].shape)
         return int(column) + left, int(row) + top
 
-    # Flat far around: no change within an eighth of the image.
+    # A flat region has no gradient within a neighbourhood of an eighth of the image.
     side = max(min(height, width) // 8, 1) | 1
     around = cv2.blur(cv2.dilate(change, np.ones((side, side), np.uint8)), (side, side))
     return {"edge": position(change[inner].argmax()), "flat": position(around[inner].argmin())}

@@ -1,4 +1,4 @@
-"""Effective receptive fields: how much each pixel of the image moves a feature."""
+"""Effective receptive fields: the influence of each image pixel on a feature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..models.self_attention_stage import SelfAttentionStage
 from .geometry import check_pixel, image_stride
-from .looking import attention_layers, check_image, compute_features, in_evaluation_mode, watching
+from .inspection import attention_layers, check_image, compute_features, forward_hooks, in_evaluation_mode
 
 Array = NDArray[np.float32]
 
@@ -17,25 +17,25 @@ Array = NDArray[np.float32]
 def effective_receptive_field(
     model: nn.Module, images: Tensor, pixel: tuple[int, int] | None = None
 ) -> dict[str, Array]:
-    r"""The gradient of the features at a pixel with respect to the image, for every stage of a model.
+    r"""Compute the gradient of the features at a pixel with respect to the image, for every stage of a model.
 
     .. math:: r_j = \frac{1}{N} \sum_n \sum_{colour} \left| \frac{\partial \sum_c y_{n, c, i}}{\partial x_{n, j}}
         \right|
 
-    "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks" (Luo et al., NIPS 2016). More
-    images make a smoother field.
+    Source: "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks" (Luo et al., NIPS 2016).
+    The average over several images gives a smoother field.
 
     Args:
-        model: As for :func:`attention_weights`. Its stages are those of the SAN networks, and where it has none, its
-            attention layers.
-        images: (N, C, H, W) or (C, H, W), normalised; the mean over the N is returned.
-        pixel: (x, y) of the feature in the image. Defaults to the centre.
+        model: Model, as for :func:`attention_weights`. If it has no SAN stages, fields of its attention layers are
+            computed.
+        images: Normalised images, (N, C, H, W) or (C, H, W).
+        pixel: Pixel (x, y) of the image at which the feature lies. Defaults to the centre.
 
     Returns:
-        For each stage, by name, (H, W), float32, summing to 1.
+        The receptive field of each stage by name, (H, W), float32, with sum 1.
 
     Raises:
-        VisualizationError: The model has no attention layers, or ``images`` or ``pixel`` cannot be used.
+        VisualizationError: If the model has no attention layers, or ``images`` or ``pixel`` is invalid.
 
     Example:
         >>> from sa_layers.models import SelfAttentionNetwork
@@ -49,11 +49,11 @@ def effective_receptive_field(
     height, width = images.shape[-2:]
     x, y = check_pixel((width // 2, height // 2) if pixel is None else pixel, (height, width))
     outputs: dict[str, Tensor] = {}
-    watched: dict[str, nn.Module] = {**stages} or {**layers}
+    hooked: dict[str, nn.Module] = {**stages} or {**layers}
     with (
         in_evaluation_mode(model),
         torch.enable_grad(),
-        watching(watched, lambda name, _, output: outputs.update({name: output})),
+        forward_hooks(hooked, lambda name, _, output: outputs.update({name: output})),
     ):
         compute_features(model, images)
     fields = {}

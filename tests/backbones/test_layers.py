@@ -1,4 +1,4 @@
-"""The attention layers by name, wherever OpenMMLab builds a convolution."""
+"""The registered attention layers in place of OpenMMLab's convolutions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS = {"PairwiseSelfAttention": PairwiseSelfAttention, "PatchwiseSelfAttentio
 @pytest.mark.parametrize("prefix", ["", "sa_layers."])
 @pytest.mark.parametrize("name", LAYERS)
 def test_build_conv_layer(name: str, prefix: str) -> None:
-    """By the bare name and in our scope, with options of its own."""
+    """With and without the scope prefix."""
     layer = build_conv_layer({"type": prefix + name, "share": 4}, 16, 24, 3, stride=2, padding=1, bias=False)
     assert isinstance(layer, LAYERS[name])
     assert layer(torch.randn(2, 16, 9, 9)).shape == (2, 24, 5, 5)

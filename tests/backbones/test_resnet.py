@@ -1,4 +1,4 @@
-"""The convolutional counterparts: their sizes, their name, and that nobody else needs mmpretrain for them."""
+"""The ResNets that the paper compares SAN with: sizes, registration, and lazy import of mmpretrain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
 
 
 def build(depth: int = 26, **options: Any) -> Any:
-    """By the name that configs have."""
+    """Build a ResNet by its registered name."""
     return MODELS.build({"type": "sa_layers.ResNet", "depth": depth, **options})
 
 
@@ -36,7 +36,7 @@ def test_sizes(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", [26, 38])
 def test_equals_torchvision(depth: int) -> None:
-    """Another library's bottlenecks with the same numbers give the same features."""
+    """Torchvision's ResNet with the same parameters returns the same features."""
     resnet = pytest.importorskip("torchvision").models.resnet
     other = resnet.ResNet(resnet.Bottleneck, BLOCKS[depth])
     other.fc = nn.Identity()
@@ -52,7 +52,7 @@ def test_equals_torchvision(depth: int) -> None:
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmpretrain", "mmseg"])
 def test_scopes(scope: str) -> None:
-    """Wherever it is built it is ours, and the toolbox's own ResNet is still the toolbox's."""
+    """In every scope the prefixed name builds our ResNet, and the bare name the toolbox's own."""
     pytest.importorskip(scope)
     with DefaultScope.overwrite_default_scope(scope):
         backbone = build(26, out_indices=(0, 1, 2, 3), frozen_stages=1, norm_eval=True)
@@ -65,7 +65,7 @@ def test_scopes(scope: str) -> None:
 
 
 def test_layer_depths() -> None:
-    """Of depths that mmpretrain does not know, without its prefix too."""
+    """Layer depths of a ResNet-26, which mmpretrain does not support."""
     backbone = build(26)
     names = {"conv1.weight": 0, "layer1.0.conv1.weight": 1, "layer3.3.bn1.weight": 7, "layer4.0.downsample.0.weight": 8}
     assert {name: backbone.get_layer_depth(name)[0] for name in names} == names
@@ -95,7 +95,7 @@ except ModuleNotFoundError as error:
 
 
 def test_without_mmpretrain(run_python: Callable[..., CompletedProcess[str]]) -> None:
-    """A detector's or segmentor's SAN neither needs nor imports it; who asks for the ResNet is told."""
+    """Building a SAN does not import mmpretrain. Building the ResNet without it raises a helpful error."""
     output = run_python(WITHOUT_MMPRETRAIN).stdout.splitlines()
     assert output[-2] == "SAN"
     assert output[-1].startswith("sa_layers.ResNet needs mmpretrain, which is not installed: pip install")

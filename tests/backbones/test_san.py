@@ -1,4 +1,4 @@
-"""The backbone as OpenMMLab's trainers use it: indices, freezing, norms, checkpointing, initialisation."""
+"""The backbone's OpenMMLab features: indices, freezing, norms, checkpointing and initialisation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def image() -> torch.Tensor:
 
 
 @ATTENTIONS
-def test_is_the_network(attention: str, image: torch.Tensor) -> None:
+def test_equals_the_plain_network(attention: str, image: torch.Tensor) -> None:
     """The same modules under the same names as the network in plain torch, and a module of mmengine's."""
     backbone = small(attention).eval()
     network = SelfAttentionNetwork(attention=attention, **SMALL).eval()
@@ -49,7 +49,7 @@ def test_is_the_network(attention: str, image: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("depth", [10, 15, 19])
-def test_takes_the_place_of_a_resnet(depth: int) -> None:
+def test_shapes_are_those_of_a_resnet(depth: int) -> None:
     """The channels and strides of a ResNet-50's four stages."""
     backbone = SAN(depth, "patchwise", out_indices=(1, 2, 3, 4)).eval()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_takes_the_place_of_a_resnet(depth: int) -> None:
 
 @pytest.mark.parametrize("out_indices", [4, -1, (0,), [1, 2, 3, 4], (-2, -1)])
 def test_out_indices(out_indices: Any, image: torch.Tensor) -> None:
-    """An integer, a tuple or the list that a config becomes; the output is a tuple whatever was asked."""
+    """An integer, a tuple or a list, as in configs. The output is always a tuple."""
     backbone = small(out_indices=out_indices)
     outputs = backbone(image)
     assert isinstance(outputs, tuple)
@@ -70,7 +70,7 @@ def test_out_indices(out_indices: Any, image: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("frozen_stages", range(-1, 5))
 def test_frozen_stages(frozen_stages: int, image: torch.Tensor) -> None:
-    """What is frozen is in evaluation mode, without gradients, and stays as it was through a training step."""
+    """Frozen modules are in evaluation mode, have no gradients and do not change in a training step."""
     backbone = small(frozen_stages=frozen_stages)
     frozen = [] if frozen_stages < 0 else [backbone.stem, *backbone.stages[: frozen_stages + 1]]
     trained = [module for module in [backbone.stem, *backbone.stages] if all(module is not other for other in frozen)]
@@ -100,14 +100,14 @@ def test_frozen_stages_error(frozen_stages: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{"depth": 34}, {"out_indices": 5}, {"strides": (3, 2, 2, 2, 2)}, {"share": 7}])
-def test_errors_of_the_network_arrive(options: dict[str, Any]) -> None:
-    """The backbone adds no layer between a wrong argument and its message."""
+def test_errors_of_the_network(options: dict[str, Any]) -> None:
+    """Invalid arguments of the network raise the network's own errors."""
     with pytest.raises(ValueError, match=next(iter(options))):
         small(**options)
 
 
 def test_norm_eval(image: torch.Tensor) -> None:
-    """Batch norms keep their running statistics while everything else trains."""
+    """Batch norms keep their running statistics during training."""
     backbone = small(norm_eval=True)
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
     assert norms
@@ -123,7 +123,7 @@ def test_norm_eval(image: torch.Tensor) -> None:
 @ATTENTIONS
 @pytest.mark.parametrize("frozen_stages", [-1, 1])
 def test_with_cp(attention: str, frozen_stages: int, image: torch.Tensor) -> None:
-    """Recomputing activations changes neither features nor gradients, behind frozen stages either."""
+    """Recomputing activations changes neither features nor gradients, also with frozen stages."""
     results = []
     for with_cp in (False, True):
         backbone = small(attention, with_cp=with_cp, frozen_stages=frozen_stages).double()
@@ -190,7 +190,7 @@ def test_pretrained(tmp_path: Path, image: torch.Tensor) -> None:
 
 
 def test_init_cfg_of_layers() -> None:
-    """The usual initialisers of mmengine reach the layers, and without init_cfg torch's defaults stand."""
+    """mmengine's initialisers are applied to the layers. Without init_cfg, torch's initialisation is kept."""
     backbone = small(init_cfg=[{"type": "Constant", "layer": "Conv2d", "val": 0.25}])
     assert all((module.weight == 0.25).all() for module in backbone.modules() if isinstance(module, nn.Conv2d))
     default = small()
@@ -217,7 +217,7 @@ def test_copies(image: torch.Tensor) -> None:
 
 
 def test_layer_depths() -> None:
-    """Stem, blocks with the transitions before and the norms after them, and what is not the backbone's."""
+    """Layer depths of the stem, transitions, blocks, final norms and the head."""
     backbone = small()
     expected = {
         "stem.0.weight": 0,
@@ -262,6 +262,6 @@ def test_layer_wise_learning_rates() -> None:
 
 
 def test_position_image_size() -> None:
-    """By config: positions at the scale of the images of pre-training."""
+    """Positions have the scale of the given image size."""
     backbone = small(position_image_size=224)
     assert [stage.blocks[0].attention.position.size for stage in backbone.stages][1:4] == [(56, 56), (28, 28), (14, 14)]

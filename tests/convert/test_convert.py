@@ -132,7 +132,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_sources(kind: str, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line that names the file and says what is wrong, exit code 1, and what was at the destination stays."""
+    """One line with the file and the reason, exit status 1, and an unchanged destination."""
     damage, message = BROKEN[kind]
     damage(source)
     destination = source.with_name("ours.pth")
@@ -150,7 +150,7 @@ def test_broken_sources(kind: str, source: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_broken_in_a_process(source: Path, run_python: RunPython) -> None:
-    """The exit code that a shell sees."""
+    """The exit status of the process."""
     os.truncate(source, 100_000)
     process = run_python(None, "-m", "sa_layers.convert", source, "ours.pth", check=False)
     assert process.returncode == 1
@@ -160,7 +160,7 @@ def test_broken_in_a_process(source: Path, run_python: RunPython) -> None:
 
 
 def test_wrong_direction(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Either direction refuses what is at its end already."""
+    """Checkpoints that already have the target format are rejected."""
     ours = source.with_name("ours.pth")
     assert main(["--to-official", str(source), str(ours)]) == 1
     assert "'module.conv_in.weight' is not a tensor of an sa_layers classifier" in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_wrong_direction(source: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The source itself under any name, a folder, a folder that is not there, a file for a folder."""
+    """The source itself, links to it, a folder, a missing parent folder, and a file as parent folder."""
     content = source.read_bytes()
     (source.parent / "link.pth").symlink_to(source)
     (source.parent / "hard.pth").hardlink_to(source)
@@ -193,7 +193,7 @@ def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by resource")
 def test_full_disk(source: Path, run_python: RunPython) -> None:
-    """A destination that takes only a part of the file: nothing is left of it."""
+    """A partly written file is deleted."""
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000));"
         "from sa_layers.convert.__main__ import main; sys.exit(main(sys.argv[1:]))"

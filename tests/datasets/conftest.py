@@ -1,4 +1,4 @@
-"""One small data set for all tests that only look, and the command line as a process of its own."""
+"""A small data set for tests that do not change it, and a fixture that starts the command line."""
 
 import hashlib
 import signal
@@ -16,13 +16,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> ShapesFolder:
-    """A small data set; do not change it."""
+    """A small data set. Tests must not change it."""
     return make_shapes(tmp_path_factory.mktemp("datasets") / "shapes", train=40, val=20, size=64, seed=3, crop_size=32)
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``python -m sa_layers.datasets.shapes`` with the given arguments; what still runs at the end is killed."""
+    """Start ``python -m sa_layers.datasets.shapes`` with arguments. Processes are killed at the end of the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object) -> subprocess.Popen[str]:
@@ -34,7 +34,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            # a background job hands down that it ignores SIGINT
+            # background jobs inherit that SIGINT is ignored
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)

@@ -1,4 +1,4 @@
-"""Whatever happens to the folder: the same bytes again, nothing half made, nothing of anybody else's lost."""
+"""Reproducibility, interruption, concurrency and protection of other files when a folder is generated."""
 
 import json
 import os
@@ -241,7 +241,7 @@ def test_processes_at_once_do_not_corrupt_the_folder(
 
 @pytest.mark.parametrize("same", [True, False], ids=["same arguments", "other arguments"])
 def test_another_process_finishes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
-    """Its copy stays, if it is the one wanted: somebody may be reading it already."""
+    """Its folder is kept if it has the same arguments, because it may already be in use."""
     out = tmp_path / "shapes"
     build = shapes_module._build
 

@@ -1,4 +1,4 @@
-"""What is drawn: exact coverage, honest visibility, and shapes that are what they are called."""
+"""Outlines, coverage, visibility and masks of the drawn objects."""
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ def test_coverage_adds_up_to_the_area_of_the_outline(name: str) -> None:
 
 
 @pytest.mark.parametrize("front_class", range(len(CLASSES)))
-def test_scenes_show_what_they_say(front_class: int) -> None:
+def test_labels_match_the_painted_objects(front_class: int) -> None:
     background = np.full((64, 64, 3), 128, np.float32)
     for seed in range(20):
         scene = draw_scene(background, front_class, np.random.default_rng(seed))
@@ -59,7 +59,7 @@ def test_scenes_show_what_they_say(front_class: int) -> None:
 
 
 def test_a_mask_shows_one_object_only() -> None:
-    """Within a mask the colour changes slowly: were objects painted in another order, some edge would run through."""
+    """The colour changes slowly within a mask. Another painting order would leave edges inside masks."""
     inner_pixels = edges = 0
     for seed in range(60):
         scene = draw_scene(np.full((64, 64, 3), 128, np.float32), 0, np.random.default_rng(seed))

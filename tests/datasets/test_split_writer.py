@@ -1,4 +1,4 @@
-"""The faces show the same scenes: label maps, COCO masks, boxes and crops agree with one another."""
+"""Label maps, COCO masks and boxes, and classification crops are consistent with each other."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("split", SPLITS)
 class TestSplit:
-    def test_images_and_label_maps_have_the_promised_form(self, shapes: ShapesFolder, split: str) -> None:
+    def test_images_and_label_maps_have_the_documented_shape(self, shapes: ShapesFolder, split: str) -> None:
         size = shapes.arguments.size
         names = [f"{number:06d}.png" for number in range(getattr(shapes.arguments, split))]
         for face, shape in (("images", (size, size, 3)), ("label_maps", (size, size))):
@@ -134,8 +134,8 @@ def test_train_and_val_share_no_pixel_of_a_photograph(shapes: ShapesFolder) -> N
         assert len(used) > 1
 
 
-def test_colours_do_not_give_the_class_away(shapes: ShapesFolder) -> None:
-    """The nearest mean colour of a class, even fitted to the very objects it is judged on, is wrong mostly."""
+def test_colours_do_not_reveal_the_class(shapes: ShapesFolder) -> None:
+    """A nearest-mean classifier of colours has low accuracy even on its training data."""
     colours, classes = [], []
     for annotation in coco_of(shapes, "train")["annotations"]:
         image = read(shapes.path / "images" / "train" / f"{annotation['image_id']:06d}.png")

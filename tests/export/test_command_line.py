@@ -51,7 +51,7 @@ SIZES = ("--sizes", "96x64", "64x128")
 def test_whole_models(
     toolbox: str, config: str, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Written, and verified beside the eager model: to logits."""
+    """Whole models are exported and verified."""
     pytest.importorskip(toolbox)
     if format == "onnx":
         pytest.importorskip("onnxscript")
@@ -68,7 +68,7 @@ def test_whole_models(
 
 @pytest.mark.openmmlab
 def test_config_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sentence and exit code 2, no traceback."""
+    """One line and exit status 2, without a traceback."""
     pytest.importorskip("mmpretrain")
     config, out = tmp_path / "config.py", str(tmp_path / "model.pt2")
     arguments = [str(config), out, "--format", "torch-export"]

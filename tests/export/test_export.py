@@ -1,4 +1,4 @@
-"""Exported programs compute what the models compute, at sizes and batches other than those of the export."""
+"""Exported programs return the same results as the models, at image and batch sizes other than the exported ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FIVE_BLOCKS: dict[str, Any] = {
 }
 
 
-def alive(model: nn.Module) -> nn.Module:
-    """In evaluation mode, with norms that are no identity."""
+def randomize_norms(model: nn.Module) -> nn.Module:
+    """Set random running statistics, so that norms are not the identity, and evaluation mode."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -34,13 +34,13 @@ def alive(model: nn.Module) -> nn.Module:
 
 def small(attention: str) -> nn.Module:
     torch.manual_seed(0)
-    return alive(SelfAttentionNetwork(attention=attention, **FIVE_BLOCKS))
+    return randomize_norms(SelfAttentionNetwork(attention=attention, **FIVE_BLOCKS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
 def test_onnx(attention: str, tmp_path: Path) -> None:
-    """Equal to 1e-4 at every size that the network takes; standard operators only; dynamic axes with names."""
+    """Equal results at sizes that are not multiples of the stride, standard operators only, named dynamic axes."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -59,7 +59,7 @@ def test_onnx(attention: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torch_export(tmp_path: Path) -> None:
-    """Equal; no operator of ours; a size that would be computed wrongly is refused."""
+    """Equal results, no operators of sa_layers, and an error for unsupported image sizes."""
     model, path = small("pairwise"), tmp_path / "network.pt2"
     export(model, path, "torch-export")
     assert verify(model, path, "torch-export", SIZES) < 1e-5
@@ -81,26 +81,26 @@ LAYERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str, tmp_path: Path) -> None:
-    """The options that no SAN has by default."""
+    """Options that are not the default of any SAN."""
     for package in FORMATS["onnx"].packages:
         pytest.importorskip(package)
     torch.manual_seed(0)
-    model, path = alive(LAYERS[name]()), tmp_path / "layer.onnx"
+    model, path = randomize_norms(LAYERS[name]()), tmp_path / "layer.onnx"
     export(model, path, in_channels=16, stride=4)
     assert verify(model, path, sizes=((8, 12), (20, 16)), in_channels=16) < 1e-4
 
 
 @pytest.mark.slow
 def test_aotinductor(tmp_path: Path) -> None:
-    """Compiled, a layer gives the same at both sizes."""
+    """A compiled layer returns equal results at two image sizes."""
     torch.manual_seed(0)
-    model, path = alive(PatchwiseSelfAttention(16, 16, 3)), tmp_path / "layer.pt2"
+    model, path = randomize_norms(PatchwiseSelfAttention(16, 16, 3)), tmp_path / "layer.pt2"
     export(model, path, "aotinductor", in_channels=16, stride=4)
     assert verify(model, path, "aotinductor", ((8, 12), (20, 16)), in_channels=16) < 1e-4
 
 
 def test_verify_notices_a_difference(tmp_path: Path) -> None:
-    """Another model, other shapes."""
+    """Different parameters and different shapes."""
     path = tmp_path / "linear.pt2"
     model = nn.Conv2d(3, 4, 1)
     export(model, path, "torch-export", stride=4)
@@ -116,7 +116,7 @@ def test_verify_notices_a_difference(tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    """In a sentence, before any work."""
+    """Invalid arguments are rejected before the export."""
     model = nn.Conv2d(3, 4, 1)
     with pytest.raises(ExportError, match="format must be one of onnx, torch-export, aotinductor, got 'tflite'"):
         export(model, tmp_path / "model.onnx", "tflite")
@@ -137,7 +137,7 @@ def test_needs_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_checkpoints(tmp_path: Path) -> None:
-    """Of a network like it, plain or as mmengine writes it; others are refused."""
+    """Checkpoints of the same network are loaded, others are rejected."""
     network = make_network(10, "patchwise")
     torch.save({"state_dict": network.state_dict(), "meta": {}}, tmp_path / "san10.pth")
     loaded = make_network(10, "patchwise", tmp_path / "san10.pth")

@@ -1,4 +1,4 @@
-"""A small network of each kind, with statistics and weights that say something."""
+"""A small network and a random image for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SMALL: dict[str, Any] = {"depth": (1, 1, 2, 1, 1), "widths": (32, 32, 64, 64, 96
 
 
 def small(attention: str, **options: Any) -> nn.Module:
-    """The same at every call."""
+    """Make a small network with the same parameters at every call."""
     torch.manual_seed(0)
     return SelfAttentionNetwork(attention=attention, **SMALL | options)
 
 
 def image(height: int = 64, width: int = 96, channels: int = 3) -> torch.Tensor:
-    """One image that is not square."""
+    """Make a random image, not square by default."""
     return torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))

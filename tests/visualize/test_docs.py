@@ -1,4 +1,4 @@
-"""The numbers of the page come from a program that runs; what needs no checkpoint runs in tests/docs."""
+"""The example of docs/visualize.md that needs a checkpoint. tests/docs runs the other examples."""
 
 from __future__ import annotations
 

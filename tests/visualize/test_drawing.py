@@ -1,4 +1,4 @@
-"""Pictures show something, and another thing for other weights; the chosen pixels are what they are called."""
+"""Pictures are not blank and depend on the weights. Default pixels lie on an edge and in a flat region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .networks import ATTENTIONS, image, small
 
 
 def photograph() -> np.ndarray:
-    """A dark half and a light one."""
+    """An image with a vertical edge."""
     pixels = np.full((64, 96, 3), 40, np.uint8)
     pixels[:, 60:] = 200
     return pixels

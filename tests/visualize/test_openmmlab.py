@@ -127,17 +127,17 @@ def test_large_photograph_is_shrunk(folder: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cat.jpg", "mmseg.py"], "image cat.jpg is missing or no image"),
-        (["mmseg.py", "mmseg.py"], "image mmseg.py is missing or no image"),
+        (["cat.jpg", "mmseg.py"], "image cat.jpg is missing or is not an image"),
+        (["mmseg.py", "mmseg.py"], "image mmseg.py is missing or is not an image"),
         (["tiny.png", "mmseg.py"], "the image must be at least 32 x 32 pixels"),
-        (["photograph.png", "none.py"], "config none.py is no file"),
+        (["photograph.png", "none.py"], "config none.py is not a file"),
         (["photograph.png", "empty.py"], "config empty.py has no model"),
-        (["photograph.png", "convolutions.py"], "EncoderDecoder has no attention layers of sa_layers to look at"),
-        (["photograph.png", "mmseg.py", "none.pth"], "checkpoint none.pth is no file"),
+        (["photograph.png", "convolutions.py"], "EncoderDecoder has no attention layers of sa_layers"),
+        (["photograph.png", "mmseg.py", "none.pth"], "checkpoint none.pth is not a file"),
         (["photograph.png", "mmseg.py", "mmseg.py"], "checkpoint mmseg.py cannot be read"),
         (
             ["photograph.png", "mmseg.py", "other.pth"],
-            "checkpoint other.pth is of another network than the config's: of ",
+            "checkpoint other.pth does not match the config: of ",
         ),
         (
             ["photograph.png", "mmseg.py", "--pixel", "96", "0"],

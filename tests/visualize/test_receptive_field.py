@@ -1,4 +1,4 @@
-"""Effective receptive fields: gradients, of the pixels that a feature can see."""
+"""Effective receptive fields, compared with finite differences, and the measures of weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_fields_grow_from_stage_to_stage(attention: str) -> None:
 
 
 def test_field_is_the_gradient() -> None:
-    """By finite differences, in a layer alone."""
+    """The field of a single layer is equal to finite differences."""
     torch.manual_seed(0)
     layer = PairwiseSelfAttention(1, 8, 3, position=None).eval()
     photograph = image(5, 5, channels=1)
@@ -54,7 +54,7 @@ def test_pixel_outside(pixel: tuple[int, int]) -> None:
 
 
 def test_measures() -> None:
-    """A single tap has no entropy; opposite weights differ by 2."""
+    """The entropy of a single nonzero weight is 0, and the difference of opposite weights is 2."""
     single = np.zeros((1, 3, 3), np.float32)
     single[0, 1, 1] = -4
     assert entropy(single) == 0

@@ -1,4 +1,4 @@
-"""The arrays of attention weights, and where on the image a footprint lies."""
+"""Attention weights as arrays, and the location of their footprints in the image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sa_layers.visualize.weights import LayerWeights, last_of_each_stage
 from .networks import ATTENTIONS, image, small
 
 
-def of(layers: list[LayerWeights], name: str) -> LayerWeights:
+def find(layers: list[LayerWeights], name: str) -> LayerWeights:
     (layer,) = (layer for layer in layers if layer.name == name)
     return layer
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_weights_are_those_that_the_layer_computes(attention: str) -> None:
-    """Recomputed from the features of the stage before."""
+    """The weights are equal to those recomputed from the features of the previous stage."""
     network, photograph = small(attention, out_indices=range(5)).eval(), image()
     layers = attention_weights(network, photograph)
     assert [layer.name for layer in layers] == [
@@ -33,7 +33,7 @@ def test_weights_are_those_that_the_layer_computes(attention: str) -> None:
         entering = stage.transition(stage.pool(network(photograph)[2]))
         block = stage.blocks[0]
         expected = block.attention.weights(block.act1(block.norm1(entering)))[0]
-    seen = of(layers, "stages.3.blocks.0.attention")
+    seen = find(layers, "stages.3.blocks.0.attention")
     assert seen.weights.shape == (2, 3, 3, 4, 6)
     np.testing.assert_allclose(seen.weights.reshape(2, 9, 4, 6), expected.numpy(), rtol=1e-4, atol=1e-5)
     assert seen.softmax == (attention == "pairwise")
@@ -42,8 +42,8 @@ def test_weights_are_those_that_the_layer_computes(attention: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_model_is_left_as_it_was(attention: str) -> None:
-    """Modes, statistics, gradients, hooks."""
+def test_model_is_not_changed(attention: str) -> None:
+    """Modes, running statistics, gradients and hooks."""
     network = small(attention).train()
     network.stages[0].eval()
     modes = [module.training for module in network.modules()]
@@ -55,8 +55,8 @@ def test_model_is_left_as_it_was(attention: str) -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_footprint_lies_round_its_pixel() -> None:
-    layer = of(attention_weights(small("patchwise"), image()), "stages.1.blocks.0.attention")
+def test_footprint_is_centred_at_its_pixel() -> None:
+    layer = find(attention_weights(small("patchwise"), image()), "stages.1.blocks.0.attention")
     assert (layer.image_stride, layer.map_size, layer.stage) == (4, (16, 24), "stages.1")
     pixel = (41, 22)  # row 5, column 10 of the map
     np.testing.assert_array_equal(layer.kernels(pixel), layer.weights[:, :, :, 5, 10])
@@ -74,7 +74,7 @@ def test_footprint_lies_round_its_pixel() -> None:
 @pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_footprint_on_the_border(padding_mode: str, stride: int, dilation: int) -> None:
-    """Laid over the features, a kernel sums up to what the layer computes there, whatever lies beyond the border."""
+    """The weighted sum of the values by on_image is equal to the output of the layer, also at the border."""
     torch.manual_seed(0)
     options = {"stride": stride, "dilation": dilation, "padding_mode": padding_mode, "share": 1}
     layer = PatchwiseSelfAttention(2, 2, 5, **options).eval()
@@ -96,13 +96,13 @@ def test_stride_where_pooling_drops_pixels(size: int, on_map: int) -> None:
 @pytest.mark.parametrize(
     ("model", "photograph", "message"),
     [
-        (nn.Conv2d(3, 8, 1), image(), "Conv2d has no attention layers of sa_layers to look at"),
+        (nn.Conv2d(3, 8, 1), image(), "Conv2d has no attention layers of sa_layers"),
         (small("pairwise"), image().expand(2, -1, -1, -1), "image must be one image, got a batch of 2"),
         (small("pairwise"), image()[0, 0], r"got torch.float32 of shape \(64, 96\)"),
         (small("pairwise"), image().byte(), "image must be a normalised floating-point tensor"),
         (small("pairwise"), "cat.jpg", "got str"),
     ],
 )
-def test_what_cannot_be_looked_at(model: nn.Module, photograph: torch.Tensor, message: str) -> None:
+def test_invalid_model_or_image(model: nn.Module, photograph: torch.Tensor, message: str) -> None:
     with pytest.raises(VisualizationError, match=message):
         attention_weights(model, photograph)

@@ -1,4 +1,4 @@
-"""Looking inside a model: hooks on some of its modules while it computes the features of an image."""
+"""Access to the attention layers and features of a model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .errors import VisualizationError
 
 
 def attention_layers(model: nn.Module) -> dict[str, SelfAttention]:
-    """The attention layers of a model by name, in the order of their definition.
+    """Return the attention layers of a model by name, in the order of their definition.
 
     Raises:
-        VisualizationError: There are none.
+        VisualizationError: If the model has no attention layers.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, SelfAttention)}
     if not layers:
-        raise VisualizationError(f"{type(model).__name__} has no attention layers of sa_layers to look at")
+        raise VisualizationError(f"{type(model).__name__} has no attention layers of sa_layers")
     return layers
 
 
 def compute_features(model: nn.Module, images: Tensor) -> Any:
-    """Backbone and neck of an OpenMMLab model, without its head, whose call asks for annotations; all of any other."""
+    """Call a model, or only backbone and neck of an OpenMMLab model, whose head would require annotations."""
     try:
         return getattr(model, "extract_feat", model)(images)
     except ValueError as error:  # such as an image smaller than the network's stride
@@ -35,7 +35,7 @@ def compute_features(model: nn.Module, images: Tensor) -> Any:
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within; afterwards every module in the mode that it was in, frozen ones too."""
+    """Set the model to evaluation mode inside the block and restore the mode of every module afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -46,23 +46,23 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def watching(modules: dict[str, nn.Module], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
-    """Calls ``see(name, input, output)`` after each call of one of ``modules``.
+def forward_hooks(modules: dict[str, nn.Module], callback: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Call ``callback(name, input, output)`` after each call of one of the modules inside the block.
 
-    A hooked module is always called, so this turns off the fused paths of evaluation, which pass modules over.
+    Forward hooks disable the fused path, which does not call the modules inside a block.
     """
     with ExitStack() as stack:
         for name, module in modules.items():
 
             def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-                see(name, inputs[0], output)
+                callback(name, inputs[0], output)
 
             stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
 def check_image(image: Tensor) -> Tensor:
-    """(C, H, W) or (N, C, H, W) -> (N, C, H, W)."""
+    """Check an image (C, H, W) or (N, C, H, W) and return it as (N, C, H, W)."""
     if not isinstance(image, Tensor) or image.dim() not in (3, 4) or not torch.is_floating_point(image):
         given = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
         raise VisualizationError(
