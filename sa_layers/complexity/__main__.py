@@ -40,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(name, _layer_table(complexity), sep="\n", end="\n\n")
     print(f"One image of {size[0]} x {size[1]} pixels, {given.classes} classes, evaluation mode.")
     same_setting = (tuple(size), given.classes) == (PAPER_SIZE, PAPER_CLASSES)
-    print(_network_table(counted, with_paper=same_setting and not PAPER.keys().isdisjoint(counted)))
+    with_paper = same_setting and not PAPER.keys().isdisjoint(counted)
+    print(_network_table(counted, with_paper))
     print(_NOTES)
+    if with_paper:
+        print(_PAPER_NOTE)
     if None in counted.values():
         print("The ResNets need torchvision, which is not installed.")
     return 0
@@ -62,7 +65,8 @@ _NOTES = """
 multiply-adds: counted by the rules of the official code. A multiply-add of a convolution counts as one operation.
 Relations and aggregations are included, softmax and residual additions are not.
 torch: FLOPs counted by torch.utils.flop_counter. A multiply-add counts as two operations. Convolutions and matrix
-products are included, and relations and aggregations if the native kernels are installed.
+products are included, and relations and aggregations if the native kernels are installed."""
+_PAPER_NOTE = """\
 top-1, top-5: accuracies from the paper, in percent, on ImageNet's validation set with a single crop. We have not
 trained these networks."""
 
