@@ -14,7 +14,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def official(repository: Path) -> ModuleType:
-    """tests/models/official_network.py: the official network as a function, and random state dicts for it."""
+    """The module tests/models/official_network.py."""
     path = repository / "tests" / "models" / "official_network.py"
     spec = importlib.util.spec_from_file_location("official_network", path)
     assert spec is not None
@@ -26,7 +26,7 @@ def official(repository: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def official_state(official: ModuleType) -> Callable[..., dict[str, torch.Tensor]]:
-    """A random state dict as the official code would save it: wrapped, with the batch norms' counters."""
+    """Make random state dicts as the official code saves them: with the prefix and num_batches_tracked."""
 
     def make(depth: int, attention: str, classes: int = 10, wrapper: str = "module.") -> dict[str, torch.Tensor]:
         state = official.random_state(attention, depth, classes)
@@ -42,7 +42,7 @@ def official_state(official: ModuleType) -> Callable[..., dict[str, torch.Tensor
 
 @pytest.fixture(scope="session")
 def save_official(official_state: Callable[..., Any]) -> Callable[..., dict[str, torch.Tensor]]:
-    """Writes what the official train.py writes, optimizer and scheduler included; returns the state dict."""
+    """Write checkpoints as the official train.py does, with optimizer and scheduler. Return the state dict."""
 
     def save(path: Path, depth: int, attention: str, **options: Any) -> dict[str, torch.Tensor]:
         state = official_state(depth, attention, **options)

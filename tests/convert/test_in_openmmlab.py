@@ -1,4 +1,4 @@
-"""Converted checkpoints where they are used: mmpretrain's classifier, mmdet's and mmseg's backbones."""
+"""Converted checkpoints in mmpretrain's classifiers and in the backbones of mmdet and mmseg."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = {10: (2, 3, 64, 96), 15: (1, 3, 64, 64), 19: (1, 3, 64, 64)}
 
 
 def build(scope: str, config_path: Path, **changes: Any) -> Any:
-    """The model of one of our configs, with some changes."""
+    """Build the model of one of our configs with changes."""
     pytest.importorskip(scope)
     config = Config.fromfile(config_path)
     config.merge_from_dict({f"model.{name}": value for name, value in changes.items()})
@@ -43,7 +43,7 @@ def test_logits(
     official: ModuleType,
     save_official: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
-    """mmpretrain's classifier from our config, loaded strictly, computes what the official network computes."""
+    """mmpretrain's classifier with a converted checkpoint returns the logits of the official network."""
     state = save_official(tmp_path / "official.pth", depth, attention)
     convert_checkpoint(tmp_path / "official.pth", tmp_path / "ours.pth")
     config = repository / f"mm_configs/classification/san{depth}-{attention}_8xb32-coslr-100e_in1k.py"
@@ -73,7 +73,7 @@ def test_pretrained(
     repository: Path,
     save_official: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
-    """A detector's and a segmentor's backbone start from it by init_cfg, and nothing of it is left over or missing."""
+    """Backbones of a detector and a segmentor load all tensors of a converted checkpoint by init_cfg."""
     if scope == "mmdet":
         pytest.importorskip("mmcv._ext", exc_type=ImportError)
     save_official(tmp_path / "official.pth", 10, attention)

@@ -1,4 +1,4 @@
-"""The names of all tensors of the six official networks: translated one to one, to those of our networks."""
+"""Translation of the tensor names of the six official networks, and detection of the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NETWORKS = list(product((10, 15, 19), ("pairwise", "patchwise")))
 
 @pytest.mark.parametrize(("depth", "attention"), NETWORKS)
 def test_translation(depth: int, attention: str, official: ModuleType, official_state: Callable[..., Any]) -> None:
-    """There and back is the identity; every tensor of ours is reached, with its shape."""
+    """The translation is a bijection between the official and our tensors, and the shapes are equal."""
     names = list(official_state(depth, attention, wrapper=""))
     ours = [to_ours(name) for name in names]
     assert [to_official(name) for name in ours] == names
@@ -36,14 +36,14 @@ def test_translation(depth: int, attention: str, official: ModuleType, official_
 
 
 @pytest.mark.parametrize(("depth", "attention"), NETWORKS)
-def test_recognition(depth: int, attention: str, official_state: Callable[..., Any]) -> None:
-    """Kind, depth and classes from names and shapes."""
+def test_detection(depth: int, attention: str, official_state: Callable[..., Any]) -> None:
+    """Attention, depth and number of classes are detected from names and shapes."""
     state = {to_ours(name): values for name, values in official_state(depth, attention, classes=7, wrapper="").items()}
     assert detect(state) == Architecture(depth, attention, 7)
 
 
 def test_other_depths(official_state: Callable[..., Any]) -> None:
-    """What the official code trains with other numbers of blocks is converted too, and called by them."""
+    """Official networks with other numbers of blocks are detected as well."""
     state = official_state(15, "pairwise", wrapper="")
     shorter = {to_ours(name): values for name, values in state.items() if not name.startswith("layer0.2.")}
     assert detect(shorter).depth == (2, 2, 3, 5, 2)
@@ -51,7 +51,7 @@ def test_other_depths(official_state: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("name", ["conv1x.weight", "layer1.0.conv1.weight", "module.fc.weight", "fc", "conv_in", ""])
 def test_foreign_names(name: str) -> None:
-    """A ResNet's, a wrapped one, no tensor at all."""
+    """Names of a ResNet's tensor, of a wrapped tensor and of modules."""
     with pytest.raises(ValueError, match=r"is not a tensor of an official network"):
         to_ours(name)
     with pytest.raises(ValueError, match=r"is not a tensor of an sa_layers classifier"):

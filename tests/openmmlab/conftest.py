@@ -1,4 +1,4 @@
-"""The embedded data set, small, and the OpenMMLab toolboxes' own training tools."""
+"""A workspace with a small shapes data set, and the training tools of the OpenMMLab toolboxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .toolboxes import toolbox
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """A folder like a user's: the data set under data/shapes, where the configs look for it, and the configs."""
+    """A folder with the configs and with the data set in data/shapes, where the configs expect it."""
     root = tmp_path_factory.mktemp("workspace")
     make_shapes(root / "data/shapes", train=5, val=5, size=64, crop_size=64)
     shutil.copytree(repository / "mm_configs", root / "mm_configs")
@@ -23,5 +23,5 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
 
 @pytest.fixture(scope="session")
 def tools() -> dict[str, Path]:
-    """tools/train.py of every toolbox."""
+    """The path of tools/train.py of each toolbox."""
     return {name: toolbox(name) / "tools" / "train.py" for name in ("mmdet", "mmpretrain", "mmseg")}

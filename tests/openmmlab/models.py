@@ -1,4 +1,4 @@
-"""Models from configs, and tiny batches for them: what the toolboxes' runners would build and load."""
+"""Models built from configs, and small batches for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmengine.structures import InstanceData, PixelData
 
 
 def need(scope: str) -> None:
-    """Skips a test where the toolbox is not installed; mmdet also needs mmcv's compiled operators."""
+    """Skip the test if the toolbox, or for mmdet the compiled operators of mmcv, are not installed."""
     if scope == "mmdet":
         pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip(scope)
 
 
 def build(config: Config) -> torch.nn.Module:
-    """The model of a config, in the config's own scope, initialised; no weights are loaded."""
+    """Build and initialise the model of a config in its default scope, without loading a checkpoint."""
     torch.manual_seed(0)
     model = config.model.copy()
     if "num_queries" in model:
@@ -35,7 +35,7 @@ def build(config: Config) -> torch.nn.Module:
 
 
 def batch(scope: str, number: int = 2, size: int = 64) -> tuple[torch.Tensor, list[Any]]:
-    """Images and their annotations: two objects in each, two classes."""
+    """Make images with annotations: two objects of two classes in each image."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(number, 3, size, size, generator=generator)
     return images, [SAMPLES[scope](size, index) for index in range(number)]
@@ -81,7 +81,7 @@ SAMPLES = {"mmpretrain": _classified, "mmseg": _segmented, "mmdet": _detected}
 
 
 def train_once(model: torch.nn.Module, scope: str, number: int = 2, size: int = 64) -> torch.Tensor:
-    """The loss of a batch, after its backward pass."""
+    """Return the loss of a batch after its backward pass."""
     loss, _ = model.parse_losses(model.train().loss(*batch(scope, number, size)))
     loss.backward()
     return loss

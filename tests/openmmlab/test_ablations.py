@@ -1,4 +1,4 @@
-"""The ablations of the paper: each config is its base with one argument of the backbone changed."""
+"""The configs of the paper's ablations, each of which changes one argument of the backbone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "mm_configs" / "classification"
 
 
 def changes(attention: str) -> list[tuple[str, Any]]:
-    """The argument that each ablation of a kind of attention sets."""
+    """Return the argument that each ablation of an attention sets."""
     base = Config.fromfile(FOLDER / f"san10-{attention}_8xb32-coslr-100e_in1k.py")
     found = []
     for path in sorted((FOLDER / "ablations").glob(f"san10-{attention}-*.py")):
@@ -39,7 +39,7 @@ def changes(attention: str) -> list[tuple[str, Any]]:
     [("pairwise", PAIRWISE_RELATIONS, {None, "absolute"}), ("patchwise", PATCHWISE_RELATIONS, set())],
 )
 def test_each_changes_one_argument(attention: str, relations: tuple[str, ...], positions: set[str | None]) -> None:
-    """All values that the paper compares, except the defaults, which the base has."""
+    """Together the ablations cover all values in the paper except the defaults."""
     found: dict[str, set[Any]] = {}
     for name, value in changes(attention):
         found.setdefault(name, set()).add(tuple(value) if isinstance(value, list) else value)

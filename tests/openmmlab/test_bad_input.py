@@ -1,4 +1,4 @@
-"""What users get wrong: the message names the cause, wherever in OpenMMLab it surfaces."""
+"""Common mistakes of users raise errors that name the cause."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DETECTOR = "detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py"
     ],
 )
 def test_backbone(options: dict[str, Any], message: str) -> None:
-    """A typo in a name or a value."""
+    """Misspelled names and invalid values of the backbone's arguments."""
     with pytest.raises((KeyError, TypeError, ValueError), match=message):
         MODELS.build(options)
 
@@ -53,7 +53,7 @@ def test_backbone(options: dict[str, Any], message: str) -> None:
     ],
 )
 def test_layer(conv_cfg: dict[str, Any], message: str) -> None:
-    """The same in a conv_cfg, apart from the type: of one that is unknown, mmcv says 'Cannot find None'."""
+    """Misspelled names and invalid values in a conv_cfg. For an unknown type mmcv says 'Cannot find None'."""
     from mmcv.cnn import build_conv_layer
 
     with pytest.raises((KeyError, TypeError, ValueError), match=message):
@@ -61,7 +61,7 @@ def test_layer(conv_cfg: dict[str, Any], message: str) -> None:
 
 
 def test_out_indices_do_not_match_the_neck() -> None:
-    """Channels of stages 0 to 3 in a neck for stages 1 to 4."""
+    """out_indices of stages 0 to 3 with a neck for stages 1 to 4."""
     need("mmseg")
     config = Config.fromfile(CONFIGS / SEGMENTOR)
     config.model.backbone.out_indices = (0, 1, 2, 3)
@@ -81,7 +81,7 @@ def test_out_indices_do_not_match_the_neck() -> None:
 def test_checkpoint_of_another_network(
     saved: dict[str, Any], loading: dict[str, Any], message: str, way: str, tmp_path: Path
 ) -> None:
-    """Alone, mmengine would load the few tensors that fit."""
+    """The checkpoint is rejected, although mmengine would load the matching tensors."""
     model = torch.nn.ModuleDict({"backbone": SAN(**SMALL | saved)})
     path = str(tmp_path / "checkpoint.pth")
     save_checkpoint({"state_dict": model.state_dict()}, path)
@@ -102,13 +102,13 @@ def test_missing_checkpoint() -> None:
 
 
 def test_image_too_small() -> None:
-    """Smaller than the network's stride."""
+    """An image smaller than the network's stride."""
     with pytest.raises(ValueError, match="at least 32 x 32 pixels"):
         SAN(**SMALL)(torch.randn(1, 3, 31, 64))
 
 
 def test_missing_image(tmp_path: Path) -> None:
-    """The path that was looked for."""
+    """The error contains the path of the missing image."""
     need("mmdet")
     image = {"id": 1, "file_name": "000000.png", "width": 64, "height": 64}
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 0}

@@ -1,4 +1,4 @@
-"""Every config builds its model and runs it, and says the same of the data set as the data set itself."""
+"""Every config builds a model that predicts and trains, and its classes match the data set."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ ONE_PER_FAMILY = [
 
 
 def test_every_task_has_a_config() -> None:
-    """Else the tests below would pass with nothing to test."""
+    """Otherwise the parametrised tests below would be empty."""
     assert {name.split("/")[0] for name in FILES} == {"classification", "detection", "segmentation"}
     assert set(ONE_PER_FAMILY) <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_builds_and_predicts(name: str) -> None:
-    """In its own scope, without an import of ours, with something of ours inside."""
+    """The model contains a module of sa_layers, although nothing of sa_layers is imported."""
     config = Config.fromfile(CONFIGS / name)
     assert "custom_imports" not in config
     need(config.default_scope)
@@ -66,7 +66,7 @@ def test_segmentors_need_no_checkpoint(name: str) -> None:
 
 
 def test_segmentor_takes_a_checkpoint(tmp_path: Path) -> None:
-    """By the options that the base config shows."""
+    """With the options documented in the base config."""
     need("mmpretrain")
     shown = (CONFIGS / "_base_/models/encoder_san10-patchwise.py").read_text()
     assert "--cfg-options model.backbone.init_cfg.{type=Pretrained,checkpoint=FILE,prefix=backbone.}" in shown
@@ -83,7 +83,7 @@ DOCUMENTED = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOT
 
 @pytest.mark.parametrize("number", range(len(DOCUMENTED)))
 def test_documented(number: int, tmp_path: Path) -> None:
-    """The configs that docs/openmmlab.md shows."""
+    """The configs shown in docs/openmmlab.md."""
     need("mmdet")
     (tmp_path / "config.py").write_text(DOCUMENTED[number])
     model = build(Config.fromfile(tmp_path / "config.py"))
@@ -92,7 +92,7 @@ def test_documented(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
 def test_trains(name: str) -> None:
-    """A finite loss, whose gradients reach the layers of ours."""
+    """The loss is finite and has gradients with respect to our layers."""
     config = Config.fromfile(CONFIGS / name)
     need(config.default_scope)
     config.model.backbone.pop("frozen_stages", None)
@@ -106,7 +106,7 @@ def test_trains(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FILES if "shapes" in name])
 def test_shapes_configs_name_the_classes(name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names and colours, in the order in which the toolbox numbers what it reads."""
+    """Class names and colours match the data set, in the order of the toolbox."""
     monkeypatch.chdir(workspace)
     config = Config.fromfile(CONFIGS / name)
     need(config.default_scope)

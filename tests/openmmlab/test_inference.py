@@ -1,4 +1,4 @@
-"""The toolboxes' functions for a single picture, on a real photograph."""
+"""The toolboxes' inference functions on a photograph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.openmmlab
 
 @pytest.fixture
 def photograph(tmp_path: Path) -> Path:
-    """A cat, 120 x 80 pixels."""
+    """A photograph of a cat, 120 x 80 pixels."""
     data = pytest.importorskip("skimage.data")
     path = tmp_path / "cat.png"
     cv2.imwrite(str(path), cv2.resize(data.chelsea()[..., ::-1], (120, 80)))
@@ -27,7 +27,7 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def test_segmentor(photograph: Path) -> None:
-    """mmseg.apis: a label for every pixel."""
+    """mmseg.apis returns a label for every pixel."""
     need("mmseg")
     from mmseg.apis import inference_model, init_model
 
@@ -36,7 +36,7 @@ def test_segmentor(photograph: Path) -> None:
 
 
 def test_detector(photograph: Path) -> None:
-    """mmdet.apis: boxes inside the picture."""
+    """mmdet.apis returns boxes inside the image."""
     need("mmdet")
     from mmdet.apis import inference_detector, init_detector
 
@@ -49,7 +49,7 @@ def test_detector(photograph: Path) -> None:
 
 
 def test_classifier(photograph: Path) -> None:
-    """mmpretrain's inferencer: a class of ImageNet, by the name in the model index."""
+    """mmpretrain's inferencer returns an ImageNet class for a model name of the model index."""
     need("mmpretrain")
     from mmpretrain import ImageClassificationInferencer
 

@@ -1,4 +1,4 @@
-"""The model index: figures that we counted, names that mmpretrain's hub knows."""
+"""The model index: parameters and multiply-adds, and registration in mmpretrain's hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODELS = {model.name: model for model in INDEX.models}
 
 
 def test_index() -> None:
-    """Every classifier of the paper is in it, in the one collection; nothing promises weights that there are not."""
+    """All classifiers of the paper are in one collection, without links to weights."""
     networks = [f"san{depth}-{attention}" for depth in (10, 15, 19) for attention in ("pairwise", "patchwise")]
     networks += [f"resnet{depth}" for depth in (26, 38, 50)]
     assert set(MODELS) == {f"{network}_8xb32-coslr-100e_in1k" for network in networks}
@@ -40,14 +40,14 @@ def test_index() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_figures(name: str) -> None:
-    """Parameters and multiply-adds are what the network has and does."""
+    """Parameters and multiply-adds are those of the network."""
     complexity = count(build(Config.fromfile(FOLDER / MODELS[name].config)))
     assert MODELS[name].metadata.parameters == complexity.parameters
     assert MODELS[name].metadata.flops == complexity.multiply_adds
 
 
 def test_hub() -> None:
-    """mmpretrain lists and builds them, and a second registration is none."""
+    """mmpretrain lists and builds the models, and a second registration has no effect."""
     names = register_models()
     known = len(mmpretrain.list_models())
     assert register_models() == names

@@ -1,4 +1,4 @@
-"""The names by which configs find the backbones, in processes that imported nothing of ours."""
+"""Lookup of the backbones by name, in processes that have not imported sa_layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print('unknown name:', builds('sa_layers.SUN'))
 
 @pytest.mark.parametrize("scope", TOOLBOXES)
 def test_names(scope: str, run_python: Callable[..., CompletedProcess[str]]) -> None:
-    """With the prefix there is nothing to import; without it, the package must have been imported."""
+    """The name with the scope prefix needs no import. The bare name requires the package to be imported."""
     pytest.importorskip(scope)
     output = run_python(LOOKUP.format(scope=scope)).stdout
     lines = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
@@ -63,7 +63,7 @@ print('built:', type(MODELS.build(config.backbone)).__module__)
 
 
 def test_custom_imports(tmp_path: Path, run_python: Callable[..., CompletedProcess[str]]) -> None:
-    """The usual way of OpenMMLab projects, with the bare name."""
+    """The bare name works with custom_imports."""
     pytest.importorskip("mmseg")
     path = tmp_path / "config.py"
     path.write_text(

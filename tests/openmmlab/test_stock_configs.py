@@ -1,4 +1,4 @@
-"""Configs of mmdet, mmseg and mmpretrain that are not ours, with a backbone or a layer of ours put in by name alone."""
+"""Configs of mmdet, mmseg and mmpretrain with the backbone or a layer replaced by one of ours."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ LAYER_REPLACED: dict[str, dict[str, Any]] = {
 
 
 def shrink(config: Config) -> None:
-    """Less of what is not ours, so that all of them together take a minute or two."""
+    """Make the rest of the model smaller, to save time."""
     if "num_queries" in config.model:
         config.model.num_queries = 20
         config.model.encoder.num_layers = config.model.decoder.num_layers = 1
 
 
 def replace_backbone(config: Config) -> None:
-    """The ResNet's place taken by a SAN10 that gives the same channels at the same strides."""
+    """Replace the ResNet by a SAN10 with the same output channels and strides."""
     resnet = config.model.backbone
     strides, dilations = resnet.get("strides", (1, 2, 2, 2)), resnet.get("dilations", (1, 1, 1, 1))
     config.model.pop("pretrained", None)
@@ -81,7 +81,7 @@ def replace_backbone(config: Config) -> None:
 
 
 def check(config: Config, scope: str, ours: str) -> None:
-    """A loss, its gradients, and no warning of ours."""
+    """The loss has gradients, and sa_layers emits no warning."""
     shrink(config)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -97,7 +97,7 @@ def check(config: Config, scope: str, ours: str) -> None:
 
 @pytest.mark.parametrize("path", BACKBONE_REPLACED)
 def test_backbone(path: str) -> None:
-    """Nothing but the backbone is changed."""
+    """Only the backbone is replaced."""
     scope, _, name = path.partition("/")
     need(scope)
     config = Config.fromfile(toolbox(scope) / "configs" / name)
@@ -107,7 +107,7 @@ def test_backbone(path: str) -> None:
 
 @pytest.mark.parametrize("path", LAYER_REPLACED)
 def test_layer(path: str) -> None:
-    """Nothing but one conv_cfg is changed."""
+    """Only one conv_cfg is replaced."""
     scope, _, name = path.partition("/")
     need(scope)
     config = Config.fromfile(toolbox(scope) / "configs" / name)

@@ -1,4 +1,4 @@
-"""A small model of each task: a loss, its gradients down to the stem, and a prediction."""
+"""A small model for each task: loss, gradients of the stem, and prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ATTENTIONS = pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
 
 
 def build(scope: str, config: dict[str, Any], **backbone: Any) -> torch.nn.Module:
-    """The model, built as the toolbox builds it."""
+    """Build a model in the scope of its toolbox."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(ConfigDict(config | {"backbone": BACKBONE | backbone}))
@@ -37,7 +37,7 @@ def build(scope: str, config: dict[str, Any], **backbone: Any) -> torch.nn.Modul
 
 
 def train_and_predict(model: torch.nn.Module, inputs: Any, samples: list[Any]) -> list[Any]:
-    """One loss with gradients, one prediction."""
+    """Compute a loss with gradients and a prediction."""
     losses, _ = model.parse_losses(model.loss(inputs, samples))
     assert losses.isfinite()
     losses.backward()
@@ -79,7 +79,7 @@ def test_segmentor(attention: str) -> None:
 
 @ATTENTIONS
 def test_classifier(attention: str) -> None:
-    """mmpretrain's ImageClassifier, which takes the last feature of the tuple."""
+    """mmpretrain's ImageClassifier, which uses the last feature map."""
     pytest.importorskip("mmpretrain")
     from mmpretrain.structures import DataSample
 
@@ -141,7 +141,7 @@ def test_detector(attention: str) -> None:
 
 @ATTENTIONS
 def test_attention_in_a_neck(attention: str) -> None:
-    """conv_cfg puts our layers where mmdet's FPN has its convolutions, in mmdet's scope."""
+    """conv_cfg replaces the convolutions of mmdet's FPN by our layers."""
     pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip("mmdet")
     name = {"pairwise": "PairwiseSelfAttention", "patchwise": "PatchwiseSelfAttention"}[attention]

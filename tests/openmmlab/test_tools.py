@@ -1,4 +1,4 @@
-"""mmseg's own tools in processes of their own, on a small network: killed and resumed, distributed, tested, counted."""
+"""mmseg's tools in separate processes: resuming, distributed training, testing and counting parameters."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def write_config(workspace: Path, name: str, batch_size: int = 2, iterations: int = 6, norm_eval: bool = False) -> Path:
-    """A config beside the workspace's mm_configs."""
+    """Write a config next to the workspace's mm_configs."""
     path = workspace / f"{name}.py"
     path.write_text(CONFIG.format(batch_size=batch_size, iterations=iterations, norm_eval=norm_eval))
     return path
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """The network in a checkpoint."""
+    """Load the state dict of a checkpoint."""
     return torch.load(path, weights_only=False)["state_dict"]
 
 
 def test_killed_and_resumed(workspace: Path, run_python: RunPython) -> None:
-    """Killed while it writes a checkpoint; resumed from the one before, it ends as if nothing had happened."""
+    """A run killed while writing a checkpoint and resumed from the previous one ends with the same parameters."""
     config = write_config(workspace, "resumed")
     command = (TOOLS / "train.py", config, "--work-dir")
     whole, killed = workspace / "work_dirs/whole", workspace / "work_dirs/killed"
@@ -104,7 +104,7 @@ def test_killed_and_resumed(workspace: Path, run_python: RunPython) -> None:
 
 
 def test_two_processes(workspace: Path, run_python: RunPython) -> None:
-    """Two processes with two images each take the steps of one with four; SGD's steps are its gradients."""
+    """Two processes with two images each update parameters like one process with four images."""
     results = []
     on_cpu = workspace / "on_cpu.py"
     on_cpu.write_text(ON_CPU)
@@ -124,7 +124,7 @@ def test_two_processes(workspace: Path, run_python: RunPython) -> None:
 
 
 def test_counts_parameters(workspace: Path, run_python: RunPython) -> None:
-    """get_flops.py, with the depth given on the command line. It does not know our operators, nor any attention's."""
+    """get_flops.py counts the parameters. It does not support our operators."""
     tool = TOOLS / "analysis_tools" / "get_flops.py"
     config = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
     options = ("--shape", 64, 64, "--cfg-options", "model.backbone.depth=19")

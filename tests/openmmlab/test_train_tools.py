@@ -55,7 +55,7 @@ ONE_EPOCH = ["train_cfg.max_epochs=1", *LOADERS]
 def train(
     workspace: Path, tools: dict[str, Path], run_python: Callable[..., CompletedProcess[str]]
 ) -> Callable[..., str]:
-    """Trains with a toolbox's tool in the workspace and returns what it printed, having checked what it left."""
+    """Run a toolbox's training tool in the workspace, check its files and return its output."""
 
     def train(toolbox: str, config: Path | str, *options: str) -> str:
         assert "custom_imports" not in (workspace / config).read_text()
@@ -108,7 +108,7 @@ def test_detection(train: Callable[..., str]) -> None:
 
 
 def test_stock_detector(train: Callable[..., str], workspace: Path) -> None:
-    """mmdet's own Faster R-CNN with its backbone replaced, its data set ours, and nothing else changed."""
+    """mmdet's Faster R-CNN config with only the backbone and the data set replaced."""
     pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip("mmdet")
     (workspace / "stock.py").write_text(STOCK_DETECTOR)

@@ -1,4 +1,4 @@
-"""What else mmengine's runner can be asked for: each with a small network of ours, for a few steps."""
+"""Training features of mmengine's runner, each with a small network and a few iterations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 32
 
 
 def small() -> Config:
-    """The demo with a network of a few thousand parameters, for four iterations."""
+    """The demo's config with a small network and four iterations."""
     config = Config.fromfile(CONFIGS / DEMO)
     config.merge_from_dict(
         {
@@ -42,7 +42,7 @@ def small() -> Config:
 
 
 def train(config: Config, folder: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    """Four iterations in a workspace of the data."""
+    """Train for four iterations in the workspace."""
     monkeypatch.chdir(workspace)
     config.work_dir = str(folder)
     for phase in ("val", "test"):
@@ -55,7 +55,7 @@ def train(config: Config, folder: Path, workspace: Path, monkeypatch: pytest.Mon
 
 
 def test_moving_average_and_accumulation(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EMAHook's copy of the network moves with it; gradients of two iterations make a step."""
+    """EMAHook updates its copy of the network, and gradients of two iterations are accumulated."""
     config = small()
     config.custom_hooks = [{"type": "EMAHook", "momentum": 0.5, "priority": "NORMAL"}]
     config.optim_wrapper.accumulative_counts = 2
@@ -71,7 +71,7 @@ def test_moving_average_and_accumulation(workspace: Path, tmp_path: Path, monkey
 
 @pytest.mark.slow
 def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """compile=... traces our operators forward and backward; the backend that generates code is left out, for time."""
+    """compile=... traces the forward and backward pass of our operators. Code generation is skipped to save time."""
     config = small()
     config.compile = {"backend": "aot_eager"}
     compiled = train(config, tmp_path / "compiled", workspace, monkeypatch).model
@@ -82,7 +82,7 @@ def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
 def test_autocast(attention: str) -> None:
-    """The forward pass of mmengine's AmpOptimWrapper, which itself asks for a GPU."""
+    """The forward pass under autocast, as in mmengine's AmpOptimWrapper, which itself requires a GPU."""
     config = small()
     config.model.backbone.attention = attention
     model = build(config)
@@ -93,7 +93,7 @@ def test_autocast(attention: str) -> None:
 
 
 def test_layer_wise_decay() -> None:
-    """mmpretrain's constructor asks the backbone for the layer of each parameter: the nearer the image, the slower."""
+    """mmpretrain's constructor reduces the learning rate of parameters closer to the image."""
     pytest.importorskip("mmpretrain")
     config = Config.fromfile(CONFIGS / "classification/san10-pairwise_8xb32-coslr-100e_in1k.py")
     config.model.backbone.update(SMALL | {"depth": (1, 2, 1, 1, 1)})
@@ -116,7 +116,7 @@ def test_layer_wise_decay() -> None:
 
 
 def test_synchronised_norms() -> None:
-    """sync_bn='torch' converts every norm, those of the mapping too; torch synchronises them on GPUs alone."""
+    """sync_bn='torch' converts every norm, including those of the mapping. torch synchronises only on GPUs."""
     model = build(small())
     converted = convert_sync_batchnorm(model)
     norms = [module for module in converted.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
