@@ -1,21 +1,29 @@
-"""What all tests share: the repository, fresh processes, and the rule on what may be skipped."""
+"""What all tests share: the repository, Python processes, things made once, and which tests may be skipped."""
 
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.processes import starts_processes
 from tests.sampling import VARIABLE as EXHAUSTIVE
 
-# Tests compute little: threads would cost more than they give, most of all when several test runs share a machine.
+# Tests compute little: several threads would slow them down, above all when test runs share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# torch.compile writes scalar code, as choosing vectors and tiles takes it a minute for a single layer.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("SA_LAYERS_REQUIRE_ALL"))
+REQUIRE_ALL = bool(os.environ.get("SA_LAYERS_REQUIRE_ALL"))  # set by `make test`
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
+RunPrograms = Callable[..., dict[str, str]]
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,9 +45,30 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """``make_once(name, make)`` calls ``make(folder)`` in one of pytest-xdist's workers; all get the folder."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = root / name, root / f"{name}.complete"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return make_once
+
+
 @pytest.fixture(autouse=True)
 def no_default_scope() -> Iterator[None]:
-    """mmengine's default scope, which reading a config sets, does not outlive a test: their order must not matter."""
+    """Resets mmengine's default scope, which reading a config sets, so that the order of tests does not matter."""
     yield
     if scopes := sys.modules.get("mmengine.registry.default_scope"):
         scopes.DefaultScope._instance_dict.clear()
@@ -47,7 +76,7 @@ def no_default_scope() -> Iterator[None]:
 
 @pytest.fixture
 def run_python(tmp_path: Path) -> RunPython:
-    """Runs code, or ``arguments``, in a fresh Python outside the source tree; stderr is appended to stdout."""
+    """Runs code, or ``arguments``, in a new Python process outside the source tree; stderr is part of stdout."""
 
     def run(
         code: str | None = None,
@@ -55,15 +84,68 @@ def run_python(tmp_path: Path) -> RunPython:
         python: str | Path = sys.executable,
         cwd: str | Path = tmp_path,
         check: bool = True,
+        stdin: str | None = None,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         command = [str(python), *([] if code is None else ["-c", code]), *map(str, arguments)]
         process = subprocess.run(
-            command, cwd=cwd, env=clean_environment(**environment), text=True, stdout=-1, stderr=-2, check=False
+            command,
+            cwd=cwd,
+            env=clean_environment(**environment),
+            input=stdin,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         if check and process.returncode:
             pytest.fail(f"{' '.join(command)}\nexit code {process.returncode}\n{process.stdout[-6000:]}")
         return process
+
+    return run
+
+
+# Imports modules once, then runs each program in a fork of its own with a folder of its own.
+RUN_PROGRAMS = """
+import importlib, json, os, sys, traceback
+modules, programs = json.loads(sys.stdin.read())
+for module in modules:
+    importlib.import_module(module)
+results = {}
+for number, (name, program) in enumerate(programs.items()):
+    folder = os.path.abspath(f"program{number}")
+    os.mkdir(folder)
+    if not (child := os.fork()):
+        os.chdir(folder)
+        output = os.open("../output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        status = 1
+        try:
+            exec(compile(program, name, "exec"), {"__name__": "__main__"})
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    results[name] = status, open("output").read()
+json.dump(results, open("results.json", "w"))
+"""
+
+
+@pytest.fixture
+def run_programs(run_python: RunPython, tmp_path: Path) -> RunPrograms:
+    """Runs programs, each as if in a new process in which ``imported`` is imported; returns what each printed."""
+
+    def run(programs: Mapping[str, str], imported: Sequence[str] = ("torch",)) -> dict[str, str]:
+        run_python(RUN_PROGRAMS, stdin=json.dumps((imported, programs)))
+        results = json.loads((tmp_path / "results.json").read_text())
+        failed = [f"{name}: exit code {status}\n{text[-3000:]}" for name, (status, text) in results.items() if status]
+        if failed:
+            pytest.fail("\n".join(failed))
+        return {name: text for name, (_, text) in results.items()}
 
     return run
 
@@ -75,28 +157,31 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: a worker that began one last would end long after the others."""
+    """Marks the tests that start processes, and runs slow ones first, lest a worker begin one when others are done."""
+    for item in items:
+        if isinstance(item, pytest.Function) and starts_processes(item):
+            item.add_marker("process")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Fails a module that ``pytest.importorskip`` skips where everything is said to be installed."""
+    """Fails modules that ``pytest.importorskip`` skips although every package should be installed."""
     report = yield
     return refuse_skip(report)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fails a test that ``pytest.importorskip`` skips where everything is said to be installed."""
+    """Fails tests that ``pytest.importorskip`` skips although every package should be installed."""
     report = yield
     return refuse_skip(report)
 
 
 def refuse_skip(report: pytest.CollectReport | pytest.TestReport) -> pytest.CollectReport | pytest.TestReport:
-    """Turns a skip for want of a package into a failure under CI or SA_LAYERS_REQUIRE_ALL."""
+    """Turns the skip of a test whose package is missing into a failure under SA_LAYERS_REQUIRE_ALL."""
     if REQUIRE_ALL and report.skipped and "could not import" in str(report.longrepr):
         report.outcome = "failed"
-        report.longrepr = f"skipped although CI or SA_LAYERS_REQUIRE_ALL is set: {report.longrepr}"
+        report.longrepr = f"skipped although SA_LAYERS_REQUIRE_ALL is set: {report.longrepr}"
     return report

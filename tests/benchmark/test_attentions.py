@@ -12,7 +12,8 @@ from sa_layers.benchmark.agreement import check_agreement, precision_notes, with
 from sa_layers.benchmark.attentions import ATTENTIONS, make_problem, measure
 from sa_layers.benchmark.problems import STAGES
 from sa_layers.ops.backend import decide
-from tests.conftest import RunPython
+
+from .conftest import Benchmark
 
 CPU = torch.device("cpu")
 
@@ -30,9 +31,9 @@ def test_every_implementation_is_timed(name: str, dtype: torch.dtype) -> None:
         assert unfused["peak_bytes"] > 5 * ours["peak_bytes"]
 
 
-def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
     result = tmp_path / "attentions.json"
-    run_python(None, "-m", "sa_layers.benchmark", "attentions", "--quick", "--threads", "1", "--json", result)
+    benchmark("attentions", "--quick", "--json", result)
     rows = json.loads(result.read_text())["results"]
     assert {(row["attention"], row["stage"]) for row in rows} == {(name, "4: 512 x 7 x 7") for name in ATTENTIONS}
 

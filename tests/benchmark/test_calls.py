@@ -11,7 +11,8 @@ import torch
 
 from sa_layers.benchmark.calls import measure
 from sa_layers.benchmark.networks import TASKS
-from tests.conftest import RunPython
+
+from .conftest import Benchmark
 
 pytest.importorskip("torchvision")
 
@@ -24,10 +25,9 @@ def test_calls_are_summed_by_operator() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_quick(task: str, run_python: RunPython, tmp_path: Path) -> None:
+def test_quick(task: str, benchmark: Benchmark, tmp_path: Path) -> None:
     result = tmp_path / "calls.json"
-    options = ("--quick", "--depth", "10", "--threads", "1", "--task", task, "--json", result)
-    run_python(None, "-m", "sa_layers.benchmark", "calls", *options)
+    benchmark("calls", "--quick", "--depth", 10, "--task", task, "--json", result)
     rows = json.loads(result.read_text())["results"]
     assert ("aten.convolution_backward" in {row["operator"] for row in rows}) == (task == "training step")
     assert {row["network"] for row in rows} == {

@@ -1,12 +1,15 @@
-"""``python -m sa_layers.benchmark`` in a process of its own."""
+"""The benchmark of the operators, as a program and in this process."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from .conftest import Benchmark
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -36,22 +39,20 @@ def test_operators_writes_table_json_and_plot(run_python: Callable, tmp_path: Pa
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_operators_with_bfloat16_and_two_batch_sizes(run_python: Callable, tmp_path: Path) -> None:
+def test_operators_with_bfloat16_and_two_batch_sizes(benchmark: Benchmark, tmp_path: Path) -> None:
     options = ("--operator", "aggregation", "--dtype", "bfloat16", "--batch", 1, 2, "--json", tmp_path / "results.json")
-    run_python(None, *MODULE, *options)
+    benchmark(*MODULE[2:], *options)
     rows = json.loads((tmp_path / "results.json").read_text())["results"]
     assert {row["shape"].partition(",")[0] for row in rows} == {"1 x 512 x 7 x 7", "2 x 512 x 7 x 7"}
 
 
-def test_without_rich_the_tables_are_markdown(run_python: Callable) -> None:
-    code = "import sys\nsys.modules['rich'] = sys.modules['rich.console'] = None\n"
-    code += "from sa_layers.benchmark.__main__ import main\n"
-    code += f"main({[*MODULE[2:], '--operator', 'pairwise_relation']!r})"
-    printed = run_python(code).stdout
+def test_without_rich_the_tables_are_markdown(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rich", "rich.console"):
+        monkeypatch.setitem(sys.modules, name, None)
+    printed = benchmark(*MODULE[2:], "--operator", "pairwise_relation")
     assert "| implementation | median | ratio | peak memory | speed | of copy |" in printed.splitlines()
 
 
-def test_unsupported_device(run_python: Callable) -> None:
-    process = run_python(None, *MODULE[:3], "--device", "mps", check=False)
-    assert process.returncode
-    assert process.stdout.strip() == "--device must be cpu or cuda, got mps"
+def test_unsupported_device(benchmark: Benchmark) -> None:
+    with pytest.raises(SystemExit, match=r"^--device must be cpu or cuda, got mps$"):
+        benchmark("operators", "--device", "mps")

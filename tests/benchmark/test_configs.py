@@ -1,4 +1,4 @@
-"""The benchmark of OpenMMLab configs, run as a program."""
+"""The benchmark of OpenMMLab configs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunPython
-
-COMMAND = ("-m", "sa_layers.benchmark", "configs")
+from .conftest import Benchmark
 
 
-def test_quick(run_python: RunPython, repository: Path, tmp_path: Path) -> None:
+def test_quick(benchmark: Benchmark, repository: Path, tmp_path: Path) -> None:
     """A config of mmpretrain and one of ours, in both memory layouts."""
     pytest.importorskip("mmpretrain")
     ours = repository / "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py"
     result = tmp_path / "configs.json"
     stock = "mmpretrain::resnet/resnet18_8xb32_in1k.py"
-    run_python(None, *COMMAND, stock, ours, "--quick", "--threads", "1", "--json", result)
+    benchmark("configs", stock, ours, "--quick", "--json", result)
     rows = json.loads(result.read_text())["results"]
     names = [f"{name}{layout}" for name in (Path(stock).stem, ours.stem) for layout in ("", ", channels last")]
     assert [row["model"] for row in rows] == names
@@ -33,8 +31,8 @@ def test_quick(run_python: RunPython, repository: Path, tmp_path: Path) -> None:
         ("mmnowhere::a.py", "CONFIG 'mmnowhere::a.py' needs mmnowhere, which is not installed"),
     ],
 )
-def test_missing_config(run_python: RunPython, config: str, message: str) -> None:
+def test_missing_config(benchmark: Benchmark, config: str, message: str) -> None:
     pytest.importorskip("mmengine")
-    process = run_python(None, *COMMAND, config, check=False)
-    assert process.returncode
-    assert process.stdout.splitlines()[-1] == message
+    with pytest.raises(SystemExit) as stopped:
+        benchmark("configs", config)
+    assert stopped.value.code == message

@@ -1,4 +1,4 @@
-"""The benchmark of the networks, run as a program."""
+"""The benchmark of the networks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunPython
+from .conftest import Benchmark
 
 pytest.importorskip("torchvision")
 
 
-def test_quick(run_python: RunPython, tmp_path: Path) -> None:
+def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
     """Writes a row for every network and task, and a plot."""
     result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
-    arguments = ["networks", "--quick", "--size", "64", "--json", result, "--plot", picture, "--threads", "1"]
-    process = run_python(None, "-m", "sa_layers.benchmark", *arguments)
-    assert "SAN10 patchwise" in process.stdout
+    printed = benchmark("networks", "--quick", "--size", 64, "--json", result, "--plot", picture)
+    assert "SAN10 patchwise" in printed
     rows = json.loads(result.read_text())["results"]
     for task, names in {
         "inference": {"SAN10 pairwise", "SAN10 pairwise, unfused", "SAN10 patchwise, plain torch", "ResNet-26"},
@@ -31,10 +30,9 @@ def test_quick(run_python: RunPython, tmp_path: Path) -> None:
     assert picture.stat().st_size > 1000
 
 
-def test_without_unfused(run_python: RunPython, tmp_path: Path) -> None:
+def test_without_unfused(benchmark: Benchmark, tmp_path: Path) -> None:
     """Times only the default versions."""
     result = tmp_path / "networks.json"
-    arguments = ["networks", "--quick", "--size", "64", "--task", "inference", "--without-unfused", "--json", result]
-    run_python(None, "-m", "sa_layers.benchmark", *arguments)
+    benchmark("networks", "--quick", "--size", 32, "--task", "inference", "--without-unfused", "--json", result)
     names = {row["network"] for row in json.loads(result.read_text())["results"]}
     assert names == {"SAN10 pairwise", "SAN10 patchwise", "ResNet-26", "ResNet-26, channels last"}

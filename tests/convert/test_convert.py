@@ -35,11 +35,19 @@ def source(san10: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("depth", "attention"), [(10, "pairwise"), (15, "patchwise")])
-def test_round_trip(depth: int, attention: str, tmp_path: Path, save_official: Save, run_python: RunPython) -> None:
-    """Conversion to our format and back, in separate processes, returns bitwise equal tensors in the same order."""
+def test_round_trip(
+    depth: int,
+    attention: str,
+    tmp_path: Path,
+    save_official: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Conversion to our format and back returns bitwise equal tensors in the same order."""
     state = save_official(tmp_path / "official.pth", depth, attention)
-    output = run_python(None, "-m", "sa_layers.convert", "official.pth", "ours.pth").stdout
-    assert output.splitlines()[-2:] == [
+    monkeypatch.chdir(tmp_path)
+    assert main(["official.pth", "ours.pth"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
         f"wrote ours.pth: SAN{depth} {attention}, 10 classes.",
         f"backbone=dict(type='sa_layers.SAN', depth={depth}, attention='{attention}')",
     ]
@@ -57,7 +65,7 @@ def test_round_trip(depth: int, attention: str, tmp_path: Path, save_official: S
         "head.fc.weight",
     ]
 
-    run_python(None, "-m", "sa_layers.convert", "ours.pth", "back.pth", "--to-official")
+    assert main(["ours.pth", "back.pth", "--to-official"]) == 0
     back = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
     assert list(back) == list(state)
     for name, values in state.items():

@@ -48,7 +48,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def fingerprint() -> Callable[[Path], dict[str, str]]:
-    """Digest every file of a folder, hidden ones too."""
+    """Digest every file of a folder, hidden files included."""
 
     def fingerprint(root: Path) -> dict[str, str]:
         files = sorted(path for path in Path(root).rglob("*") if path.is_file())

@@ -160,7 +160,7 @@ def test_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path, start: St
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        # A run beside a living one leaves the other's work alone.
+        # A second run leaves the files of one that is still running alone.
         make_shapes(out, **SMALL)
         assert len(list(tmp_path.glob(".shapes.partial-*"))) == 1
         shutil.rmtree(out)
@@ -190,7 +190,7 @@ def test_interrupted_run_tidies_up(tmp_path: Path, start: Start) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_that_breaks_while_it_is_replaced_comes_back(
+def test_old_folder_is_restored_when_replacing_it_fails(
     small: ShapesFolder, monkeypatch: pytest.MonkeyPatch, fingerprint: Fingerprint
 ) -> None:
     lose_an_image(small.path)
@@ -320,7 +320,7 @@ def test_arguments_out_of_range(
     with pytest.raises(ShapesArgumentError) as caught:
         make_shapes(tmp_path / "shapes", **{**SMALL, name: value})
     assert str(caught.value) == message
-    if not isinstance(value, bool | float):  # those come as text on a command line
+    if not isinstance(value, bool | float):  # on a command line these are text
         assert main([str(tmp_path / "shapes"), f"--{name.replace('_', '-')}", str(value)]) == 2
         assert capsys.readouterr().err == f"error: {message}.\n"
     assert not list(tmp_path.iterdir())
@@ -335,7 +335,7 @@ def test_out_is_a_file(tmp_path: Path, inside: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("out", ["", "nul\0l"])
-def test_out_is_no_path(out: str) -> None:
+def test_out_is_not_a_path(out: str) -> None:
     with pytest.raises(ShapesArgumentError, match=r"^out must "):
         make_shapes(out, **SMALL)
 
@@ -375,14 +375,14 @@ def test_missing_package(
 
 
 def test_package_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Importing this module now fails, as it does where OpenCV is installed but a library that it needs is not.
+    # Importing cv2 fails, as it does when a library that OpenCV needs is not installed.
     monkeypatch.setitem(sys.modules, "sa_layers.datasets.scenes", None)
     with pytest.raises(MissingPackageError, match=r"a package cannot be imported .*pip install"):
         make_shapes(tmp_path / "shapes", **SMALL)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_package_needs_neither_torch_nor_opencv_to_be_imported() -> None:
+def test_importing_the_package_needs_neither_torch_nor_opencv() -> None:
     # The path is extended by hand, because sa_layers itself needs torch.
     code = (
         "import sys, types; package = types.ModuleType('sa_layers'); package.__path__ = ['sa_layers'];"

@@ -14,7 +14,7 @@ def test_outlines_fit_the_unit_circle(name: str, corners: int) -> None:
     points = outline(name, np.random.default_rng(0))
     assert points.shape == (corners, 2)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1).max(), 1)
-    # The corners go round once, so that filling them fills the shape: in a crossed outline some turn would be missing.
+    # The corners go round once, so filling the outline fills the shape: an outline that crosses itself turns less.
     angles = np.unwrap(np.arctan2(points[:, 1], points[:, 0]))
     assert abs(angles[-1] - angles[0]) < 2 * np.pi
     assert len(set(np.sign(np.diff(angles)))) == 1
@@ -52,7 +52,7 @@ def test_labels_match_the_painted_objects(front_class: int) -> None:
         assert all(item.visible_fraction >= MIN_VISIBLE for item in scene.objects)
         painted = np.abs(scene.image.astype(int) - 128).max(axis=2) > 12
         labelled = scene.label_map > 0
-        # All that is painted is labelled but for the edges, where a pixel is shared.
+        # Every painted pixel is labelled except at edges, where objects share pixels.
         border = cv2.dilate(labelled.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
         assert not (painted & ~border).any()
     assert (background == 128).all()
@@ -71,7 +71,7 @@ def test_a_mask_shows_one_object_only() -> None:
                 inner_pixels += both.sum()
                 edges += (step[both] > 4).sum()
     assert inner_pixels > 10_000
-    # The tip of a star in front may cover some of a pixel, yet too little of it to own it.
+    # The tip of a star in front may cover a part of a pixel that is too small for the pixel to be the star's.
     assert edges < 2e-3 * inner_pixels
 
 

@@ -22,7 +22,7 @@ def coco_of(shapes: ShapesFolder, split: str) -> dict[str, Any]:
 
 
 def decode(segmentation: dict[str, Any]) -> np.ndarray:
-    """Decode uncompressed run lengths, written from COCO's definition rather than by inverting the encoder."""
+    """Decode uncompressed run lengths, following COCO's definition rather than inverting our encoder."""
     height, width = segmentation["size"]
     values = [index % 2 for index, count in enumerate(segmentation["counts"]) for _ in range(count)]
     return np.array(values, bool).reshape(width, height).T
@@ -78,7 +78,7 @@ class TestSplit:
         assert each.min() >= 1
         assert 1 < each.max() <= MAX_OBJECTS
 
-    def test_one_crop_for_each_object_that_is_well_visible(self, shapes: ShapesFolder, split: str) -> None:
+    def test_each_mostly_visible_object_has_one_crop(self, shapes: ShapesFolder, split: str) -> None:
         wanted = dict.fromkeys(CLASSES, 0)
         for annotation in coco_of(shapes, split)["annotations"]:
             # The rounded fraction is on file; none of this data set lies that near the threshold.
@@ -100,8 +100,8 @@ class TestSplit:
             np.testing.assert_array_equal(coco.annToMask(annotation).astype(bool), decode(annotation["segmentation"]))
 
 
-def test_the_crops_show_the_object_in_the_middle(shapes: ShapesFolder) -> None:
-    """Cutting the label maps like the images gives the folder's class, most of all in the middle of the crop."""
+def test_crops_show_their_object_in_the_middle(shapes: ShapesFolder) -> None:
+    """Label maps cropped like the images have mostly the folder's class, above all in the middle."""
     right = total = 0
     for split in SPLITS:
         places: dict[int, int] = {}

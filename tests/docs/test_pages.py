@@ -1,35 +1,36 @@
-"""The documentation builds without a warning, and what its pages show works."""
+"""The documentation builds without warnings; its programs run and its commands exist."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
+from tests.conftest import RunPrograms, RunPython
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
-RunPython = Callable[..., CompletedProcess[str]]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced code of a page in one language."""
+    """The fenced code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def programs(page: Path) -> list[str]:
-    """Its Python, without the configs, which test_readme.py and tests/openmmlab build."""
+    """Its Python blocks except configs, which test_readme.py and tests/openmmlab build."""
     return [block for block in blocks(page, "python") if not re.search(r"^\s*(_base_|model)\s*=", block, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if programs(page)], ids=lambda page: page.name)
-def test_programs_run(page: Path, run_python: RunPython) -> None:
-    """One after the other, in one process, as somebody who reads down the page would type them."""
-    run_python("\n".join(programs(page)))
+def test_programs_run(run_programs: RunPrograms) -> None:
+    """The programs of each page, in the order in which a reader meets them."""
+    pages = {page.name: "\n".join(programs(page)) for page in PAGES if programs(page)}
+    assert len(pages) > 5
+    run_programs(pages)
 
 
 MODULES = {
@@ -41,9 +42,16 @@ MODULES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # another test may have imported the module
 @pytest.mark.parametrize(("page", "module"), sorted(MODULES))
-def test_commands_exist(page: str, module: str, run_python: RunPython) -> None:
-    assert "usage" in run_python(None, "-m", module, "--help").stdout
+def test_commands_exist(
+    page: str, module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [module, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 0
+    assert "usage" in capsys.readouterr().out
 
 
 def test_make_targets_exist() -> None:

@@ -1,14 +1,14 @@
-"""The README's backbone swaps build, its links and extras exist; its programs run in test_pages.py."""
+"""The README's swapped backbones build; its links and extras exist. Its programs run in test_pages.py."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+
+from tests.conftest import RunPrograms
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -17,32 +17,34 @@ CONFIGS = [block for block in PYTHON if "_base_" in block]
 TOOLBOXES = {"mmdet": "mmdet::", "mmpretrain": "mmpretrain::", "mmseg": '"./'}
 
 BUILD = """
-import sys, warnings, torch
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-config = Config.fromfile("swapped.py")
+config = Config.fromfile({path!r})
 assert "custom_imports" not in config
-init_default_scope(sys.argv[1])
-if "data_preprocessor" in config:  # the runner does as much
+init_default_scope({toolbox!r})
+if "data_preprocessor" in config:  # as the runner does
     config.model.setdefault("data_preprocessor", config.data_preprocessor)
 model = MODELS.build(config.model).eval()
 print(type(model.backbone).__name__, len(model.extract_feat(torch.randn(1, 3, 64, 64))))
 """
 
 
-@pytest.mark.parametrize("toolbox", TOOLBOXES)
-def test_swapped_backbone(toolbox: str, tmp_path: Path, run_python: Callable[..., CompletedProcess[str]]) -> None:
-    pytest.importorskip("mmcv._ext" if toolbox == "mmdet" else toolbox, exc_type=ImportError)
+def test_swapped_backbones(tmp_path: Path, run_programs: RunPrograms) -> None:
+    for toolbox in TOOLBOXES:
+        pytest.importorskip("mmcv._ext" if toolbox == "mmdet" else toolbox, exc_type=ImportError)
     pytest.importorskip("mmengine")
-    (block,) = (block for block in CONFIGS if TOOLBOXES[toolbox] in block)
-    if toolbox == "mmseg":  # "in a config beside mmseg's"
-        configs = Path(pytest.importorskip("mmseg").__file__).parent / ".mim/configs"
-        shutil.copytree(configs / "_base_", tmp_path / "_base_")
-        shutil.copytree(configs / "sem_fpn", tmp_path / "sem_fpn")
-    folder = tmp_path / "sem_fpn"
-    folder.mkdir(exist_ok=True)
-    (folder / "swapped.py").write_text(block)
-    assert run_python(BUILD, toolbox, cwd=folder).stdout.splitlines()[-1].startswith("SAN ")
+    configs = Path(pytest.importorskip("mmseg").__file__).parent / ".mim/configs"
+    for name in ("_base_", "sem_fpn"):  # mmseg's block extends a config beside it
+        shutil.copytree(configs / name, tmp_path / name)
+    programs = {}
+    for toolbox, word in TOOLBOXES.items():
+        (block,) = (block for block in CONFIGS if word in block)
+        path = tmp_path / "sem_fpn" / f"{toolbox}.py"
+        path.write_text(block)
+        programs[toolbox] = BUILD.format(path=str(path), toolbox=toolbox)
+    for printed in run_programs(programs, imported=("torch", "mmengine.runner")).values():
+        assert printed.splitlines()[-1].startswith("SAN ")
 
 
 def test_extras_exist() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sa_layers.export.__main__ import main
+from tests.sampling import exhaustive
 
 BACKBONE = """backbone = dict(
     type="sa_layers.SAN", depth=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96), kernel_sizes=(3, 3, 3, 3, 3),
@@ -44,8 +45,8 @@ SIZES = ("--sizes", "96x64", "64x128")
     ("toolbox", "config", "format"),
     [
         ("mmpretrain", CLASSIFIER, "torch-export"),
-        ("mmpretrain", CLASSIFIER, "onnx"),
         ("mmseg", SEGMENTOR, "onnx"),
+        *([("mmpretrain", CLASSIFIER, "onnx")] if exhaustive() else []),
     ],
 )
 def test_whole_models(

@@ -12,7 +12,9 @@ from torch import nn
 from sa_layers.export import FORMATS, ExportError, export, load, make_network, verify
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
 from sa_layers.models import SelfAttentionNetwork
+from tests.sampling import exhaustive
 
+ATTENTIONS = ("pairwise", "patchwise")  # a patchwise network is among the whole models of test_command_line.py
 SIZES = ((96, 64), (64, 128))
 FIVE_BLOCKS: dict[str, Any] = {
     "depth": (1, 1, 1, 1, 1),
@@ -38,7 +40,7 @@ def small(attention: str) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+@pytest.mark.parametrize("attention", ATTENTIONS if exhaustive() else ATTENTIONS[:1])
 def test_onnx(attention: str, tmp_path: Path) -> None:
     """Equal results at sizes that are not multiples of the stride, standard operators only, named dynamic axes."""
     onnx = pytest.importorskip("onnx")

@@ -1,6 +1,6 @@
-"""Virtual environments to install into: made in no time and without a network.
+"""Virtual environments to install into, made within a second and without a network.
 
-The third-party packages of an environment are links to those of the running one; no sa_layers is among them.
+The third-party packages of an environment are links to those of the running one, without sa_layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OFFLINE = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-ver
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment and a folder of nobody's to work in."""
+    """A virtual environment, and a working directory outside any source tree."""
 
     root: Path
 
@@ -36,7 +36,7 @@ class Environment:
         return folder
 
     def call(self, *arguments: object, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs its Python outside the source tree; stderr is appended to stdout."""
+        """Runs its Python outside the source tree; stderr is part of stdout."""
         outside = self.root / "elsewhere"
         outside.mkdir(exist_ok=True)
         ours = ("SA_LAYERS_", "PYTHON", "CXX", "PIP_")
@@ -59,7 +59,7 @@ class Environment:
 
 
 def make_environment(root: Path, without: Sequence[str] = ()) -> Environment:
-    """Makes an environment that borrows the running one's packages, but for those whose names begin as given."""
+    """Makes an environment with the packages of the running one except those whose names begin with ``without``."""
     venv.create(root, with_pip=False, symlinks=True)
     environment, borrowed = Environment(root), root / "borrowed"
     borrowed.mkdir()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_sdist_holds_the_sources(sdist: Path, source: Path) -> None:
-    """All that is needed to build, test and read; nothing that was built."""
+    """Everything that git knows, and nothing that was built."""
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     tracked = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
@@ -28,7 +28,7 @@ def test_sdist_holds_the_sources(sdist: Path, source: Path) -> None:
 
 
 def test_wheel_has_one_top_level_module(wheel: Path, plain_wheel: Path) -> None:
-    """A module named backbones or tests would be shadowed by, or shadow, half the repositories of the field."""
+    """A top-level module named backbones or tests would clash with those of many repositories."""
     for path in (wheel, plain_wheel):
         assert {name.split("/")[0] for name in names_in(path)} == {"sa_layers"}
         with ZipFile(path) as archive:
@@ -37,7 +37,7 @@ def test_wheel_has_one_top_level_module(wheel: Path, plain_wheel: Path) -> None:
 
 
 def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
-    """Every module, configs and model index where mim looks for them, the kernels, the mark of typed packages."""
+    """Every module, the configs and the model index where mim looks for them, the kernels, py.typed."""
     names = names_in(wheel)
     modules = {path.relative_to(source).as_posix() for path in (source / "sa_layers").rglob("*.py")}
     backbones = {f"sa_layers/backbones/{path.name}" for path in (source / "backbones").glob("*.py")}
@@ -53,7 +53,7 @@ def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
 
 
 def test_sdist_and_source_tree_give_the_same_wheel(wheel: Path, plain_wheel: Path) -> None:
-    """The one built from the sdist with kernels, the other from the source tree without."""
+    """Except for the kernels: the first is built from the sdist with them, the second from the tree without."""
     assert names_in(wheel) - names_in(plain_wheel) == {"sa_layers/kernels.so"}
     assert names_in(plain_wheel) <= names_in(wheel)
     with ZipFile(wheel) as first, ZipFile(plain_wheel) as second:
@@ -62,13 +62,13 @@ def test_sdist_and_source_tree_give_the_same_wheel(wheel: Path, plain_wheel: Pat
 
 
 def test_tags(wheel: Path, plain_wheel: Path) -> None:
-    """One wheel for every Python, tied to a platform only by its kernels."""
+    """One wheel serves every Python; only the kernels tie it to a platform."""
     assert wheel.name.startswith(f"sa_layers-{__version__}-py3-none-linux_")
     assert plain_wheel.name == f"sa_layers-{__version__}-py3-none-any.whl"
 
 
 def test_metadata(wheel: Path) -> None:
-    """The library needs torch alone; everything else is an extra."""
+    """torch is the only requirement; everything else is an extra."""
     with ZipFile(wheel) as archive:
         (path,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = message_from_string(archive.read(path).decode())

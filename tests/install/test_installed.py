@@ -1,4 +1,4 @@
-"""The installed package, as a wheel and editable, seen from a directory outside the source tree."""
+"""The installed package, from a wheel and editable, used outside the source tree."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def environment(request: pytest.FixtureRequest) -> Environment:
 
 
 def test_package(environment: Environment, source: Path) -> None:
-    """Importable, light to import, with its configs and one top-level name."""
+    """It imports without torch, with its configs and one top-level name."""
     before, found_line = environment.run(LOOK).splitlines()[-2:]
     found = json.loads(found_line)
     assert before == "False", "import sa_layers imported torch"

@@ -1,4 +1,4 @@
-"""What is asked of the environment: torch alone, of a release that is new enough."""
+"""The only requirement is torch, of a release that is new enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_torch_alone_is_enough(installed_plain: Environment) -> None:
-    """Without OpenMMLab and the optional packages: operators, layers and networks work, the rest says what it needs."""
+    """Operators, layers and networks work without OpenMMLab and optional packages; the rest says what it needs."""
     code = """
 import torch
 import sa_layers, sa_layers.ops, sa_layers.layers
@@ -47,7 +47,7 @@ print(sa_layers.__version__)
 
 
 def test_old_torch(installed_plain: Environment) -> None:
-    """One clear sentence, whichever part is imported first; the version itself can always be read."""
+    """Every part raises the same sentence; the version can still be read."""
     *messages, version = installed_plain.run(OLD_TORCH).splitlines()[-7:]
     sentence = "sa_layers needs torch >= 2.10, and {} is installed: pip install --upgrade torch"
     assert messages == [sentence.format(release) for release in ("1.13.1", "2.9.1+cu130") for _ in range(3)]
@@ -65,12 +65,12 @@ for release in ('2.10.0a0+git1234567', '2.10.0', '3.0.0'):
 
 
 def test_new_torch(installed_plain: Environment) -> None:
-    """Pre-releases of the oldest supported release, as vendors ship them, and whatever comes."""
+    """Pre-releases of the oldest supported release, as vendors ship them, and later releases are accepted."""
     installed_plain.run(NEW_TORCH)
 
 
 def test_floor_is_the_declared_one(source: Path) -> None:
-    """The check, the build and the metadata name one oldest release."""
+    """The check at import, the build and the metadata name the same oldest release."""
     from sa_layers.ops.torch_release import TORCH_FLOOR
 
     floor = ".".join(map(str, TORCH_FLOOR))

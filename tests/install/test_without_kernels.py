@@ -1,4 +1,4 @@
-"""Installed where nothing can be compiled, or where nobody wants it: everything works, and says why it is slow."""
+"""Installation without compiled kernels: everything works, and a warning says why it is slow."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ print(json.dumps([numbers, messages]))
 
 
 def compute(environment: Environment, **variables: str) -> tuple[list[float], list[str]]:
-    """Two results and our warnings."""
+    """Two results and the warnings of sa_layers."""
     numbers, messages = json.loads(environment.run(COMPUTE, **variables).splitlines()[-1])
     return numbers, messages
 
 
 def test_without_a_compiler(installed_plain: Environment) -> None:
-    """Installing succeeds; the first operator warns, once, with the reason and the remedy; the result is right."""
+    """Results are right; the first operator warns once, with the reason and the remedy."""
     numbers, messages = compute(installed_plain)
     assert numbers == [4.0, 4.0]
     assert len(messages) == 1
@@ -44,7 +44,7 @@ def test_without_a_compiler(installed_plain: Environment) -> None:
 
 
 def test_switched_off_at_run_time(installed_wheel: Environment) -> None:
-    """SA_LAYERS_KERNELS=off keeps built kernels out."""
+    """SA_LAYERS_KERNELS=off disables installed kernels."""
     numbers, messages = compute(installed_wheel, SA_LAYERS_KERNELS="off")
     assert numbers == [4.0, 4.0]
     assert len(messages) == 1
@@ -52,12 +52,12 @@ def test_switched_off_at_run_time(installed_wheel: Environment) -> None:
 
 
 def test_asking_for_torch_does_not_warn(installed_plain: Environment) -> None:
-    """Whoever chose plain torch knows."""
+    """The backend 'torch' was chosen on purpose."""
     assert compute(installed_plain, SA_LAYERS_BACKEND="torch") == ([4.0, 4.0], [])
 
 
 def test_asking_for_native_fails(installed_plain: Environment) -> None:
-    """Rather than being slow without saying so."""
+    """The backend 'native' raises an error instead of falling back."""
     code = "import torch\nfrom sa_layers.ops import aggregation\n"
     code += "aggregation(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 9, 9), 3)"
     process = installed_plain.call("-c", code, check=False, SA_LAYERS_BACKEND="native")
@@ -77,7 +77,7 @@ def test_switched_off_at_install(builder: Environment, source: Path, tmp_path: P
 
 
 def test_compilation_that_fails(builder: Environment, source: Path, tmp_path: Path) -> None:
-    """A compiler that is there but does not compile costs the kernels, not the installation."""
+    """If the compiler fails, the package is installed without kernels."""
     compiler = tmp_path / "c++"
     compiler.write_text("#!/bin/sh\necho 'fatal error: no space left on device' >&2\nexit 1\n")
     compiler.chmod(0o755)
@@ -88,7 +88,7 @@ def test_compilation_that_fails(builder: Environment, source: Path, tmp_path: Pa
 
 
 def test_required_without_a_compiler(builder: Environment, source: Path, tmp_path: Path) -> None:
-    """SA_LAYERS_KERNELS=required fails in one sentence, with no compiler on the PATH either."""
+    """SA_LAYERS_KERNELS=required fails with one sentence when there is no compiler."""
     variables = {"SA_LAYERS_KERNELS": "required", "PATH": str(builder.root / "bin")}
     printed = builder.pip("wheel", "--wheel-dir", tmp_path, source, check=False, **variables)
     (line,) = {line.strip() for line in printed.splitlines() if "SA_LAYERS_KERNELS=required" in line}
@@ -97,7 +97,7 @@ def test_required_without_a_compiler(builder: Environment, source: Path, tmp_pat
 
 
 def test_unknown_setting(builder: Environment, source: Path, tmp_path: Path) -> None:
-    """A misspelt value is not taken for the default."""
+    """Unknown values are refused."""
     printed = builder.pip("wheel", "--wheel-dir", tmp_path, source, check=False, SA_LAYERS_KERNELS="on")
     assert "SA_LAYERS_KERNELS must be 'auto', 'required' or 'off', got 'on'" in printed
     assert not list(tmp_path.glob("*.whl"))

@@ -1,4 +1,4 @@
-"""Building a wheel and looking into it."""
+"""Building and inspecting wheels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wheel_of(builder: Environment, source: Path, folder: Path, **variables: str)
 
 
 def names_in(wheel: Path) -> set[str]:
-    """The files of a wheel, but for its metadata."""
+    """The files of a wheel except its metadata."""
     with ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from sa_layers.datasets import make_shapes
+from tests.conftest import MakeOnce
 
 from .toolboxes import toolbox
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """A folder with the configs and with the data set in data/shapes, where the configs expect it."""
-    root = tmp_path_factory.mktemp("workspace")
-    make_shapes(root / "data/shapes", train=5, val=5, size=64, crop_size=64)
-    shutil.copytree(repository / "mm_configs", root / "mm_configs")
-    return root
+def shapes(make_once: MakeOnce) -> Path:
+    """The smallest data set."""
+    return make_once("shapes", lambda folder: make_shapes(folder / "shapes", train=5, val=5, size=64, crop_size=64))
+
+
+@pytest.fixture
+def workspace(shapes: Path, tmp_path: Path, repository: Path) -> Path:
+    """A folder like a user's: the configs, and the data set under data/shapes, where they look for it."""
+    (tmp_path / "data").symlink_to(shapes)
+    (tmp_path / "mm_configs").symlink_to(repository / "mm_configs")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
 def tools() -> dict[str, Path]:
-    """The path of tools/train.py of each toolbox."""
+    """Each toolbox's tools/train.py."""
     return {name: toolbox(name) / "tools" / "train.py" for name in ("mmdet", "mmpretrain", "mmseg")}

@@ -1,12 +1,12 @@
-"""Lookup of the backbones by name, in processes that have not imported sa_layers."""
+"""The names by which configs find the backbones, in processes that have not imported sa_layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+
+from tests.conftest import RunPrograms
 
 TOOLBOXES = ("mmdet", "mmpretrain", "mmseg")
 
@@ -38,20 +38,6 @@ print('unknown name:', builds('sa_layers.SUN'))
 """
 
 
-@pytest.mark.parametrize("scope", TOOLBOXES)
-def test_names(scope: str, run_python: Callable[..., CompletedProcess[str]]) -> None:
-    """The name with the scope prefix needs no import. The bare name requires the package to be imported."""
-    pytest.importorskip(scope)
-    output = run_python(LOOKUP.format(scope=scope)).stdout
-    lines = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
-    assert lines["bare name"].startswith("KeyError: SAN is not in the")
-    assert lines["imported before"] == "False"
-    assert lines["scoped name"] == lines["scoped long name"] == "sa_layers.backbones.san"
-    assert lines["other scope active"] == scope
-    assert lines["bare name afterwards"] == lines["bare long name afterwards"] == "sa_layers.backbones.san"
-    assert lines["unknown name"].startswith("KeyError: sa_layers.SUN is not in the")
-
-
 CUSTOM_IMPORTS = """
 from mmengine import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -62,12 +48,28 @@ print('built:', type(MODELS.build(config.backbone)).__module__)
 """
 
 
-def test_custom_imports(tmp_path: Path, run_python: Callable[..., CompletedProcess[str]]) -> None:
-    """The bare name works with custom_imports."""
-    pytest.importorskip("mmseg")
+def test_names(tmp_path: Path, run_programs: RunPrograms) -> None:
+    """With the scope's prefix nothing needs to be imported; without it, the package must have been.
+
+    ``custom_imports``, as most OpenMMLab projects use them, work too, with the bare name.
+    """
+    for scope in TOOLBOXES:
+        pytest.importorskip(scope)
     path = tmp_path / "config.py"
     path.write_text(
         "custom_imports = dict(imports=['sa_layers.backbones'], allow_failed_imports=False)\n"
         "backbone = dict(type='SAN', depth=10, attention='patchwise')\n"
     )
-    assert "built: sa_layers.backbones.san" in run_python(CUSTOM_IMPORTS.format(path=str(path))).stdout
+    programs = {scope: LOOKUP.format(scope=scope) for scope in TOOLBOXES}
+    printed = run_programs(
+        programs | {"custom imports": CUSTOM_IMPORTS.format(path=str(path))}, imported=("torch", "mmengine.runner")
+    )
+    assert "built: sa_layers.backbones.san" in printed["custom imports"]
+    for scope in TOOLBOXES:
+        lines = dict(line.split(": ", 1) for line in printed[scope].splitlines() if ": " in line)
+        assert lines["bare name"].startswith("KeyError: SAN is not in the")
+        assert lines["imported before"] == "False"
+        assert lines["scoped name"] == lines["scoped long name"] == "sa_layers.backbones.san"
+        assert lines["other scope active"] == scope
+        assert lines["bare name afterwards"] == lines["bare long name afterwards"] == "sa_layers.backbones.san"
+        assert lines["unknown name"].startswith("KeyError: sa_layers.SUN is not in the")

@@ -1,8 +1,8 @@
-"""mmseg's tools in separate processes: resuming, distributed training, testing and counting parameters."""
+"""mmseg's own tools on a small network: interrupted and distributed training, testing, counting."""
 
 from __future__ import annotations
 
-import shutil
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 RunPython = Callable[..., CompletedProcess[str]]
 TOOLS = toolbox("mmseg") / "tools"
 
-# Nothing random but the order of the images, which mmengine restores; it restores neither flips nor dropout.
+# Only the order of the images is random: mmengine restores it when it resumes, but neither flips nor dropout.
 CONFIG = """
 _base_ = './mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py'
 model = dict(
@@ -40,39 +40,49 @@ env_cfg = dict(dist_cfg=dict(backend='gloo'))
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)  # on CPUs, or mmengine names GPUs
 """
 
-# Runs a tool that is killed, as by the kernel, when half of the checkpoint of iteration 4 is on the disk.
-KILLED = """
-import os, runpy, signal, sys
+# Runs tools one after the other in one process: importing mmseg takes longer than what they do.
+RUN = """
+import json, runpy, sys
+
+for command in json.loads(sys.argv.pop()):
+    sys.argv = command
+    runpy.run_path(command[0], run_name='__main__')
+"""
+
+# The process is killed, as by the kernel, when half of the checkpoint of iteration 4 is on the disk.
+KILL = """
+import os, signal
 from mmengine.fileio import LocalBackend
 
 put = LocalBackend.put
 
 
 def half(self, obj, filepath):
-    if str(filepath).endswith('iter_4.pth'):
+    if str(filepath).endswith('killed/iter_4.pth'):
         put(self, obj[:len(obj) // 2], filepath)
         os.kill(os.getpid(), signal.SIGKILL)
     put(self, obj, filepath)
 
 
 LocalBackend.put = half
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
-# mmengine sets the device of CUDA whatever the backend is, even where there is none.
+# mmengine sets the CUDA device for every backend, even where there is no GPU. The group is destroyed lest its threads
+# outlive the interpreter.
 ON_CPU = """
 import runpy, sys, torch
 
 torch.cuda.set_device = lambda device: None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
 def write_config(workspace: Path, name: str, batch_size: int = 2, iterations: int = 6, norm_eval: bool = False) -> Path:
-    """Write a config next to the workspace's mm_configs."""
+    """Writes a config beside the workspace's mm_configs."""
     path = workspace / f"{name}.py"
     path.write_text(CONFIG.format(batch_size=batch_size, iterations=iterations, norm_eval=norm_eval))
     return path
@@ -83,50 +93,58 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=False)["state_dict"]
 
 
-def test_killed_and_resumed(workspace: Path, run_python: RunPython) -> None:
-    """A run killed while writing a checkpoint and resumed from the previous one ends with the same parameters."""
+def run_tools(
+    run_python: RunPython, workspace: Path, *commands: tuple[object, ...], before: str = "", **options: bool
+) -> CompletedProcess[str]:
+    """Runs mmseg's tools in one process."""
+    arguments = json.dumps([[str(TOOLS / name), *map(str, rest)] for name, *rest in commands])
+    return run_python(before + RUN, arguments, cwd=workspace, **options)
+
+
+def test_killed_resumed_tested_counted(workspace: Path, run_python: RunPython) -> None:
+    """Killed while it writes a checkpoint and resumed from the one before, a training ends as if uninterrupted.
+
+    Its checkpoint is tested. get_flops.py counts the parameters, with the depth given on the command line; it does not
+    know our operators, nor those of any attention.
+    """
     config = write_config(workspace, "resumed")
-    command = (TOOLS / "train.py", config, "--work-dir")
     whole, killed = workspace / "work_dirs/whole", workspace / "work_dirs/killed"
-    run_python(None, *command, whole, cwd=workspace)
-    process = run_python(KILLED, *command, killed, cwd=workspace, check=False)
-    assert process.returncode == -signal.SIGKILL
+    commands = [("train.py", config, "--work-dir", folder) for folder in (whole, killed)]
+    process = run_tools(run_python, workspace, *commands, before=KILL, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stdout[-6000:]
     assert (killed / "iter_4.pth").stat().st_size < (whole / "iter_4.pth").stat().st_size
     assert (killed / "last_checkpoint").read_text().endswith("iter_2.pth")
-    resumed = run_python(None, *command, killed, "--resume", cwd=workspace).stdout
-    assert "resumed epoch: 0, iter: 2" in resumed
+    demo = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
+    printed = run_tools(
+        run_python,
+        workspace,
+        (*commands[1], "--resume"),
+        ("test.py", config, killed / "iter_6.pth", "--work-dir", workspace / "work_dirs/tested"),
+        ("analysis_tools/get_flops.py", demo, "--shape", 64, 64, "--cfg-options", "model.backbone.depth=19"),
+    ).stdout
+    assert "resumed epoch: 0, iter: 2" in printed
     expected, actual = weights(whole / "iter_6.pth"), weights(killed / "iter_6.pth")
     assert all(expected[name].equal(actual[name]) for name in expected)
-
-    tested = run_python(None, TOOLS / "test.py", config, killed / "iter_6.pth", cwd=workspace).stdout
-    assert "mIoU" in tested
-    shutil.rmtree(workspace / "work_dirs")
+    assert list((workspace / "work_dirs/tested").glob("*/*.json"))
+    assert "mIoU" in printed
+    assert "Params: 18.9" in printed
 
 
 def test_two_processes(workspace: Path, run_python: RunPython) -> None:
-    """Two processes with two images each update parameters like one process with four images."""
-    results = []
+    """Two processes with two images each make the steps of one with four: SGD's steps are its gradients."""
+    folders = [workspace / "work_dirs" / name for name in ("one", "two")]
+    configs = [
+        write_config(workspace, folder.name, batch_size, iterations=2, norm_eval=True)
+        for folder, batch_size in zip(folders, (4, 2), strict=True)
+    ]
+    run_tools(run_python, workspace, ("train.py", configs[0], "--work-dir", folders[0]))
     on_cpu = workspace / "on_cpu.py"
     on_cpu.write_text(ON_CPU)
-    for name, processes, batch_size in (("one", 1, 4), ("two", 2, 2)):
-        config = write_config(workspace, name, batch_size, iterations=2, norm_eval=True)
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        folder = workspace / "work_dirs" / name
-        options = (config, "--work-dir", folder, "--launcher", "pytorch")
-        run_python(None, *launcher, on_cpu, TOOLS / "train.py", *options, cwd=workspace)
-        results.append(weights(folder / "iter_2.pth"))
-    one, two = results
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = (configs[1], "--work-dir", folders[1], "--launcher", "pytorch")
+    run_python(None, *launcher, on_cpu, TOOLS / "train.py", *options, cwd=workspace)
+    one, two = (weights(folder / "iter_2.pth") for folder in folders)
     for name, values in one.items():
         torch.testing.assert_close(
             two[name], values, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
-    shutil.rmtree(workspace / "work_dirs")
-
-
-def test_counts_parameters(workspace: Path, run_python: RunPython) -> None:
-    """get_flops.py counts the parameters. It does not support our operators."""
-    tool = TOOLS / "analysis_tools" / "get_flops.py"
-    config = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
-    options = ("--shape", 64, 64, "--cfg-options", "model.backbone.depth=19")
-    printed = run_python(None, tool, config, *options, cwd=workspace).stdout
-    assert "Params: 18.9" in printed

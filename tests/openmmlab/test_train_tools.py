@@ -1,6 +1,6 @@
-"""One real training run each, of an iteration or two, by the toolboxes' own tools/train.py on the embedded data.
+"""The toolboxes' own tools/train.py: a training of an iteration or two each, on the embedded data set.
 
-Every run starts from a config file alone: nothing of ours is imported by hand, and no file holds custom_imports.
+Every run starts from a config file alone, without custom_imports.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def train(
         options = ("default_hooks.logger.interval=1", *options)
         command = (tools[toolbox], config, "--work-dir", folder, "--cfg-options", *options)
         printed = run_python(None, *command, cwd=workspace).stdout
-        assert "custom_imports" not in next(folder.glob("*.py")).read_text()  # the config as it was understood
+        assert "custom_imports" not in next(folder.glob("*.py")).read_text()  # the config as mmengine read it
 
         (scalars,) = folder.glob("*/vis_data/scalars.json")
         losses = [record["loss"] for line in scalars.read_text().splitlines() if "loss" in (record := json.loads(line))]
@@ -114,4 +114,4 @@ def test_stock_detector(train: Callable[..., str], workspace: Path) -> None:
     (workspace / "stock.py").write_text(STOCK_DETECTOR)
     sizes = [f"{split}_dataloader.dataset.pipeline.{step}.scale=(96,96)" for split, step in (("train", 2), ("val", 1))]
     printed = train("mmdet", "stock.py", *ONE_EPOCH, *sizes)
-    assert "Epoch(val)" in printed  # of its 80 classes none is sure enough yet for bbox_mAP
+    assert "Epoch(val)" in printed  # no detection is confident enough yet for bbox_mAP

@@ -1,4 +1,4 @@
-"""Where the OpenMMLab toolboxes are; needs none of them."""
+"""Where the OpenMMLab toolboxes are installed."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_without_a_gpu_one_sentence(repository: Path) -> None:
 
 
 def test_what_it_writes(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step's outcome, whatever became of the others."""
+    """The outcome of each step, whether or not the others fail."""
     specification = importlib.util.spec_from_file_location("gpu_check", repository / "tools" / "gpu_check.py")
     gpu_check = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(gpu_check)

@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_model(root / "mmseg.py")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("mapping.5.bias"):  # what is left of the weights depends on the image
+            if name.endswith("mapping.5.bias"):  # the rest of the weights depends on the image
                 parameter.zero_()
     torch.save({"state_dict": model.state_dict(), "meta": {}}, root / "trained.pth")
     return root
@@ -101,22 +101,22 @@ def test_model_of_each_toolbox(toolbox: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_command_line(folder: Path, run_python: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
-    """A real process, with the checkpoint: two pictures, a line for each layer."""
+    """In a process, with the checkpoint: two pictures, and a line for each layer."""
     arguments = ("-m", "sa_layers.visualize", folder / "photograph.png", folder / "mmseg.py")
     printed = run_python(None, *arguments, folder / "trained.pth", "--pixel", 59, 30, "--pixel", 20, 40).stdout
     assert "pixel 1 at x 59 y 30, pixel 2 at x 20 y 40" in printed
     lines = [line.split() for line in printed.splitlines() if line.startswith("backbone.stages.")]
     assert [line[0] for line in lines][3] == "backbone.stages.2.blocks.1.attention"
     assert all(0 <= float(value) <= 1 for line in lines for value in line[1:3])
-    assert max(float(line[3]) for line in lines) > 0.1  # without the checkpoint 0.000
+    assert max(float(line[3]) for line in lines) > 0.1  # 0.000 without the checkpoint
     for name in ("weights.png", "receptive_field.png"):
         picture = cv2.imread(str(tmp_path / "attention" / name))
         assert picture.std() > 10
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
 
 
-def test_large_photograph_is_shrunk(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pixels are given in the photograph."""
+def test_large_photograph_is_downscaled(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pixels are given in coordinates of the photograph."""
     large = cv2.resize(cv2.imread(str(folder / "photograph.png")), (1024, 200))
     cv2.imwrite(str(tmp_path / "large.png"), large)
     arguments = [tmp_path / "large.png", folder / "mmseg.py", "--pixel", 1023, 100, "--out", tmp_path]
@@ -174,7 +174,7 @@ def test_pictures_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[
 
 
 class Classifier(BaseModel):
-    """The least that a runner trains."""
+    """The smallest model that mmengine's runner trains."""
 
     def __init__(self) -> None:
         super().__init__({"type": "ImgDataPreprocessor", **NORMALISATION, "bgr_to_rgb": True})
@@ -197,7 +197,7 @@ def batches() -> list[dict[str, Any]]:
 
 
 def train(work_dir: Path, **options: Any) -> dict[str, torch.Tensor]:
-    """Four iterations with the hook by its name, and the parameters that they end with."""
+    """Trains for four iterations with the hook, given by name; returns the state dict."""
     torch.manual_seed(0)
     runner = Runner(
         Classifier(),
