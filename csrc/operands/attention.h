@@ -34,13 +34,14 @@ inline void check_epilogue(const OptionalTensor& scale, const OptionalTensor& sh
 
 // The number of position features; zero without positions.
 inline int64_t check_positions(const OptionalTensor& query_position, const OptionalTensor& key_position,
-                               const Pair& size, const Tensor& query, int64_t most) {
+                               const Pair& size, const Tensor& query, int64_t max_positions) {
   STD_TORCH_CHECK(query_position.has_value() == key_position.has_value(),
                   "query_position and key_position must be given together");
   if (!query_position) return 0;
   check_dims("query_position", *query_position, 2);
   const int64_t positions = query_position->size(0);
-  STD_TORCH_CHECK(positions <= most, "query_position must have at most ", most, " rows, got ", positions);
+  STD_TORCH_CHECK(positions <= max_positions, "query_position must have at most ", max_positions, " rows, got ",
+                  positions);
   check_coefficients("query_position", *query_position, query, {positions, 3});
   check_coefficients("key_position", *key_position, query, {positions, 3});
   STD_TORCH_CHECK(size.empty() || (size.size() == 2 && size[0] > 1 && size[1] > 1),
@@ -52,9 +53,9 @@ inline int64_t check_positions(const OptionalTensor& query_position, const Optio
 // outputs of each layer.
 inline std::vector<int64_t> check_mapping(const Tensor& scale, const Tensor& shift, const std::vector<Tensor>& weights,
                                           const std::vector<Tensor>& biases, Relation relation, int64_t positions,
-                                          const Tensor& query, const Tensor& value, size_t most_layers) {
-  STD_TORCH_CHECK(!weights.empty() && weights.size() <= most_layers && weights.size() == biases.size(),
-                  "weights and biases must be lists of one to ", most_layers, " tensors, got ", weights.size(), " and ",
+                                          const Tensor& query, const Tensor& value, size_t max_layers) {
+  STD_TORCH_CHECK(!weights.empty() && weights.size() <= max_layers && weights.size() == biases.size(),
+                  "weights and biases must be lists of one to ", max_layers, " tensors, got ", weights.size(), " and ",
                   biases.size());
   const int64_t channels = query.size(1);
   const int64_t of_relation = relation == Relation::kDot             ? 1

@@ -23,7 +23,7 @@ struct SoftmaxWeights {
 
   template <typename Lanes>
   ALWAYS_INLINE Vector<T> operator()(int64_t tap, int64_t pixel, Lanes lanes) const {
-    return exponential(logits(tap, pixel, lanes) - load(logsumexp + pixel, lanes));
+    return exp(logits(tap, pixel, lanes) - load(logsumexp + pixel, lanes));
   }
 };
 
@@ -41,14 +41,14 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
     }
     Vector<T> total = {}, sums[kChannels] = {};
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const Vector<T> weight = exponential(load(logits.data + tap * logits.tap_stride + pixel, lanes) - max_logit);
+      const Vector<T> weight = exp(load(logits.data + tap * logits.tap_stride + pixel, lanes) - max_logit);
       const Compute<T>* values = copy + offset + tap / columns * band.tap_stride + tables.offset(band, tap % columns);
       total += weight;
 #pragma GCC unroll 8
       for (int c = 0; c < kChannels; ++c) sums[c] += weight * load(values + c * channel_size);
     }
     for (int c = 0; c < kChannels; ++c) store(output + c * channel_stride + pixel, sums[c] / total, lanes);
-    store(logsumexp + pixel, max_logit + logarithm(total), lanes);
+    store(logsumexp + pixel, max_logit + log(total), lanes);
   };
   for_each_vector<T, /*kPairs=*/false>(band, [&](auto, int64_t pixel, int64_t, int64_t offset, auto lanes)
                                                  ALWAYS_INLINE_LAMBDA { sum(pixel, offset, lanes); });

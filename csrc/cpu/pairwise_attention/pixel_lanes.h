@@ -64,8 +64,8 @@ void compute_relation_lanes(const PairwiseAttention& problem, const Compute<T>* 
 constexpr int kTapBlock = 3, kOutputBlock = kVectorBlock >= 4 ? 8 : 4;
 
 template <int kTaps, int kOutputs, bool kRelu, typename C>
-ALWAYS_INLINE void map_lanes_block(const C* features, int64_t depth, const C* weight, int64_t width, const C* bias,
-                                   C* output, int64_t outputs) {
+ALWAYS_INLINE void linear_layer_lanes_block(const C* features, int64_t depth, const C* weight, int64_t width,
+                                            const C* bias, C* output, int64_t outputs) {
   Vector<C> sums[kTaps][kOutputs];
 #pragma GCC unroll 8
   for (int n = 0; n < kOutputs; ++n) {
@@ -95,13 +95,13 @@ ALWAYS_INLINE void map_lanes_block(const C* features, int64_t depth, const C* we
 
 // A linear layer of the mapping, from [tap][feature][lane] to [tap][output][lane].
 template <int kTaps, bool kRelu, typename C>
-void map_lanes(const C* features, int64_t depth, const C* weight, int64_t width, const C* bias, int64_t outputs,
-               C* output) {
+void linear_layer_lanes(const C* features, int64_t depth, const C* weight, int64_t width, const C* bias,
+                        int64_t outputs, C* output) {
   int64_t n = 0;
   const auto block = [&](auto count) ALWAYS_INLINE_LAMBDA {
     for (; n + count.value <= outputs; n += count.value) {
-      map_lanes_block<kTaps, count.value, kRelu>(features, depth, weight + n, width, bias + n, output + n * kLanes<C>,
-                                                 outputs);
+      linear_layer_lanes_block<kTaps, count.value, kRelu>(features, depth, weight + n, width, bias + n,
+                                                          output + n * kLanes<C>, outputs);
     }
   };
   if constexpr (kOutputBlock > 4) block(Constant<kOutputBlock>{});
@@ -200,13 +200,13 @@ void pairwise_attention_pixel_lanes(const PairwiseAttention& problem, const Pack
           compute_relation_lanes<count.value, T>(problem, keys.data() + tap, planes.plane, centres, summands, features);
           const int64_t last = problem.layers - 1;
           for (int64_t layer = 0; layer < last; ++layer) {
-            map_lanes<count.value, true>(features, problem.widths[layer], mapping.weights[layer],
-                                         mapping.padded_widths[layer + 1], mapping.biases[layer],
-                                         problem.widths[layer + 1], other);
+            linear_layer_lanes<count.value, true>(features, problem.widths[layer], mapping.weights[layer],
+                                                  mapping.padded_widths[layer + 1], mapping.biases[layer],
+                                                  problem.widths[layer + 1], other);
             C* const swap = features;
             features = other, other = swap;
           }
-          map_lanes<count.value, false>(
+          linear_layer_lanes<count.value, false>(
               features, problem.widths[last], mapping.weights[last], mapping.padded_widths[last + 1],
               mapping.biases[last], problem.weight_channels(), logits.data() + tap * problem.weight_channels() * lanes);
         }

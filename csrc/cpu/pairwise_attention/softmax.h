@@ -58,7 +58,7 @@ struct FootprintSoftmax {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         C* const logit = logits + tap * step + v * kLanes<C>;
-        weights[v] = power_of_two(load(logit) - max_logits[v]);
+        weights[v] = exp2(load(logit) - max_logits[v]);
         sums[v] += weights[v];
         if (keep) store(logit, weights[v]);
       }

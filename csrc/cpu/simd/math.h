@@ -15,7 +15,7 @@ namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
 // exp(x) = 2^n * exp(r) with |r| <= log(2) / 2, where the Taylor series up to the seventh power has an error below
 // 1e-8. Results below the normal numbers are 0; NaN stays NaN.
-inline Vector<float> exponential(Vector<float> x) {
+inline Vector<float> exp(Vector<float> x) {
   const Vector<float> low = broadcast<float>(-87.3f), high = broadcast<float>(88.7f);
   const Bits vanishes = x < low;
   x = vanishes ? low : x;
@@ -38,18 +38,18 @@ inline Vector<float> exponential(Vector<float> x) {
 }
 
 // Newton's method for exp(y) = x: three steps square the error of a linear guess from 0.06 down to 1e-12.
-inline Vector<float> logarithm(Vector<float> x) {
+inline Vector<float> log(Vector<float> x) {
   Vector<float> y = __builtin_convertvector(bit_cast<Bits>(x) - 0x3f800000, Vector<float>) * (0.693147181f / (1 << 23));
-  for (int step = 0; step < 3; ++step) y += x * exponential(-y) - 1.0f;
+  for (int step = 0; step < 3; ++step) y += x * exp(-y) - 1.0f;
   return y;
 }
 
 // float64 is for gradient checks: accurate rather than fast.
-inline Vector<double> exponential(Vector<double> x) {
+inline Vector<double> exp(Vector<double> x) {
   for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
   return x;
 }
-inline Vector<double> logarithm(Vector<double> x) {
+inline Vector<double> log(Vector<double> x) {
   for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_log(x[lane]);
   return x;
 }
@@ -58,7 +58,7 @@ inline Vector<double> logarithm(Vector<double> x) {
 // is folded into the weights of the layer that computes the logits.
 
 // For x <= 0; NaN stays NaN. The polynomials are of degree five, with a relative error of at most 7.5e-8.
-ALWAYS_INLINE Vector<float> power_of_two(Vector<float> x) {
+ALWAYS_INLINE Vector<float> exp2(Vector<float> x) {
 #if SA_LAYERS_TARGET == SA_LAYERS_AVX512
   constexpr __mmask16 all = 0xffff;  // GCC 12 warns of undefined lanes in the intrinsics without a mask
   const Vector<float> r = _mm512_maskz_reduce_ps(all, x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // 0 <= r < 1
@@ -81,7 +81,7 @@ ALWAYS_INLINE Vector<float> power_of_two(Vector<float> x) {
 }
 
 // float64 is for gradient checks: accurate rather than fast.
-ALWAYS_INLINE Vector<double> power_of_two(Vector<double> x) {
+ALWAYS_INLINE Vector<double> exp2(Vector<double> x) {
   for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_exp2(x[lane]);
   return x;
 }
