@@ -1,9 +1,8 @@
-// Loops that the sums of an aggregation share. All of them are factors of one trilinear form,
+// Loops that aggregation and its gradients share. All three sums are derivatives of one trilinear form,
 //     sum over c, t, p of gradient(c, p) * weight(t, p) * value(c, source(t, p)),
-// for a block of channels that share one weight map: gather() sums to the factor of gradient, transposed_gather() to
-// that of value, correlate() to that of weight. Each sum is computed by one task in a fixed order, so results do not
-// depend on the number of threads.
-
+// for a block of channels c that share one weight map: gather() by gradient, which is the output; transposed_gather()
+// by value; correlate() by weight. Each sum is computed by one task in a fixed order, so results do not depend on the
+// number of threads.
 #if defined(SA_LAYERS_CPU_AGGREGATION_LOOPS_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_AGGREGATION_LOOPS_H
 #undef SA_LAYERS_CPU_AGGREGATION_LOOPS_H

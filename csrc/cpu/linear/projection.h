@@ -144,7 +144,7 @@ inline void project_tile(const Projection& problem, const Tile& tile, float* row
 
 // Computes the tasks begin <= task < end; a task is a part of the pixels times a part of the panels. If the matrix fits
 // the second-level cache, each block of pixels goes through all panels, so that features and result are read and
-// written once, in order. Otherwise as many pixels go through a panel as do while the first-level cache holds it.
+// written once, in order. Otherwise max_pixels go through a panel while it is in the first-level cache.
 template <typename T>
 void projection(const Projection& problem, int64_t begin, int64_t end) {
   const int64_t max_pixels = max(kMaxPixels, problem.part_pixels);

@@ -18,10 +18,10 @@ struct RowPlanes {
   using C = Compute<T>;
   const PairwiseAttention& problem;
   int64_t width, padding, padded_width, first_value, plane, row_size, slots;
-  Scratch<int32_t> columns_shown;  // the pixel of every padded column, -1 for a padded zero
-  Scratch<C> ring;                 // of padded rows: keys, scaled as the relation needs them, positions and values
-  Scratch<C> centres, summands;    // of the output row: the terms of a pair's features that come from the centre
-  Scratch<C> pixels;               // a row of the map, when it is stored in half precision
+  Scratch<int32_t> map_columns;  // the pixel of every padded column, -1 for a padded zero
+  Scratch<C> ring;               // of padded rows: keys, scaled as the relation needs them, positions and values
+  Scratch<C> centres, summands;  // of the output row: the terms of a pair's features that come from the centre
+  Scratch<C> pixels;             // a row of the map, when it is stored in half precision
 
   explicit RowPlanes(const PairwiseAttention& problem_)
       : problem(problem_),
@@ -32,13 +32,13 @@ struct RowPlanes {
         plane(round_up(padded_width, kLanes<T>) + kLanes<T>),
         row_size((first_value + problem.value_channels) * plane),
         slots(problem.footprint.rows.reach() + 1),
-        columns_shown(padded_width),
+        map_columns(padded_width),
         ring(slots * row_size),
         centres(problem.channels * plane),
         summands(problem.widths[0] * plane),
         pixels((width + kLanes<T>)*max(problem.channels, problem.value_channels)) {
     for (int64_t x = 0; x < padded_width; ++x) {
-      columns_shown.data()[x] = static_cast<int32_t>(problem.footprint.columns.pixel(x, problem.footprint.mode));
+      map_columns.data()[x] = static_cast<int32_t>(problem.footprint.columns.pixel(x, problem.footprint.mode));
     }
     // Columns past the last one are computed too.
     for (int64_t i = 0; i < slots * row_size; ++i) ring.data()[i] = 0;
@@ -93,7 +93,7 @@ struct RowPlanes {
     for (int64_t column = 0; column < padded_width; ++column) {
       if (column == padding) column += width;
       if (column == padded_width) break;
-      const int64_t x = columns_shown.data()[column];
+      const int64_t x = map_columns.data()[column];
       for (int64_t c = 0; c < first_value + problem.value_channels; ++c) {
         to[c * plane + column] = x < 0 ? 0 : inside[c * plane + x];
       }
