@@ -1,5 +1,5 @@
-# For images of 32 to 64 pixels: the first and the last stage keep the size of the map, and the footprint narrows with
-# it. At 32 pixels the stages are 32, 16, 8, 4 and 4 pixels wide.
+# For images of 32 to 64 pixels: the first and the last stage have no pooling, and kernel sizes shrink with the
+# map. At 32 pixels the stages are 32, 16, 8, 4 and 4 pixels wide.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/cifar10_bs16.py',

@@ -1,4 +1,4 @@
-# One object a crop, three kinds of shapes over photographs, from scratch, in minutes on two CPU cores.
+# One object per crop, three kinds of shapes over photographs, from scratch, in minutes on two CPU cores.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     '../_base_/datasets/shapes_classification.py',
@@ -15,7 +15,7 @@ model = dict(
     head=dict(num_classes=3, topk=(1, )))
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.05, fused=True),
-    # three classes from 2048 features: at the backbone's rate the logits would jump
+    # with three classes and 2048 features, the backbone's learning rate would make the logits jump
     paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=0.05))),
     clip_grad=dict(max_norm=5.0))
 param_scheduler = [

@@ -2,7 +2,7 @@
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
-        norm_eval=False,  # the blocks' own norms have no statistics yet
+        norm_eval=False,  # the blocks' norms have no pretrained statistics
         plugins=[
             dict(
                 cfg=dict(type='sa_layers.SelfAttentionPlugin', attention='patchwise', kernel_size=7),

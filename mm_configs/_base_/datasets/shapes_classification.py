@@ -1,4 +1,4 @@
-# The shapes data set (python -m sa_layers.datasets.shapes data/shapes) as crops in a folder a class.
+# The shapes data set (python -m sa_layers.datasets.shapes data/shapes) as crops, one folder per class.
 dataset_type = 'CustomDataset'
 data_root = 'data/shapes/classification'
 classes = ('circle', 'star', 'triangle')

@@ -1,6 +1,6 @@
 # The backbone of every detector for COCO: a SAN10, pairwise, in place of a ResNet-50 whose first stage is frozen.
-# A frozen stage of random weights would be useless, so training stops where the checkpoint does not exist. It is what
-# the config of the classifier leaves; for another file: --cfg-options model.backbone.init_cfg.checkpoint=FILE
+# A frozen stage needs trained weights, so training stops if the checkpoint does not exist. The classifier's config
+# writes this one. For another: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 san = dict(
     type='sa_layers.SAN',
     depth=10,

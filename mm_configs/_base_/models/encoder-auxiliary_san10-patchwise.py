@@ -1,4 +1,4 @@
-# What the segmentors with a second loss, on the last stage but one, have in common.
+# Common to all segmentors with an auxiliary loss on the second to last stage.
 _base_ = './encoder_san10-patchwise.py'
 model = dict(
     auxiliary_head=dict(

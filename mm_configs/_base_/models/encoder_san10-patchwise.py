@@ -1,6 +1,6 @@
-# What every segmentor on a SAN10 has in common.
-# The backbone starts from random weights. To start from those of a classifier, trained with this package's configs or
-# converted from the authors' by `python -m sa_layers.convert`, add (in bash, which expands the braces):
+# Common to all segmentors with a SAN10.
+# The backbone starts from random weights. To start from a classifier's checkpoint, trained with a config of this
+# package or converted from the authors' by `python -m sa_layers.convert`, add (in bash, which expands the braces):
 #   --cfg-options model.backbone.init_cfg.{type=Pretrained,checkpoint=FILE,prefix=backbone.}
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

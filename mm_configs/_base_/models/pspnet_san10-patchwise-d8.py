@@ -1,5 +1,5 @@
 # PSPNet on a SAN10.
-# The last two stages keep the size of the map and widen their footprints instead: output stride 8.
+# Output stride 8: the last two stages are dilated instead of strided.
 _base_ = './encoder-auxiliary_san10-patchwise.py'
 model = dict(
     backbone=dict(strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 2, 4)),

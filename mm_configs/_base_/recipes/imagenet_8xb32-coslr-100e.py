@@ -1,5 +1,5 @@
-# The recipe of the paper's code, to the letter: 100 epochs of SGD with a cosine by epoch, no warm-up, weight decay on
-# every parameter, label smoothing, PIL's (torchvision's) resizing, PyTorch's own initialisation.
+# Exactly the recipe of the paper's code: 100 epochs of SGD with a cosine schedule stepped by epoch, no warm-up, weight
+# decay on every parameter, label smoothing, PIL's (torchvision's) resizing, PyTorch's default initialisation.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
@@ -12,7 +12,7 @@ model = dict(
         loss=dict(
             _delete_=True,
             type='LabelSmoothLoss',
-            # the other 999 classes share 0.1, where mmpretrain has the right class take part
+            # the other 999 classes share 0.1; by default mmpretrain spreads it over all 1000
             label_smooth_val=0.1 * 1000 / 999,
             mode='original')))
 train_pipeline = [

@@ -12,4 +12,4 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters // 10),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
-sync_bn = 'torch'  # every norm over the images of all processes; without effect in a single one
+sync_bn = 'torch'  # batch statistics over all processes; no effect in a single process
