@@ -36,7 +36,8 @@ lint: $(DONE)/lint $(DONE)/headers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.cu %.cuh,$(CSRC))
+	@echo $(BIN)/clang-format --dry-run --Werror csrc
+	@$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.cu %.cuh,$(CSRC))
 
 # Not again before something in csrc/ changes.
 $(DONE)/headers: $(DONE)/lint tools/check_headers.py $(CSRC)
