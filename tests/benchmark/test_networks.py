@@ -12,6 +12,7 @@ from .conftest import Benchmark
 pytest.importorskip("torchvision")
 
 
+@pytest.mark.slow
 def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
     """Writes a row for every network and task, and a plot."""
     result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
