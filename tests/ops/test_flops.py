@@ -27,7 +27,14 @@ from sa_layers.ops.pooled_projection import pooled_projection
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 # 2 images, 8 channels, 5 x 6 pixels of which every second row counts, 9 taps
-WITHOUT_PRODUCTS = ("affine_relu", "affine_relu_", "cpu_capability", "max_pooling")
+WITHOUT_PRODUCTS = (
+    "affine_relu",
+    "affine_relu_",
+    "cpu_capability",
+    "max_pooling",
+    "pairwise_attention_implementations",  # lists, for `info`
+    "patchwise_attention_implementations",
+)
 PAIRS = 2 * 8 * (3 * 6) * 9
 
 
