@@ -18,10 +18,10 @@ from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
     PATCHWISE_RELATIONS,
-    Epilogue,
+    AffineReLU,
     Footprint,
-    Mapping,
     PairPosition,
+    PairwiseMapping,
     PatchwiseMapping,
     aggregation,
     backend,
@@ -68,8 +68,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, relation: str, weight_chan
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
     layers = ([normal(channels, width), normal(weight_channels, channels)], [normal(channels), normal(weight_channels)])
-    mapping, position = Mapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
-    epilogue = Epilogue(normal(value.shape[1]), normal(value.shape[1]))
+    mapping, position = PairwiseMapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
+    epilogue = AffineReLU(normal(value.shape[1]), normal(value.shape[1]))
     maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
     in_both_precisions(
         pairwise_attention, *maps, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
@@ -85,7 +85,7 @@ def attend_to_patches(
     affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
     layers = (normal(*affine, weights), normal(weights), normal(weights, taps, weights), normal(taps, weights))
     mapping = PatchwiseMapping(normal(affine), normal(affine), *layers)
-    epilogue = Epilogue(normal(value.shape[1]), normal(value.shape[1]))
+    epilogue = AffineReLU(normal(value.shape[1]), normal(value.shape[1]))
     maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
     in_both_precisions(patchwise_attention, *maps, mapping, relation=relation, epilogue=epilogue, **arguments)
 
@@ -115,8 +115,8 @@ def evaluate(device: str, dtype: torch.dtype) -> None:
             pooled_projection(normal(size), coefficients(size[1], channels), shift)
     for width in (24, 48, 96):
         linear = pack(normal(96, width))
-        before = Epilogue(coefficients(96), coefficients(96))
-        project(normal(2, 9, 12, 96), linear, linear.new_map(normal(2, 9, 12, 1)), before=before)
+        before = AffineReLU(coefficients(96), coefficients(96))
+        project(normal(2, 9, 12, 96), linear, linear.new_map(normal(2, 9, 12, 1)), prologue=before)
 
 
 def main(device: str) -> int:

@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..ops import Epilogue
-from ..ops.affine_relu import affine_relu
+from ..ops import AffineReLU
+from ..ops.affine_relu import native_affine_relu
 from ..ops.projection import Linear, project
 from .channels_last import to_channels_first, to_channels_last
 
@@ -21,7 +21,7 @@ from .channels_last import to_channels_first, to_channels_last
 class Attend(Protocol):
     """An attention behind its transforms φ, ψ and β."""
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: Epilogue | None) -> Tensor:
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: AffineReLU | None) -> Tensor:
         """(N, Cr, H, W) twice and (N, C, H, W) -> (N, C, Ho, Wo), with the epilogue in the same pass."""
         ...
 
@@ -36,10 +36,10 @@ class UnfusedAttention:
     def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.attend = attend
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: Epilogue | None) -> Tensor:
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: AffineReLU | None) -> Tensor:
         """The attention, then its epilogue."""
         assert epilogue is not None  # a block always has one
-        return to_channels_first(affine_relu(to_channels_last(self.attend(query, key, value)), *epilogue))
+        return to_channels_first(native_affine_relu(to_channels_last(self.attend(query, key, value)), *epilogue))
 
 
 class Operands(NamedTuple):
@@ -56,14 +56,14 @@ class Operands(NamedTuple):
 class EvaluationBlock(NamedTuple):
     """A :class:`sa_layers.layers.SelfAttentionBlock` with frozen norms."""
 
-    prologue: Epilogue
+    prologue: AffineReLU
     """The first norm and its ReLU."""
     transform: Linear
     """φ, ψ and β as one linear layer."""
     channels: tuple[int, ...]
     """Their output channels; shared transforms count once."""
     attend: Attend
-    epilogue: Epilogue
+    epilogue: AffineReLU
     """The second norm and its ReLU."""
     expansion: Linear
     bias: Tensor
@@ -72,7 +72,7 @@ class EvaluationBlock(NamedTuple):
     def with_input_offset(self, offset: Tensor) -> EvaluationBlock:
         """The same block for features that lack ``offset``, (C,), which its prologue then adds."""
         scale, shift = self.prologue
-        return self._replace(prologue=Epilogue(scale, torch.addcmul(shift, scale, offset)))
+        return self._replace(prologue=AffineReLU(scale, torch.addcmul(shift, scale, offset)))
 
     def new_operands(self, pixels: Tensor) -> Operands:
         """Allocates the operands of the attention for ``pixels``, (N, H, W, C)."""
@@ -81,7 +81,7 @@ class EvaluationBlock(NamedTuple):
         query, value = parts[0], parts[-1]
         return Operands(transformed, query, parts[1] if len(parts) == 3 else query, value)
 
-    def add_residual(self, pixels: Tensor, operands: Operands, norm: Epilogue | None = None) -> None:
+    def add_residual(self, pixels: Tensor, operands: Operands, norm: AffineReLU | None = None) -> None:
         """Adds the residual to ``pixels`` in place, without :attr:`bias`.
 
         Args:
@@ -89,6 +89,6 @@ class EvaluationBlock(NamedTuple):
             operands: Is overwritten.
             norm: A frozen norm after the block, followed by a ReLU. Defaults to None.
         """
-        project(pixels, self.transform, operands.transformed, before=self.prologue)
+        project(pixels, self.transform, operands.transformed, prologue=self.prologue)
         attended = self.attend(operands.query, operands.key, operands.value, epilogue=self.epilogue)
-        project(to_channels_last(attended), self.expansion, pixels, adds=True, after=norm)
+        project(to_channels_last(attended), self.expansion, pixels, accumulate=True, epilogue=norm)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from ..ops import why_not_fused
+from ..ops.torch_internals import has_forward_hooks, has_global_hooks, registered
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
 MAPPING_MODULES = (NORMS, (nn.ReLU,), (nn.Conv2d,))
@@ -92,12 +92,12 @@ def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | N
         'mapping.0 is in training mode'
         >>> why_not_mapping(mapping.eval())
     """
-    if type(mapping) is not nn.Sequential or len(mapping._modules) not in [3 * number for number in layers]:
+    if type(mapping) is not nn.Sequential or len(mapping) not in [3 * number for number in layers]:
         numbers = " or ".join(NUMBERS[number] for number in layers)
         return f"the mapping does not consist of {numbers} linear layers, each after a norm and an activation"
     if has_hooks(mapping):
         return f"the mapping {HOOKED}"
-    for index, (name, module) in enumerate(mapping._modules.items()):
+    for index, (name, module) in enumerate(mapping.named_children()):
         if type(module) not in MAPPING_MODULES[index % 3]:
             return f"mapping.{name} is a {type(module).__name__}"
         if type(module) is nn.Conv2d and not is_pointwise(module):
@@ -113,19 +113,14 @@ def why_not_frozen(norm: nn.Module) -> str | None:
     """What keeps one of ``NORMS`` from being a scale and a shift for each channel."""
     if norm.training:
         return "is in training mode"
-    if norm._buffers["running_mean"] is None or norm._parameters["weight"] is None:
+    if registered(norm, "running_mean") is None or registered(norm, "weight") is None:
         return "has no running statistics or no weight"
     return None
 
 
-def has_global_hooks() -> bool:
-    """Whether a forward hook is registered for all modules."""
-    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
-
-
 def has_hooks(module: nn.Module) -> bool:
     """Whether skipping a module could be observed: it has a forward hook, or the instance has its own ``forward``."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return has_forward_hooks(module) or "forward" in vars(module)
 
 
 def is_pointwise(layer: nn.Module) -> bool:

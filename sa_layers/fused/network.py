@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops.pooled_projection import pooled_projection
+from ..ops.pooled_projection import native_pooled_projection
 from .parameters import fold_norm
 from .stage import EvaluationStage
 
@@ -54,10 +54,10 @@ def evaluate(
     single = stages_of_single_images(image, stages, out_indices)
     normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
     if single == 0:
-        pixels = stages[0].evaluate(pooled_projection(image, *stem), pooled=True, normed=normed[0])
+        pixels = stages[0].evaluate(native_pooled_projection(image, *stem), pooled=True, normed=normed[0])
     else:
         for index, one in enumerate(image.split(1)):
-            features = stages[0].evaluate(pooled_projection(one, *stem), pooled=True)
+            features = stages[0].evaluate(native_pooled_projection(one, *stem), pooled=True)
             for stage in stages[1:single]:
                 features = stage.evaluate(features)
             if index == 0:

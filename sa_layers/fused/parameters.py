@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import Epilogue, Mapping, PairPosition, PatchwiseMapping
+from ..ops import AffineReLU, PairPosition, PairwiseMapping, PatchwiseMapping
 from ..ops.projection import Linear, pack
 from .eligibility import NORMS
 
 
-def fold_norm(norm: nn.Module) -> Epilogue:
+def fold_norm(norm: nn.Module) -> AffineReLU:
     """The scale and the shift of a frozen norm, (C,) each; float32, or float64 for float64."""
     assert isinstance(norm, NORMS)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
     scale = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
-    return Epilogue(scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale)
+    return AffineReLU(scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale)
 
 
 def fold_linear(layers: Sequence[nn.Conv2d]) -> Linear:
@@ -54,10 +54,10 @@ def fold_mapping(mapping: Any) -> tuple[Tensor, ...]:
     return tuple(folded)
 
 
-def fold_pairwise_mapping(mapping: nn.Module) -> Mapping:
+def fold_pairwise_mapping(mapping: nn.Module) -> PairwiseMapping:
     """An eligible mapping as :func:`sa_layers.ops.pairwise_attention` takes it."""
     scale, shift, *layers = fold_mapping(mapping)
-    return Mapping(scale, shift, layers[::2], layers[1::2])
+    return PairwiseMapping(scale, shift, layers[::2], layers[1::2])
 
 
 def fold_patchwise_mapping(mapping: nn.Module, relation: str, channels: int, weight_channels: int) -> PatchwiseMapping:

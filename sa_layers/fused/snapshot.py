@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
-from operator import attrgetter, is_, itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 from torch import Tensor, nn
-from torch._C._functorch import maybe_current_level  # torch.func has no such question
 
-# The dictionaries of a module.
-REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+from ..ops.torch_internals import MODULE_REGISTRIES, is_functorch_active, version_of
+
 ORDINARY = {Tensor, nn.Parameter}
 mode = itemgetter("training")
-version = attrgetter("_version")
 
 
 class Snapshot:
@@ -44,7 +42,7 @@ class Snapshot:
     def __init__(self, root: nn.Module) -> None:
         self._modules = list(root.modules())
         self._names = list(map(vars, self._modules))
-        registries = [registry for names in self._names for registry in map(names.get, REGISTRIES)]
+        registries = [registry for names in self._names for registry in map(names.get, MODULE_REGISTRIES)]
         self._registries: list[dict[str, Any]] = [registry for registry in registries if isinstance(registry, dict)]
         self._filled = list(filter(None, self._registries))
         self._attributes = [
@@ -56,7 +54,7 @@ class Snapshot:
         # Aliases of the tensors: while they exist, no other tensor can be allocated at the same address.
         self._aliases = [tensor.detach() for tensor in self._tensors]
         self.is_reliable = (
-            maybe_current_level() is None
+            not is_functorch_active()
             and len(self._registries) == len(registries)
             and set(map(type, self._tensors)) <= ORDINARY
             and not any(map(Tensor.is_inference, self._tensors))
@@ -89,7 +87,7 @@ class Snapshot:
 
     def _read_states(self) -> list[list[Any]]:
         tensors = self._tensors
-        return [list(map(Tensor.data_ptr, tensors)), list(map(version, tensors)), list(map(Tensor.stride, tensors))]
+        return [list(map(Tensor.data_ptr, tensors)), list(map(version_of, tensors)), list(map(Tensor.stride, tensors))]
 
 
 def _values(registries: Iterable[dict[str, Any]]) -> list[Any]:

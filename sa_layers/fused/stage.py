@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import Epilogue
+from ..ops import AffineReLU
 from ..ops.projection import Linear, project
 from .block import EvaluationBlock
 
@@ -20,7 +20,7 @@ class EvaluationStage(NamedTuple):
     """2 or 1; None if the pooling is a module that must be called."""
     transition: Linear
     blocks: list[EvaluationBlock]
-    norm: Epilogue
+    norm: AffineReLU
 
     @classmethod
     def of_blocks(
@@ -29,7 +29,7 @@ class EvaluationStage(NamedTuple):
         transition: Linear,
         bias: Tensor | None,
         blocks: Sequence[EvaluationBlock],
-        norm: Epilogue,
+        norm: AffineReLU,
     ) -> EvaluationStage:
         """Moves the biases of the transition and of every block into the norms that follow them.
 
@@ -45,10 +45,10 @@ class EvaluationStage(NamedTuple):
         for block in blocks:
             shifted.append(block.with_input_offset(offset))
             offset = offset + block.bias
-        return cls(stride, transition, shifted, Epilogue(norm.scale, torch.addcmul(norm.shift, norm.scale, offset)))
+        return cls(stride, transition, shifted, AffineReLU(norm.scale, torch.addcmul(norm.shift, norm.scale, offset)))
 
     def evaluate(
-        self, features: Tensor, pooled: bool = False, prologue: Epilogue | None = None, normed: bool = True
+        self, features: Tensor, pooled: bool = False, prologue: AffineReLU | None = None, normed: bool = True
     ) -> Tensor:
         """(N, H, W, in_channels) -> (N, H // stride, W // stride, channels).
 
@@ -70,9 +70,9 @@ class EvaluationStage(NamedTuple):
         height, width = features.shape[1] // stride, features.shape[2] // stride
         return features.new_empty(batch, height, width, self.transition.channels)
 
-    def enter(self, features: Tensor, pixels: Tensor, pooled: bool = False, prologue: Epilogue | None = None) -> None:
+    def enter(self, features: Tensor, pixels: Tensor, pooled: bool = False, prologue: AffineReLU | None = None) -> None:
         """Computes the prologue, the pooling and the transition into ``pixels``."""
-        project(features, self.transition, pixels, before=prologue, pools=self.stride == 2 and not pooled)
+        project(features, self.transition, pixels, prologue=prologue, pool=self.stride == 2 and not pooled)
 
     def attend(self, pixels: Tensor, normed: bool = True) -> None:
         """Computes the blocks, then the norm and the ReLU unless ``normed`` is False, in place."""

@@ -13,7 +13,7 @@ from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_mapping
 from ..fused.parameters import fold_pairwise_mapping, fold_position
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
-from ..ops.pairwise_attention import fused_pairwise_attention, why_no_kernel
+from ..ops.pairwise_attention import pairwise_attention_fused, why_no_kernel
 from ..ops.pairwise_relation import relation_width
 from .position import PositionEncoding
 from .self_attention import SelfAttention
@@ -95,7 +95,7 @@ class PairwiseSelfAttention(SelfAttention):
             encoding = self.position
             position = fold_position(encoding.transform, encoding.position, encoding.size, mapping.scale.dtype)
         return partial(
-            fused_pairwise_attention,
+            pairwise_attention_fused,
             mapping=mapping,
             footprint=self.footprint,
             relation=self.relation,

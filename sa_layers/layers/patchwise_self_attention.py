@@ -13,7 +13,7 @@ from ..fused.eligibility import why_not_mapping
 from ..fused.parameters import fold_patchwise_mapping
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import fused_patchwise_attention, why_no_kernel
+from ..ops.patchwise_attention import patchwise_attention_fused, why_no_kernel
 from .self_attention import SelfAttention
 
 
@@ -80,4 +80,4 @@ class PatchwiseSelfAttention(SelfAttention):
     def fold(self) -> Attend:
         """The fused operator with its mapping."""
         mapping = fold_patchwise_mapping(self.mapping, self.relation, self.relation_channels, self.weight_channels)
-        return partial(fused_patchwise_attention, mapping=mapping, footprint=self.footprint, relation=self.relation)
+        return partial(patchwise_attention_fused, mapping=mapping, footprint=self.footprint, relation=self.relation)

@@ -1,16 +1,22 @@
-"""The operators of vector self-attention, each validated once and computed by the fastest backend at hand."""
+"""The operators of vector self-attention, each validated once and computed by the fastest available backend."""
+
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from . import (
     flops,  # noqa: F401 - registers with torch's counter
     torch_release,  # noqa: F401 - before whatever an older torch lacks
 )
+from .affine_relu import AffineReLU
 from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
-from .pairwise_attention import Epilogue, Mapping, PairPosition, pairwise_attention
+from .pairwise_attention import pairwise_attention
+from .pairwise_operands import PairPosition, PairwiseMapping
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
-from .patchwise_attention import PatchwiseMapping, patchwise_attention
+from .patchwise_attention import patchwise_attention
+from .patchwise_operands import PatchwiseMapping
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -19,10 +25,10 @@ __all__ = [
     "PADDING_MODES",
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",
-    "Epilogue",
+    "AffineReLU",
     "Footprint",
-    "Mapping",
     "PairPosition",
+    "PairwiseMapping",
     "PatchwiseMapping",
     "aggregation",
     "backend",
@@ -34,3 +40,15 @@ __all__ = [
     "softmax_aggregation",
     "why_not_fused",
 ]
+
+_RENAMED = {"Epilogue": "AffineReLU", "Mapping": "PairwiseMapping"}
+
+if not TYPE_CHECKING:  # type checkers would otherwise accept every name
+
+    def __getattr__(name: str) -> Any:
+        """The old names of public classes, for one release."""
+        if name not in _RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"sa_layers.ops.{name} was renamed to sa_layers.ops.{_RENAMED[name]}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return globals()[_RENAMED[name]]

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .backend import choose, devices_of
-from .native import native_gradient
+from .native import native_operator
+
+
+class AffineReLU(NamedTuple):
+    """``relu(scale * x + shift)`` for every channel: a frozen norm and its ReLU, before or after an operator.
+
+    Args:
+        scale: (C,); float32, or float64 beside features in float64.
+        shift: As ``scale``.
+    """
+
+    scale: Tensor
+    shift: Tensor
 
 
 def affine_relu(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    r"""Scales and shifts every channel, then applies a ReLU: :math:`\max(s_c x_c + t_c, 0)`. Not differentiable.
+    r"""Scale and shift every channel, then apply a ReLU: :math:`\max(s_c x_c + t_c, 0)`. Not differentiable.
 
     Args:
         features: x, (N, H, W, C): channels last.
         scale: s, (C,); float32, or float64 for features in float64.
-        shift: t, like ``scale``.
+        shift: t, as ``scale``.
 
     Returns:
         A new tensor of the shape and dtype of ``features``, contiguous.
@@ -26,8 +38,12 @@ def affine_relu(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         >>> affine_relu(torch.ones(1, 1, 1, 2), torch.tensor([2.0, 2.0]), torch.tensor([1.0, -3.0]))
         tensor([[[[3., 0.]]]])
     """
-    if _is_native(features):
-        return _native_affine_relu(features, scale, shift)
+    native = features.device.type in _native_devices and choose(features.device) == "native"
+    return (native_affine_relu if native else affine_relu_in_torch)(features, scale, shift)
+
+
+def affine_relu_in_torch(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """As :func:`affine_relu`, in plain torch."""
     return torch.addcmul(shift, features, scale).relu_().to(features.dtype)
 
 
@@ -40,20 +56,17 @@ def affine_relu_(features: Tensor, scale: Tensor, shift: Tensor) -> None:
         >>> features
         tensor([[[[3., 0.]]]])
     """
-    if features.is_contiguous() and _is_native(features):
-        _native_affine_relu_(features, scale, shift)
+    native = features.device.type in _native_devices and choose(features.device) == "native"
+    if native and features.is_contiguous():
+        native_affine_relu_(features, scale, shift)
     else:
         features.copy_(affine_relu(features, scale, shift))
 
 
-def _is_native(features: Tensor) -> bool:
-    return features.device.type in _native_devices and choose(features.device) == "native"
-
-
-def _fake_affine_relu(features: Tensor, *_: Any) -> Tensor:
+def _fake_affine_relu(features: Tensor) -> Tensor:
     return features.new_empty(features.shape)
 
 
-_native_affine_relu = native_gradient("affine_relu", _fake_affine_relu)
-_native_affine_relu_ = native_gradient("affine_relu_", lambda *_: None)
+native_affine_relu = native_operator("affine_relu", _fake_affine_relu)
+native_affine_relu_ = native_operator("affine_relu_", lambda: None)
 _native_devices = devices_of("affine_relu")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from .aggregation_by_rows import aggregation_by_rows
-from .backend import choose, is_exporting
-from .by_reference import by_reference
+from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
-from .native import native_operator
+from .native import differentiable_operator
+from .reference_backend import compute_by_reference
+from .torch_internals import is_exporting
 
 
 def aggregation(
@@ -58,7 +59,7 @@ def aggregation(
     if chosen == "native":
         return native_aggregation(value, weight, *footprint)
     if chosen == "reference":
-        return by_reference("aggregation", value, weight, footprint)
+        return compute_by_reference("aggregation", value, weight, footprint)
     return aggregation_in_torch(value, weight, footprint)
 
 
@@ -95,7 +96,7 @@ def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) ->
 # the other two, so derivatives of every order need no further kernel.
 
 
-def _fake_aggregation(value: Tensor, weight: Tensor, kernel_size: Any, stride: Any, *_: Any) -> Tensor:
+def _fake_aggregation(value: Tensor, stride: Any) -> Tensor:
     height, width = output_size(value.shape[2], value.shape[3], stride)
     return value.new_empty(value.shape[0], value.shape[1], height, width)
 
@@ -115,8 +116,8 @@ def _backward_aggregation(ctx: Any, grad: Tensor) -> tuple:
     )
 
 
-def _fake_value_gradient(grad: Tensor, weight: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    return grad.new_empty(grad.shape[0], grad.shape[1], height, width)
+def _fake_value_gradient(grad_output: Tensor, height: int, width: int) -> Tensor:
+    return grad_output.new_empty(grad_output.shape[0], grad_output.shape[1], height, width)
 
 
 def _setup_value_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -134,10 +135,9 @@ def _backward_value_gradient(ctx: Any, grad_value: Tensor) -> tuple:
     )
 
 
-def _fake_weight_gradient(grad: Tensor, value: Tensor, weight_channels: int, kernel_size: Any, *_: Any) -> Tensor:
-    return grad.new_empty(
-        grad.shape[0], weight_channels, kernel_size[0] * kernel_size[1], grad.shape[2] * grad.shape[3]
-    )
+def _fake_weight_gradient(grad_output: Tensor, weight_channels: int, kernel_size: Any) -> Tensor:
+    batch, _, height, width = grad_output.shape
+    return grad_output.new_empty(batch, weight_channels, kernel_size[0] * kernel_size[1], height * width)
 
 
 def _setup_weight_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -156,10 +156,12 @@ def _backward_weight_gradient(ctx: Any, grad_weight: Tensor) -> tuple:
     )
 
 
-native_aggregation = native_operator("aggregation", _fake_aggregation, _setup_aggregation, _backward_aggregation)
-native_value_gradient = native_operator(
+native_aggregation = differentiable_operator(
+    "aggregation", _fake_aggregation, _setup_aggregation, _backward_aggregation
+)
+native_value_gradient = differentiable_operator(
     "aggregation_value_gradient", _fake_value_gradient, _setup_value_gradient, _backward_value_gradient
 )
-native_weight_gradient = native_operator(
+native_weight_gradient = differentiable_operator(
     "aggregation_weight_gradient", _fake_weight_gradient, _setup_weight_gradient, _backward_weight_gradient
 )

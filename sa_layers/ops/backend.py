@@ -3,7 +3,7 @@
 - 'native': the extension's C++ kernels, the fast way, for the devices that it was built for.
 - 'torch': plain torch operators; any device, exportable, differentiable any number of times, slower.
 - 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. They
-  stand beside the operators, not below them: ``by_reference`` imports them when they are first asked for.
+  use the operators' names: ``reference_backend`` imports them at the first call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import torch
 
 from . import extension
+from .torch_internals import has_kernel, is_exporting
 
 BACKENDS = ("native", "torch", "reference")
 
@@ -89,11 +90,6 @@ def why_not(name: str, device: torch.device) -> str | None:
     return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
 
 
-def is_exporting() -> bool:
-    """Whether torch.export is at work. Traced by torch.compile, torch.compiler.is_exporting() is always true."""
-    return torch.compiler._is_exporting_flag
-
-
 def why_not_native(device: torch.device) -> str | None:
     """One sentence on what keeps the native kernels from running on ``device``, or None."""
     if device.type in _native_devices:
@@ -137,7 +133,6 @@ def devices_of(operator: str) -> frozenset[str]:
     """The types of devices for which the loaded extension has a kernel of an operator."""
     if not extension.is_available():
         return frozenset()
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # torch.library has no public question for this
     return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel(f"sa_layers::{operator}", key))
 
 

@@ -1,20 +1,20 @@
 """The arithmetic of every native operator, for :class:`torch.utils.flop_counter.FlopCounterMode`.
 
 A multiply-add is two FLOPs, as everywhere in torch. Exponentials of a softmax do not count, as in torch's attention.
-Torch counts matrix products and convolutions only, so that the plain torch backend of an operator counts as nothing
-(but 'clique', which is a matrix product).
+Torch counts matrix products and convolutions only. The plain torch backend of an operator therefore counts nothing,
+except for 'clique', which is a matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
+from .native import by_name
 
 Shape = Sequence[int]
 
@@ -23,7 +23,7 @@ _RELATION_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 1, "dot": 2, "c
 _RELATION_GRADIENT_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 2, "dot": 2, "concatenation": 1}
 
 
-def aggregation_flops(value: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+def aggregation_flops(value: Shape, weight: Shape) -> int:
     """Of (N, C, H, W) with (N, Cw, K*K, Ho*Wo): a multiply-add for every channel, tap and footprint.
 
     Also of either gradient, and of the gradients of ``softmax_aggregation``.
@@ -34,66 +34,70 @@ def aggregation_flops(value: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * value[0] * value[1] * weight[2] * weight[3]
 
 
-def relation_flops(
-    query: Shape, key: Shape, kernel_size: Shape, relation: str, *_: Any, out_shape: Any = None, **__: Any
-) -> int:
+def relation_flops(query: Shape, relation: str, out_shape: Shape) -> int:
     """Of a pairwise relation: one operation or a multiply-add for every channel, tap and footprint."""
     return _RELATION_FLOPS[relation] * query[0] * query[1] * out_shape[2] * out_shape[3]
 
 
-def _weight_gradient_flops(grad: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any) -> int:
-    return aggregation_flops(grad, out_shape)
+def _value_gradient_flops(grad_output: Shape, weight: Shape) -> int:
+    return aggregation_flops(grad_output, weight)
 
 
-def _logits_gradient_flops(grad: Shape, value: Shape, logits: Shape, *_: Any, **__: Any) -> int:
-    return aggregation_flops(grad, logits)
+def _weight_gradient_flops(grad_output: Shape, out_shape: Shape) -> int:
+    return aggregation_flops(grad_output, out_shape)
 
 
-def _relation_gradient_flops(grad: Shape, other: Shape, *rest: Any, **__: Any) -> int:
-    _height, _width, _kernel_size, relation, *_ = rest
-    return _RELATION_GRADIENT_FLOPS[relation] * prod(other[:2]) * grad[2] * grad[3]
+def _softmax_aggregation_flops(value: Shape, logits: Shape) -> int:
+    return aggregation_flops(value, logits)
+
+
+def _logits_gradient_flops(grad_output: Shape, logits: Shape) -> int:
+    return aggregation_flops(grad_output, logits)
+
+
+def _relation_gradient_flops(grad_output: Shape, relation: str, out_shape: Shape) -> int:
+    return _RELATION_GRADIENT_FLOPS[relation] * prod(out_shape[:2]) * grad_output[2] * grad_output[3]
 
 
 def _pairwise_attention_flops(
-    query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any = None, **__: Any
+    query: Shape, value: Shape, weights: Sequence[Shape], kernel_size: Shape, relation: str, out_shape: Shape
 ) -> int:
     """Relation, the linear layers of the mapping, aggregation; neither positions nor the epilogue."""
-    _, _, weights, _, _, _, _, _, _, kernel_size, relation, *_ = rest
     pairs = out_shape[0] * out_shape[2] * out_shape[3] * prod(kernel_size)
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
 
 
-def _patchwise_attention_flops(*arguments: Any, out_shape: Any = None, **__: Any) -> int:
+def _patchwise_attention_flops(
+    query: Shape, hidden_weight: Shape, weight: Shape, relation: str, out_shape: Shape
+) -> int:
     """Relation, both linear layers of the mapping, aggregation; not the epilogue."""
-    query, hidden_weight, weight, relation = arguments[0], arguments[5], arguments[7], arguments[12]
     taps = weight[1]
     products = {"concatenation": 0, "star": taps, "clique": taps * taps}[relation]
     multiply_adds = products * query[1] + prod(hidden_weight) + prod(weight) + taps * out_shape[1]
     return 2 * multiply_adds * out_shape[0] * out_shape[2] * out_shape[3]
 
 
-def _pooled_projection_flops(image: Shape, weight: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """The projection, of the four pixels that each of the output is the maximum of."""
+def _pooled_projection_flops(weight: Shape, out_shape: Shape) -> int:
+    """The projection of the four pixels whose maximum is a pixel of the output."""
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
-def _projection_flops(features: Shape, matrix: Shape, *rest: Any, **_: Any) -> int:
-    """A matrix product, for every pixel of the result."""
-    result = rest[5]
+def _projection_flops(matrix: Shape, result: Shape) -> int:
+    """A matrix product for every pixel of the result."""
     return 2 * prod(result[:-1]) * prod(matrix)
 
 
-def _normed_projection_flops(features: Shape, weight: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """The same, unless it answers that it has no kernel."""
+def _normed_projection_flops(features: Shape, weight: Shape, out_shape: Shape | None) -> int:
+    """The same, or nothing if the operator returns that it does not support the sizes."""
     return 2 * prod(features[:-1]) * prod(weight) if out_shape else 0
 
 
 FORMULAS: dict[str, Callable[..., int]] = {
     "aggregation": aggregation_flops,
-    "aggregation_value_gradient": aggregation_flops,
+    "aggregation_value_gradient": _value_gradient_flops,
     "aggregation_weight_gradient": _weight_gradient_flops,
-    "softmax_aggregation": aggregation_flops,
-    "softmax_aggregation_value_gradient": aggregation_flops,
+    "softmax_aggregation": _softmax_aggregation_flops,
+    "softmax_aggregation_value_gradient": _logits_gradient_flops,
     "softmax_aggregation_logits_gradient": _logits_gradient_flops,
     "pairwise_relation": relation_flops,
     "pairwise_relation_query_gradient": _relation_gradient_flops,
@@ -107,4 +111,4 @@ FORMULAS: dict[str, Callable[..., int]] = {
 
 if extension.is_available():
     for _name, _formula in FORMULAS.items():
-        register_flop_formula(getattr(torch.ops.sa_layers, _name))(_formula)
+        register_flop_formula(getattr(torch.ops.sa_layers, _name))(by_name(_name, _formula))

@@ -1,7 +1,7 @@
-"""Whether attention may be computed by the fused inference operators: the switch, and why a call refuses them.
+"""The switch of the fused operators, and why a call does not use them.
 
-A fused operator never writes a tensor with the taps of every footprint, and has no derivatives. The layers choose it by
-themselves for evaluation; ``why_not_fused`` says in a sentence what stands in the way.
+A fused operator never writes a tensor with the taps of every footprint, and has no derivatives. Layers use it in
+evaluation; ``why_not_fused`` says in a sentence why a call does not.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .backend import choose, is_exporting
+from .backend import choose
+from .torch_internals import is_exporting, is_transformed
 
 SWITCH = "SA_LAYERS_FUSED"
 
 
 @contextmanager
 def fused(enabled: bool = True) -> Iterator[None]:
-    """Lets layers inside the block, in all threads, use the fused operators, or keeps them from it.
+    """Enable or disable the fused operators inside the block, in all threads.
 
     The environment variable ``SA_LAYERS_FUSED=off`` does the same for a whole process.
 
     Args:
-        enabled: False to compute every layer by the unfused operators. Defaults to True.
+        enabled: False computes every layer by the unfused operators. Defaults to True.
 
     Example:
         >>> from sa_layers.layers import PairwiseSelfAttention
@@ -42,10 +43,10 @@ def fused(enabled: bool = True) -> Iterator[None]:
 
 
 def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
-    """One sentence on what keeps these tensors from a fused operator, or None.
+    """One sentence on why a fused operator may not read these tensors, or None.
 
     Args:
-        tensors: All that the operator would read: features and parameters, the features first.
+        tensors: All tensors that the operator would read, the features first.
 
     Example:
         >>> why_not_fused([torch.ones(1, requires_grad=True)])
@@ -55,18 +56,23 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
     if not _enabled:
         return f"the fused operators are switched off, by {SWITCH} or by sa_layers.ops.fused(False)"
     if is_exporting():
-        return "an exported program must run where the extension is not"
+        return "an exported program must run without the extension"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "a gradient is needed, and the fused operators have none"
-    # torch has no public question for either: torch.func's transforms, forward-mode differentiation
-    if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
-        return "a transform of torch.func or a forward-mode derivative is under way"
+    if is_transformed():
+        return "a transform of torch.func or forward-mode differentiation is running"
     device = tensors[0].device
     if [tensor for tensor in tensors if tensor.device != device]:  # faster than any()
         return "the features and the parameters are on different devices"
     if choose(device) != "native":
-        return f"the native kernels are not in use on {device.type}"
+        return f"the native kernels are not used on {device.type}"
     return None
+
+
+@torch.compiler.assume_constant_result  # a graph is guarded by it, and recompiled when it changes
+def tf32_is_allowed() -> bool:
+    """Whether torch may round the factors of float32 matrix products on CUDA to TF32, by any of its switches."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"  # allow_tf32 cannot be read once this was set
 
 
 def _parse(text: str) -> bool:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from .affine_relu import affine_relu
 from .backend import choose, devices_of
-from .native import native_gradient
+from .native import native_operator
 
 
 def max_pooling(features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Takes the maximum of every 2x2 pixels; what is not a number is greater than any. Not differentiable.
+    """Take the maximum of every 2x2 pixels; a NaN makes it NaN. Not differentiable.
 
     Args:
         features: (N, H, W, C), channels last; an odd last row or column is dropped.
-        scale: (C,), of a frozen norm that is followed by a ReLU, both before the pooling; as :func:`affine_relu` takes
-            it. Defaults to None, for neither.
-        shift: Like ``scale``.
+        scale: (C,), of a frozen norm and its ReLU before the pooling; see :class:`AffineReLU`. Defaults to None, for
+            neither.
+        shift: As ``scale``.
 
     Returns:
         (N, H // 2, W // 2, C), contiguous.
@@ -29,17 +27,22 @@ def max_pooling(features: Tensor, scale: Tensor | None = None, shift: Tensor | N
         >>> max_pooling(torch.arange(8.0).view(1, 2, 2, 2))
         tensor([[[[6., 7.]]]])
     """
-    if features.device.type in _native_devices and choose(features.device) == "native":
-        return _native_max_pooling(features, scale, shift)
+    if features.device.type in native_devices and choose(features.device) == "native":
+        return native_max_pooling(features, scale, shift)
+    return max_pooling_unfused(features, scale, shift)
+
+
+def max_pooling_unfused(features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """As :func:`max_pooling`, by :func:`affine_relu` and torch's pooling."""
     if scale is not None and shift is not None:
         features = affine_relu(features, scale, shift)
     return F.max_pool2d(features.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
 
-def _fake_max_pooling(features: Tensor, *_: Any) -> Tensor:
+def _fake_max_pooling(features: Tensor) -> Tensor:
     batch, height, width, channels = features.shape
     return features.new_empty(batch, height // 2, width // 2, channels)
 
 
-_native_max_pooling = native_gradient("max_pooling", _fake_max_pooling)
-_native_devices = devices_of("max_pooling")
+native_max_pooling = native_operator("max_pooling", _fake_max_pooling)
+native_devices = devices_of("max_pooling")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .backend import choose
-from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
-from .native import native_operator
+from .native import differentiable_operator
+from .reference_backend import compute_by_reference
 
 PAIRWISE_RELATIONS = ("subtraction", "summation", "hadamard", "dot", "concatenation")
 
@@ -69,7 +69,7 @@ def pairwise_relation(
     if chosen == "native":
         return native_relation(query, key, *geometry_of(footprint, relation))
     if chosen == "reference":
-        return by_reference("pairwise_relation", query, key, footprint, relation=relation)
+        return compute_by_reference("pairwise_relation", query, key, footprint, relation=relation)
     return pairwise_relation_in_torch(query, key, footprint, relation)
 
 
@@ -106,7 +106,7 @@ def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint,
 _PRODUCTS = ("hadamard", "dot")
 
 
-def _fake_relation(query: Tensor, key: Tensor, kernel_size: Any, relation: str, stride: Any, *_: Any) -> Tensor:
+def _fake_relation(query: Tensor, kernel_size: Any, relation: str, stride: Any) -> Tensor:
     channels = relation_width(relation, query.shape[1])
     height, width = output_size(query.shape[2], query.shape[3], stride)
     return query.new_empty(query.shape[0], channels, kernel_size[0] * kernel_size[1], height * width)
@@ -127,8 +127,12 @@ def _backward_relation(ctx: Any, grad: Tensor) -> tuple:
     )
 
 
-def _fake_gradient(grad: Tensor, other: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    return grad.new_empty(other.shape[0], other.shape[1], height, width)
+def _fake_query_gradient(grad_output: Tensor, key: Tensor, height: int, width: int) -> Tensor:
+    return grad_output.new_empty(key.shape[0], key.shape[1], height, width)
+
+
+def _fake_key_gradient(grad_output: Tensor, query: Tensor, height: int, width: int) -> Tensor:
+    return grad_output.new_empty(query.shape[0], query.shape[1], height, width)
 
 
 def _setup_gradient(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -179,13 +183,13 @@ def _tangent_gradient(
     return change + gradient(grad, other_change, *geometry) if relation in _PRODUCTS else change
 
 
-native_relation = native_operator(
+native_relation = differentiable_operator(
     "pairwise_relation", _fake_relation, _setup_relation, _backward_relation, _tangent_relation
 )
 native_query_gradient, native_key_gradient = (
-    native_operator(
+    differentiable_operator(
         f"pairwise_relation_{operand}_gradient",
-        _fake_gradient,
+        _fake_query_gradient if operand == "query" else _fake_key_gradient,
         _setup_gradient,
         partial(_backward_gradient, of_query=operand == "query"),
         partial(_tangent_gradient, of_query=operand == "query"),

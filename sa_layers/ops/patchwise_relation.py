@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .backend import decide
-from .by_reference import by_reference
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
 from .footprint import Footprint, IntOrPair
 from .pairwise_relation import pairwise_relation
+from .reference_backend import compute_by_reference
 
 PATCHWISE_RELATIONS = ("concatenation", "star", "clique")
 
@@ -64,7 +64,7 @@ def patchwise_relation(
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
     if decide(query.device) == "reference":  # without a native form there is nothing to choose or to warn of
-        return by_reference("patchwise_relation", query, key, footprint, relation=relation)
+        return compute_by_reference("patchwise_relation", query, key, footprint, relation=relation)
     keys = footprint.unfold(key)
     if relation == "concatenation":
         return torch.cat([footprint.centre(query).flatten(2), keys.flatten(1, 2)], dim=1).unsqueeze(2)

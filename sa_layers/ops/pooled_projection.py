@@ -6,22 +6,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backend import choose, devices_of
-from .native import native_gradient
+from .native import native_operator
 
 
 def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
-    r"""Projects every pixel, then takes the maximum of every 2x2 pixels and a ReLU. Not differentiable.
+    r"""Project every pixel, then take the maximum of every 2x2 pixels and a ReLU. Not differentiable.
 
     .. math:: y_{c,i} = \max(0,\; t_c + \max_{j \in 2 \times 2} \textstyle\sum_k w_{kc} \, x_{k,j})
 
-    A norm after the linear layer belongs into ``weight`` and ``shift``, whatever the sign of its scale: max-pooling
-    commutes with the ReLU and with a shift, but not with a negative scale. The projected map, four times as large as
-    the result and the largest of a network, is never written.
+    A norm after the linear layer must be part of ``weight`` and ``shift``: max-pooling commutes with the ReLU and with
+    a shift, but not with a negative scale. The projected map, which is four times as large as the result and the
+    largest of a network, is never written.
 
     Args:
         image: x, (N, K, H, W); an odd last row or column is dropped.
         weight: w, (K, C); float32, or float64 for an image in float64.
-        shift: t, (C,), like ``weight``.
+        shift: t, (C,), as ``weight``.
 
     Returns:
         (N, H // 2, W // 2, C), channels last, in the dtype of ``image``.
@@ -32,14 +32,14 @@ def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         tensor([[[[3., 0.]]]])
     """
     if image.device.type in _native_devices and choose(image.device) == "native":
-        return _native_pooled_projection(image, weight, shift)
+        return native_pooled_projection(image, weight, shift)
     projected = F.conv2d(image, weight.t()[:, :, None, None].to(image.dtype), shift.to(image.dtype))
     return F.max_pool2d(projected, 2).relu_().permute(0, 2, 3, 1).contiguous()
 
 
-def _fake_pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
+def _fake_pooled_projection(image: Tensor, weight: Tensor) -> Tensor:
     return image.new_empty(image.shape[0], image.shape[2] // 2, image.shape[3] // 2, weight.shape[1])
 
 
-_native_pooled_projection = native_gradient("pooled_projection", _fake_pooled_projection)
+native_pooled_projection = native_operator("pooled_projection", _fake_pooled_projection)
 _native_devices = devices_of("pooled_projection")

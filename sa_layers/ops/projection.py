@@ -1,4 +1,4 @@
-"""A linear layer of every pixel with the frozen norms around it, channels last: in one pass where memory bounds it."""
+"""A linear layer of every pixel with the frozen norms around it, channels last, in one pass if memory bounds it."""
 
 from __future__ import annotations
 
@@ -8,34 +8,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .affine_relu import affine_relu, affine_relu_
-from .backend import choose, devices_of
-from .max_pooling import max_pooling
-from .native import native_gradient
-from .pairwise_attention import Epilogue
+from .affine_relu import (
+    AffineReLU,
+    affine_relu_in_torch,
+    native_affine_relu,
+    native_affine_relu_,
+)
+from .backend import decide, devices_of
+from .max_pooling import max_pooling_unfused, native_max_pooling
+from .max_pooling import native_devices as pooling_devices
+from .native import native_operator
 
-PANEL = 16  # output channels that the kernel computes at once
+PANEL = 16  # output channels that the CPU kernel computes together
 NONE = (None, None)
-CUDA_CHANNELS = 256  # of features: beyond, the layer is bound by its products
+CUDA_CHANNELS = 256  # of the features: a wider layer is bound by its products, for which torch's kernel is used
 
 
 class Linear(NamedTuple):
-    """A linear layer from C to D channels as :func:`project` takes it: made by :func:`pack`."""
+    """A linear layer from C to D channels as :func:`project` takes it; made by :func:`pack`."""
 
     weight: Tensor
-    """(C, D), or for the native kernel (panels, C, 16): columns in panels, zeros behind the last."""
+    """(C, D), or for the kernel 'panels' (panels, C, 16), in which the last panel is padded with zeros."""
     bias: Tensor
     """(D,) or (panels * 16,)."""
     channels: int
     """D."""
+    kernel: str
+    """What computes the layer, chosen when it is packed:
+
+    - 'panels': one kernel for the prologue, the pooling, the layer and the epilogue;
+    - 'prologue': one kernel for the prologue and the layer if it supports the sizes, otherwise as 'product';
+    - 'product': torch's matrix product between native kernels;
+    - 'torch': plain torch.
+    """
 
     def new_map(self, features: Tensor) -> Tensor:
-        """An empty map for the layer's result: (N, H, W, C) -> (N, H, W, D), or more channels for whole panels."""
+        """Allocates the layer's output: (N, H, W, C) -> (N, H, W, D), with more channels where panels are padded."""
         return features.new_empty(*features.shape[:3], self.bias.shape[0])
 
 
 def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Arranges a layer's parameters for the device and the dtype that they have.
+    """Arrange a layer's parameters for their device and dtype, and choose its kernel.
 
     Args:
         weight: (C, D).
@@ -47,80 +60,100 @@ def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """
     channels = weight.shape[1]
     bias = weight.new_zeros(channels) if bias is None else bias
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or torch.compiler.is_compiling():
-        return Linear(weight.contiguous(), bias, channels)
+    kernel = _choose_kernel(weight)
+    if kernel != "panels":
+        return Linear(weight.contiguous(), bias, channels, kernel)
     padding = (0, -channels % PANEL)
     panels = F.pad(weight, padding).unflatten(1, (-1, PANEL)).transpose(0, 1)
-    return Linear(panels.contiguous(), F.pad(bias, padding), channels)
+    return Linear(panels.contiguous(), F.pad(bias, padding), channels, kernel)
+
+
+def _choose_kernel(weight: Tensor) -> str:
+    device = weight.device
+    if decide(device) != "native":
+        return "torch"
+    if torch.compiler.is_compiling():
+        return "product"
+    if device.type == "cpu" and weight.dtype == torch.float32:
+        return "panels"
+    half = weight.dtype in (torch.float16, torch.bfloat16)
+    return "prologue" if half and device.type in _prologue_devices and weight.shape[0] <= CUDA_CHANNELS else "product"
 
 
 def project(
     features: Tensor,
     linear: Linear,
-    to: Tensor,
+    out: Tensor,
     *,
-    adds: bool = False,
-    before: Epilogue | None = None,
-    after: Epilogue | None = None,
-    pools: bool = False,
+    accumulate: bool = False,
+    prologue: AffineReLU | None = None,
+    epilogue: AffineReLU | None = None,
+    pool: bool = False,
 ) -> None:
-    r"""A linear layer of every pixel into a map that is there. Not differentiable.
+    r"""Compute a linear layer of every pixel into an existing map. Not differentiable.
 
     .. math:: z_d = b_d + \textstyle\sum_c \max(s_c x_c + t_c, 0) \, w_{cd}, \qquad y_d = \max(s'_d z_d + t'_d, 0)
 
     Args:
         features: x, (N, H, W, C), contiguous: channels last.
         linear: w and b.
-        to: y, (N, H, W, D), contiguous, or a whole :meth:`Linear.new_map`, in which what follows the first D channels
-            is without meaning.
-        adds: Whether the layer is added to what ``to`` holds, which takes the place of b. Defaults to False.
-        before: s and t, (C,), a frozen norm that is followed by a ReLU; float32, or float64 for features in float64.
+        out: y, (N, H, W, D), contiguous, or a whole :meth:`Linear.new_map`, whose channels behind the first D are then
+            unspecified.
+        accumulate: Whether to add the layer, without b, to the values of ``out``. Defaults to False.
+        prologue: s and t, (C,), a frozen norm followed by a ReLU; float32, or float64 for features in float64.
             Defaults to None, for neither.
-        after: s' and t', (D,), likewise.
-        pools: Whether x is not ``features`` but the maximum of every 2x2 pixels of them; an odd last row or column is
-            dropped. A norm comes before the pooling. Defaults to False.
+        epilogue: s' and t', (D,), likewise.
+        pool: Whether x is the maximum of every 2x2 pixels of ``features``, after the prologue; an odd last row or
+            column is dropped. Defaults to False.
 
     Example:
         >>> two, identity = torch.full((2,), 2.0), torch.eye(2)
-        >>> to = torch.ones(1, 1, 1, 2)
-        >>> project(torch.ones(1, 1, 1, 2), pack(identity, torch.ones(2)), to, before=Epilogue(two, two))
-        >>> to
+        >>> out = torch.ones(1, 1, 1, 2)
+        >>> project(torch.ones(1, 1, 1, 2), pack(identity, torch.ones(2)), out, prologue=AffineReLU(two, two))
+        >>> out
         tensor([[[[5., 5.]]]])
-        >>> project(to, pack(-identity), to, adds=True)
-        >>> to
+        >>> project(out, pack(-identity), out, accumulate=True)
+        >>> out
         tensor([[[[0., 0.]]]])
     """
-    if pools and (linear.weight.dim() == 2 or before is not None):
-        features, before, pools = max_pooling(features, *(before or NONE)), None, False
-    if linear.weight.dim() == 2:
-        if adds or before is None or not _project_normed(features, linear, before, to):
-            pixels, result = features if before is None else affine_relu(features, *before), to.flatten(0, 2)
-            if adds:
-                result.addmm_(pixels.flatten(0, 2), linear.weight)
-            else:
-                torch.addmm(linear.bias, pixels.flatten(0, 2), linear.weight, out=result)
+    native, packed = linear.kernel != "torch", linear.kernel == "panels"
+    if pool and (not packed or prologue is not None):
+        has_kernel = native and features.device.type in pooling_devices
+        pooling = native_max_pooling if has_kernel else max_pooling_unfused
+        features, prologue, pool = pooling(features, *(prologue or NONE)), None, False
+    if not packed:
+        _multiply(features, linear, out, accumulate, prologue)
+    elif out.shape[3] == linear.bias.shape[0]:
+        bias = None if accumulate else linear.bias
+        _native_projection(features, linear.weight, bias, *(prologue or NONE), *(epilogue or NONE), out, pool)
+        return
     else:
-        bias = None if adds else linear.bias
-        if to.shape[3] == linear.bias.shape[0]:
-            _native_projection(features, linear.weight, bias, *(before or NONE), *(after or NONE), to, pools)
-            return
-        whole = linear.new_map(to).zero_()
-        _native_projection(features, linear.weight, bias, *(before or NONE), *NONE, whole, pools)
+        whole = linear.new_map(out).zero_()
+        bias = None if accumulate else linear.bias
+        _native_projection(features, linear.weight, bias, *(prologue or NONE), *NONE, whole, pool)
         result = whole[..., : linear.channels]
-        to.copy_(to + result if adds else result)
-    if after is not None:
-        affine_relu_(to, *after)
+        out.copy_(out + result if accumulate else result)
+    if epilogue is not None:
+        if native and out.is_contiguous():
+            native_affine_relu_(out, *epilogue)
+        else:
+            out.copy_(affine_relu_in_torch(out, *epilogue))
 
 
-def _project_normed(features: Tensor, linear: Linear, before: Epilogue, to: Tensor) -> bool:
-    """The norm and the layer in one CUDA kernel; False where there is none for them."""
-    if torch.compiler.is_compiling() or features.device.type not in _normed_devices:
-        return False
-    if features.shape[3] > CUDA_CHANNELS or features.dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return choose(features.device) == "native" and _normed_projection(features, *linear[:2], *before, to)
+def _multiply(features: Tensor, linear: Linear, out: Tensor, accumulate: bool, prologue: AffineReLU | None) -> None:
+    """The prologue and the layer by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
+    one_kernel = linear.kernel == "prologue" and prologue is not None and not accumulate
+    if one_kernel and _normed_projection(features, linear.weight, linear.bias, *(prologue or NONE), out):
+        return
+    if prologue is not None:
+        features = (affine_relu_in_torch if linear.kernel == "torch" else native_affine_relu)(features, *prologue)
+    result = out.flatten(0, 2)
+    if accumulate:
+        result.addmm_(features.flatten(0, 2), linear.weight)
+    else:
+        torch.addmm(linear.bias, features.flatten(0, 2), linear.weight, out=result)
 
 
-_native_projection = native_gradient("projection", lambda *_: None)
-_normed_projection = native_gradient("normed_projection", lambda *_: True)
-_normed_devices = devices_of("normed_projection")
+_native_projection = native_operator("projection", lambda: None)
+_normed_projection = native_operator("normed_projection", lambda: True)
+_prologue_devices = devices_of("normed_projection")

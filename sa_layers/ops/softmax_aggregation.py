@@ -15,10 +15,10 @@ from .aggregation import (
     native_weight_gradient,
 )
 from .backend import choose
-from .by_reference import by_reference
 from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
-from .native import native_gradient, native_operator
+from .native import differentiable_operator, native_operator
+from .reference_backend import compute_by_reference
 
 
 def softmax_aggregation(
@@ -61,7 +61,7 @@ def softmax_aggregation(
     if chosen == "native":
         return native_softmax_aggregation(value, logits, *footprint)[0]
     if chosen == "reference":
-        return by_reference("softmax_aggregation", value, logits, footprint)
+        return compute_by_reference("softmax_aggregation", value, logits, footprint)
     return aggregation_in_torch(value, _softmax(logits), footprint)
 
 
@@ -70,9 +70,7 @@ def _softmax(logits: Tensor) -> Tensor:
     return logits.softmax(2, dtype=accumulate).to(logits.dtype)
 
 
-def _fake_softmax_aggregation(
-    value: Tensor, logits: Tensor, kernel_size: Any, stride: Any, *_: Any
-) -> tuple[Tensor, Tensor]:
+def _fake_softmax_aggregation(value: Tensor, logits: Tensor, stride: Any) -> tuple[Tensor, Tensor]:
     height, width = output_size(value.shape[2], value.shape[3], stride)
     accumulate = torch.promote_types(logits.dtype, torch.float32)
     return (
@@ -116,17 +114,17 @@ def _tangent_softmax_aggregation(
     return by_value + native_aggregation(value, weight_change, *footprint), None
 
 
-def _fake_value_gradient(grad: Tensor, logits: Tensor, logsumexp: Tensor, height: int, width: int, *_: Any) -> Tensor:
-    return grad.new_empty(grad.shape[0], grad.shape[1], height, width)
+def _fake_value_gradient(grad_output: Tensor, height: int, width: int) -> Tensor:
+    return grad_output.new_empty(grad_output.shape[0], grad_output.shape[1], height, width)
 
 
-def _fake_logits_gradient(grad: Tensor, value: Tensor, logits: Tensor, *_: Any) -> Tensor:
+def _fake_logits_gradient(logits: Tensor) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-_value_gradient = native_gradient("softmax_aggregation_value_gradient", _fake_value_gradient)
-_logits_gradient = native_gradient("softmax_aggregation_logits_gradient", _fake_logits_gradient)
-native_softmax_aggregation = native_operator(
+_value_gradient = native_operator("softmax_aggregation_value_gradient", _fake_value_gradient)
+_logits_gradient = native_operator("softmax_aggregation_logits_gradient", _fake_logits_gradient)
+native_softmax_aggregation = differentiable_operator(
     "softmax_aggregation",
     _fake_softmax_aggregation,
     _setup_softmax_aggregation,

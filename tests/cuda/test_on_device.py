@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from sa_layers.ops import (
     PATCHWISE_RELATIONS,
-    Mapping,
     PairPosition,
+    PairwiseMapping,
     aggregation,
     backend,
     extension,
@@ -319,7 +319,7 @@ def attend(
     scale = (channels if relation == "dot" else 1) ** -0.5
     weights = [normal(channels, width) / width**0.5, normal(weight_channels, channels) / channels**0.5]
     parts = (normal(width) * scale, normal(width), weights, [normal(channels), normal(weight_channels)])
-    mapping, position = Mapping(*parts), PairPosition(normal(2, 3), normal(2, 3))
+    mapping, position = PairwiseMapping(*parts), PairPosition(normal(2, 3), normal(2, 3))
     output = pairwise_attention(*maps, mapping, kernel_size, relation, position=position)
     *maps, mapping, position = tree_map(in_float64, (*maps, mapping, position))
     with fused(False):

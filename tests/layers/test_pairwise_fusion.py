@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sa_layers.layers import PairwiseSelfAttention, SelfAttentionBlock
 from sa_layers.ops import PAIRWISE_RELATIONS, backend, extension, fused
-from sa_layers.ops.pairwise_attention import fused_pairwise_attention as operator
+from sa_layers.ops.pairwise_attention import pairwise_attention_fused as operator
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 
@@ -203,7 +203,7 @@ def test_calls_its_modules_where_they_are_not_the_usual_ones(
 
 def test_the_switches_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    name = "sa_layers.layers.pairwise_self_attention.fused_pairwise_attention"
+    name = "sa_layers.layers.pairwise_self_attention.pairwise_attention_fused"
     monkeypatch.setattr(name, lambda *args, **kwargs: calls.append(0) or operator(*args, **kwargs))
     layer = make()
     layer(FEATURES).sum().backward()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sa_layers.ops import Epilogue, Mapping, PairPosition, fused, pairwise_attention
+from sa_layers.ops import AffineReLU, PairPosition, PairwiseMapping, fused, pairwise_attention
 
 # relation, channels, channels of the value, of the weights: those of SAN's stages; parts of vectors; a single channel
 WIDTHS = [(4, 16, 2), (16, 64, 8), (32, 128, 16), (64, 256, 32), (7, 9, 3), (3, 40, 20), (1, 1, 1)]
@@ -40,7 +40,7 @@ def operands(
     epilogue: bool = False,
     seed: int = 0,
     device: str = "cpu",
-) -> tuple[tuple[Tensor, Tensor, Tensor, Mapping], dict[str, Any]]:
+) -> tuple[tuple[Tensor, Tensor, Tensor, PairwiseMapping], dict[str, Any]]:
     """Positional and keyword arguments of a call without its geometry."""
     generator = torch.Generator().manual_seed(seed)
     parameter_dtype = torch.promote_types(dtype, torch.float32)
@@ -56,9 +56,9 @@ def operands(
     inputs = {"dot": 1, "concatenation": 2 * channels}.get(relation, channels) + positions
     sizes = [inputs, *[channels + 1] * (layers - 1), weight_channels]
     weights = [normal(out, fan_in) / fan_in**0.5 for fan_in, out in pairwise(sizes)]
-    mapping = Mapping(normal(inputs), normal(inputs), weights, [normal(out) for out in sizes[1:]])
+    mapping = PairwiseMapping(normal(inputs), normal(inputs), weights, [normal(out) for out in sizes[1:]])
     position = PairPosition(normal(positions, 3), normal(positions, 3), position_size) if positions else None
-    last = Epilogue(normal(value_channels), normal(value_channels)) if epilogue else None
+    last = AffineReLU(normal(value_channels), normal(value_channels)) if epilogue else None
     return (query, key, value, mapping), {"relation": relation, "position": position, "epilogue": last}
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sa_layers.ops import Epilogue, backend, extension
+from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.affine_relu import affine_relu, affine_relu_
 from sa_layers.ops.max_pooling import max_pooling
 from sa_layers.ops.pooled_projection import pooled_projection
@@ -64,7 +64,7 @@ def test_affine_relu(size: tuple[int, ...], channels: int, dtype: torch.dtype, d
     wide = normal(*size, channels + 3, device=device, dtype=dtype)
     if size[0]:
         wide[0, 0, 0, 0] = torch.nan
-    norm = Epilogue(coefficients(channels, like=wide), coefficients(channels, like=wide))
+    norm = AffineReLU(coefficients(channels, like=wide), coefficients(channels, like=wide))
     for features in (wide[..., :channels], wide[..., :channels].contiguous(), wide[..., 3:].contiguous()):
         expected = (norm.scale.double() * features.double() + norm.shift.double()).relu()
         kept = features.clone()
@@ -121,7 +121,7 @@ def test_max_pooling_behind_a_norm(
     torch.manual_seed(0)
     features = normal(*size, channels, device=device, dtype=dtype)
     features[0, 1, 0, 0] = torch.nan
-    norm = Epilogue(coefficients(channels, like=features), coefficients(channels, like=features))
+    norm = AffineReLU(coefficients(channels, like=features), coefficients(channels, like=features))
     with backend(name):
         activated = affine_relu(features, *norm).cpu().double()
         expected = F.max_pool2d(activated.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
@@ -169,11 +169,11 @@ def test_pooled_projection(
 def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
     features, weight = (normal(*shape, device=device, dtype=dtype) for shape in ((2, 9, 12, 16), (16, 40)))
-    after = Epilogue(coefficients(40, like=features), coefficients(40, like=features))
+    after = AffineReLU(coefficients(40, like=features), coefficients(40, like=features))
     to = normal(2, 4, 6, 40, device=device, dtype=dtype)
     pooled = F.max_pool2d(features.double().permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     expected = (after.scale.double() * (to.double() + pooled @ weight.double()) + after.shift.double()).relu()
-    project(features, pack(weight), to, adds=True, after=after, pools=True)
+    project(features, pack(weight), to, accumulate=True, epilogue=after, pool=True)
     check(to, expected, dtype, 4)
 
 
@@ -184,14 +184,14 @@ def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None
 def test_a_layer_behind_a_norm_and_a_pooling(pools: bool, dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
     features, weight = (normal(*shape, device="cpu", dtype=dtype) for shape in ((2, 9, 12, 64), (64, 24)))
-    before = Epilogue(coefficients(64, like=features), coefficients(64, like=features))
+    before = AffineReLU(coefficients(64, like=features), coefficients(64, like=features))
     expected = (before.scale * features + before.shift).relu().to(dtype).double()
     if pools:
         expected = F.max_pool2d(expected.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     expected = expected @ weight.double()
     to = torch.zeros_like(expected, dtype=dtype, device=device)
-    norm = Epilogue(before.scale.to(device), before.shift.to(device))
-    project(features.to(device), pack(weight.to(device)), to, before=norm, pools=pools)
+    norm = AffineReLU(before.scale.to(device), before.shift.to(device))
+    project(features.to(device), pack(weight.to(device)), to, prologue=norm, pool=pools)
     check(to.cpu(), expected, dtype, 4)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sa_layers.ops import (
-    Mapping,
+    PairwiseMapping,
     PatchwiseMapping,
     aggregation,
     backend,
@@ -77,7 +77,7 @@ def test_pairwise_attention_counts_as_what_it_is_made_of(relation: str) -> None:
     query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
     width = 8 if relation == "concatenation" else 4
     layers = [torch.randn(3, width), torch.randn(2, 3)]
-    mapping = Mapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
+    mapping = PairwiseMapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
     counted = []
     for enabled in (True, False):
         with backend("native"), fused(enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:

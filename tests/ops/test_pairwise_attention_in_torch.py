@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from sa_layers.ops import Epilogue, Footprint, PairPosition, extension, pairwise_attention
+from sa_layers.ops import AffineReLU, Footprint, PairPosition, extension, pairwise_attention
 from sa_layers.ops.pairwise_attention import why_no_kernel
 
 from .devices import on_devices
@@ -87,7 +87,7 @@ def test_tf32_is_used_where_torch_may_use_it(
     def call(device: str) -> None:
         with FakeTensorMode(allow_non_fake_inputs=True):
             maps = [torch.empty_like(item, device=device) for item in (query, key, value)]
-            module.fused_pairwise_attention(
+            module.pairwise_attention_fused(
                 *maps, mapping, Footprint.parse(3), "subtraction", options["position"], options["epilogue"]
             )
 
@@ -119,7 +119,7 @@ def test_tf32_is_used_where_torch_may_use_it(
         ({"weights": [torch.zeros(2, 5)] * 2}, ValueError, r"mapping.weights\[0\] must have the shape \(out, 6\)"),
         ({"weights": [], "biases": []}, ValueError, "mapping must have one to 3 weights and as many biases, got 0"),
         ({"position": PairPosition(torch.zeros(5, 3), torch.zeros(5, 3))}, ValueError, "position must have at most 4"),
-        ({"epilogue": Epilogue(torch.zeros(8), torch.zeros(4))}, ValueError, r"epilogue.shift must have the shape"),
+        ({"epilogue": AffineReLU(torch.zeros(8), torch.zeros(4))}, ValueError, r"epilogue.shift must have the shape"),
     ],
 )
 def test_refuses(change: dict[str, Any], error: type[Exception], message: str) -> None:

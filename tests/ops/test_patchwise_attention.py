@@ -20,7 +20,7 @@ from sa_layers import reference
 from sa_layers.ops import (
     PADDING_MODES,
     PATCHWISE_RELATIONS,
-    Epilogue,
+    AffineReLU,
     Footprint,
     PatchwiseMapping,
     backend,
@@ -210,7 +210,7 @@ def test_every_dtype(widths: tuple, dtype: torch.dtype, device: str) -> None:
 def test_norm_and_activation_behind(widths: tuple, device: str) -> None:
     generator = torch.Generator().manual_seed(1)
     scale, shift = (torch.randn(widths[1], generator=generator).to(device) for _ in range(2))
-    output = check(operands(widths, (6, 7), device=device) | {"epilogue": Epilogue(scale, shift)})
+    output = check(operands(widths, (6, 7), device=device) | {"epilogue": AffineReLU(scale, shift)})
     assert (output >= 0).all()
 
 
@@ -374,7 +374,7 @@ def test_autocast_takes_one_dtype(device: str) -> None:
         ({"value": torch.zeros(2, 16, 6, 6)}, "value must have the shape"),
         ({"value": torch.zeros(2, 15, 6, 7)}, "divides the channels of value"),
         ({"kernel_size": 5}, "scale must have the shape"),
-        ({"epilogue": Epilogue(torch.ones(16), torch.ones(15))}, "epilogue.shift must have the shape"),
+        ({"epilogue": AffineReLU(torch.ones(16), torch.ones(15))}, "epilogue.shift must have the shape"),
         ({"padding_mode": "wrap"}, "padding_mode must be one of"),
         ({"relation": "dot"}, "relation must be one of"),
         ({"relation": "star"}, "scale must have the shape"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sa_layers.ops import Epilogue, backend, extension
+from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.projection import pack, project
 
 NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
@@ -48,9 +48,9 @@ def compute(given: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     scale, shift, output_scale, output_shift = (given[name].to(coefficients) for name in names)
     linear, plain, activated, added, normalised = pack(weight, bias), *(to.clone() for _ in range(4))
     project(x, linear, plain)
-    project(x, linear, activated, before=Epilogue(scale, shift))
-    project(x, linear, added, adds=True)
-    project(x, linear, normalised, adds=True, after=Epilogue(output_scale, output_shift))
+    project(x, linear, activated, prologue=AffineReLU(scale, shift))
+    project(x, linear, added, accumulate=True)
+    project(x, linear, normalised, accumulate=True, epilogue=AffineReLU(output_scale, output_shift))
     whole = linear.new_map(x)
     project(x, linear, whole)
     torch.testing.assert_close(whole[..., : linear.channels], plain, rtol=0, atol=0, equal_nan=True)
@@ -96,7 +96,7 @@ def test_pools(size: tuple[int, ...], channels: int, width: int, dtype: torch.dt
     pooled = F.max_pool2d(features.permute(0, 3, 1, 2).double(), 2).permute(0, 2, 3, 1)
     expected = pooled @ weight.double()
     to = expected.to(dtype).zero_()
-    project(features, pack(weight), to, pools=True)
+    project(features, pack(weight), to, pool=True)
     assert to[0, 0, 0].isnan().all()
     assert to.isnan().sum() == width
     tolerance = 5e-2 if dtype == torch.bfloat16 else 1e-5
@@ -131,16 +131,16 @@ def test_half_precision_behind_a_norm(
     if size[0]:
         features[0, 0, 1, 2], expected[0, 0, 1] = torch.nan, torch.nan
     linear = pack(weight.to(device), bias.to(device))
-    features, before = features.to(device), Epilogue(scale.to(device), shift.to(device))
+    features, before = features.to(device), AffineReLU(scale.to(device), shift.to(device))
     plain, normalised = (torch.zeros_like(expected, dtype=dtype, device=device) for _ in range(2))
-    project(features, linear, plain, before=before)
-    project(features, linear, normalised, before=before, after=Epilogue(*after.to(device)))
+    project(features, linear, plain, prologue=before)
+    project(features, linear, normalised, prologue=before, epilogue=AffineReLU(*after.to(device)))
     tolerance = {torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
     torch.testing.assert_close(plain.cpu().double(), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     concluded = (after[0].double() * plain.cpu().double() + after[1].double()).relu()
     torch.testing.assert_close(normalised.cpu().double(), concluded, rtol=tolerance, atol=tolerance, equal_nan=True)
     with backend("torch"):
-        project(features, linear, normalised, before=before)
+        project(features, linear, normalised, prologue=before)
     torch.testing.assert_close(normalised, plain, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 

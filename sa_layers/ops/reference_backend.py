@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def by_reference(name: str, first: Tensor, second: Tensor, footprint: Footprint, **options: str) -> Tensor:
+def compute_by_reference(name: str, first: Tensor, second: Tensor, footprint: Footprint, **options: str) -> Tensor:
     """Computes an operator by its reference, differentiable once.
 
     Args:

@@ -1,0 +1,114 @@
+"""The operands of pairwise attention beside its maps, and what is checked of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .affine_relu import AffineReLU
+from .checks import check_alike, check_map, check_shape
+from .footprint import Footprint
+from .pairwise_relation import PAIRWISE_RELATIONS, relation_width
+
+MAPPING_LAYERS = 3  # at most
+POSITION_CHANNELS = 4  # at most
+
+
+class PairwiseMapping(NamedTuple):
+    """The mapping γ of :func:`pairwise_attention` with frozen norms.
+
+    Scale, shift and ReLU, then linear layers with a ReLU between. All tensors are float32, or float64 if the features
+    are. The norm after a linear layer is part of its weight and bias.
+
+    Args:
+        scale: (D,), by which the features of a pair are multiplied.
+        shift: (D,), added to them before the first ReLU.
+        weights: One to three of shape (out, in): from D, through any widths, to Cw.
+        biases: As many, of shape (out,).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    weights: Sequence[Tensor]
+    biases: Sequence[Tensor]
+
+
+class PairPosition(NamedTuple):
+    r"""The position of a pair as affine maps of coordinates :math:`(x, y, 1)`, from -1 to 1 across the map.
+
+    .. math:: Q (x_i, y_i, 1)^\top + K (x_j, y_j, 1)^\top
+
+    With :math:`K = -Q` it is relative, with rows of zeros in each a concatenation. The second term is 0 for a
+    neighbour beyond the border under 'zeros' padding; a reflected neighbour has the coordinates of the pixel shown.
+
+    Args:
+        query: Q, (P, 3) with P up to 4; float32, or float64 if the features are.
+        key: K, the shape and dtype of ``query``.
+        size: Height and width of the map across which coordinates run from -1 to 1, in pixels. Defaults to None, the
+            map of the query.
+    """
+
+    query: Tensor
+    key: Tensor
+    size: tuple[int, int] | None = None
+
+
+def check_pairwise_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PairwiseMapping,
+    footprint: Footprint,
+    relation: str,
+    position: PairPosition | None,
+    epilogue: AffineReLU | None,
+) -> None:
+    """Raise an error that names the first operand that does not fit."""
+    if relation not in PAIRWISE_RELATIONS:
+        raise ValueError(f"relation must be one of {', '.join(PAIRWISE_RELATIONS)}, got {relation!r}")
+    check_map(query, "query")
+    check_map(value, "value")
+    given = f"query {tuple(query.shape)}"
+    check_shape(key, "key", tuple(query.shape), given)
+    check_shape(value, "value", (query.shape[0], "C", *query.shape[2:]), given)
+    check_alike(query, "query", key, "key")
+    check_alike(query, "query", value, "value")
+    parameters = [("mapping.scale", mapping.scale), ("mapping.shift", mapping.shift)]
+    width = relation_width(relation, query.shape[1])
+    if position is not None:
+        check_shape(position.query, "position.query", ("P", 3), "coordinates (x, y, 1)")
+        check_shape(position.key, "position.key", tuple(position.query.shape), "position.query")
+        if position.size is not None and min(position.size) < 2:
+            raise ValueError(f"position.size must be at least 2, got {position.size}")
+        if len(position.query) > POSITION_CHANNELS:
+            raise ValueError(f"position must have at most {POSITION_CHANNELS} rows, got {len(position.query)}")
+        parameters += [("position.query", position.query), ("position.key", position.key)]
+        width += len(position.query)
+    given = f"relation {relation!r} of {given}"
+    check_shape(mapping.scale, "mapping.scale", (width,), given)
+    check_shape(mapping.shift, "mapping.shift", (width,), given)
+    if not 1 <= len(mapping.weights) == len(mapping.biases) <= MAPPING_LAYERS:
+        raise ValueError(
+            f"mapping must have one to {MAPPING_LAYERS} weights and as many biases, "
+            f"got {len(mapping.weights)} and {len(mapping.biases)}"
+        )
+    for index, (weight, bias) in enumerate(zip(mapping.weights, mapping.biases, strict=True)):
+        check_shape(weight, f"mapping.weights[{index}]", ("out", width), given)
+        width = weight.shape[0]
+        check_shape(bias, f"mapping.biases[{index}]", (width,), "its weight")
+        parameters += [(f"mapping.weights[{index}]", weight), (f"mapping.biases[{index}]", bias)]
+    if width < 1 or value.shape[1] % width:
+        raise ValueError(
+            f"mapping must have a number of outputs that divides the channels of value ({value.shape[1]}), got {width}"
+        )
+    if epilogue is not None:
+        for name, tensor in zip(("epilogue.scale", "epilogue.shift"), epilogue, strict=True):
+            check_shape(tensor, name, (value.shape[1],), f"value {tuple(value.shape)}")
+            parameters.append((name, tensor))
+    expected = torch.promote_types(query.dtype, torch.float32)
+    for name, tensor in parameters:
+        if tensor.dtype != expected:
+            raise TypeError(f"{name} must be {expected} beside features of {query.dtype}, got {tensor.dtype}")

@@ -1,0 +1,80 @@
+"""Private names of torch that the operators, layers and the fused path use, because there is no public name.
+
+Nothing else in these packages uses a private name of torch. ``tests/ops/test_torch_internals.py`` says in a sentence
+which of them a new torch no longer has.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level
+from torch.nn.modules import module as torch_module
+
+PRIVATE_NAMES = {
+    "torch.compiler._is_exporting_flag": "tell torch.export from torch.compile",
+    "torch._C._functorch.maybe_current_level": "find a transform of torch.func",
+    "torch.autograd.forward_ad._current_level": "find forward-mode differentiation",
+    "torch._C._dispatch_has_kernel_for_dispatch_key": "find the devices of an operator",
+    "torch._ops.OpOverload._schema": "name the arguments of an operator",
+    "torch.nn.modules.module._global_forward_hooks": "find a forward hook of all modules",
+    "torch.nn.modules.module._global_forward_pre_hooks": "find a forward pre-hook of all modules",
+    "torch.nn.Module()._forward_hooks": "find the forward hooks of a module",
+    "torch.nn.Module()._forward_pre_hooks": "find the forward pre-hooks of a module",
+    "torch.nn.Module()._modules": "compare the modules below a module",
+    "torch.nn.Module()._parameters": "compare the parameters of a module",
+    "torch.nn.Module()._buffers": "compare the buffers of a module",
+    "torch.nn.Module()._apply": "find out that a module was moved or converted",
+    "torch.Tensor._version": "find a parameter that was changed in place",
+}
+"""Each name, and what the library uses it for."""
+
+MODULE_REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+"""The dictionaries of a module whose changes make a folded value invalid."""
+
+version_of = attrgetter("_version")
+"""The number of in-place changes of a tensor."""
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is running. ``torch.compiler.is_exporting()`` is also true under torch.compile."""
+    return torch.compiler._is_exporting_flag
+
+
+def is_functorch_active() -> bool:
+    """Whether a transform of torch.func is running."""
+    return maybe_current_level() is not None
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode differentiation is running."""
+    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def has_kernel(operator: str, dispatch_key: str) -> bool:
+    """Whether an operator, 'namespace::name', has a kernel for 'CPU', 'CUDA', ..."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, dispatch_key)
+
+
+def argument_names(overload: Any) -> tuple[str, ...]:
+    """The arguments of an operator's schema, such as those of ``torch.ops.aten.add.Tensor``, in order."""
+    return tuple(argument.name for argument in overload._schema.arguments)
+
+
+def has_global_hooks() -> bool:
+    """Whether a forward hook is registered for all modules."""
+    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether a forward hook is registered on a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def registered(module: nn.Module, name: str) -> Tensor | None:
+    """A parameter or buffer as it is registered, without running a parametrisation; None if there is none."""
+    tensor = module._parameters.get(name)
+    return module._buffers.get(name) if tensor is None else tensor
