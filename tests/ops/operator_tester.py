@@ -1,4 +1,4 @@
-"""What every operator must have. A test file an operator inherits it, with the operator's name and arguments."""
+"""The tests of every operator. Each operator's test file derives a class from `OperatorTester`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -16,12 +17,12 @@ from sa_layers import ops, reference
 
 from .problem import CORNERS, LAYOUTS, Problem, arguments, lay_out, problems
 
-Options = dict[str, str]
-# Relative to the largest number.
+Options = dict[str, Any]
+# Relative to the largest expected number.
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 # Derandomised, so that two runs test the same; without a deadline, because the first example compiles the reference.
-# Several testers inherit one test, and a place is set up once for all examples: both are meant.
+# The two suppressed health checks are about a test that several classes inherit, and a fixture shared by all examples.
 some_examples = settings(
     max_examples=15,
     deadline=None,
@@ -40,57 +41,77 @@ class OperatorTester:
     """The tests of one operator: agreement with the reference, derivatives, registration, transforms, refusals."""
 
     name: str
-    """The operator's, in ``sa_layers.ops`` and in ``sa_layers.reference``."""
+    """The name of the operator in ``sa_layers.ops`` and in ``sa_layers.reference``."""
     options: tuple[Options, ...] = ({},)
-    """What distinguishes its forms, such as the relation."""
+    """The variants of the operator, such as its relations."""
     kernel_sizes: tuple[int, ...] = (1, 3, 5, 7)
+    autocast_tolerance: float = 0
+    """How much autocast may differ from operands that are rounded in advance."""
 
-    def operands(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    compiles_for_all_batches = True
+    """Whether torch.compile with dynamic shapes makes one graph for all batch sizes."""
+
+    def operands(self, problem: Problem) -> tuple[Tensor, ...]:
         """Its tensors for a problem, float64 on the CPU."""
         raise NotImplementedError
 
     def linear_in(self, options: Options) -> tuple[tuple[int, ...], ...]:
-        """Sets of operands in which it is linear while the others are kept; each gives an adjoint identity."""
+        """Sets of operands in which it is linear while the others are fixed; each gives an adjoint identity."""
         raise NotImplementedError
 
     def schemas(self, problem: Problem, device: torch.device, options: Options) -> dict[str, tuple]:
-        """Arguments for every operator of the extension that it is made of."""
+        """Arguments for each operator of the extension that it calls; a last dict holds keyword arguments."""
         raise NotImplementedError
 
     def function(self, problem: Problem, options: Options) -> Callable[..., Tensor]:
-        """It, as a function of tensors."""
+        """The operator as a function of its operands."""
         operator = getattr(ops, self.name)
         return lambda *tensors: operator(*tensors, **problem.arguments, **options)
+
+    def expected(self, problem: Problem, options: Options, operands: list[NDArray]) -> NDArray:
+        """The output according to the reference."""
+        return getattr(reference, self.name)(*operands, **problem.arguments, **options)
+
+    def expected_gradients(
+        self, problem: Problem, options: Options, grad: NDArray, operands: list[NDArray]
+    ) -> tuple[NDArray, ...]:
+        """The gradients of the operands according to the reference."""
+        return getattr(reference, f"{self.name}_backward")(grad, *operands, **problem.arguments, **options)
 
     def place_operands(
         self, problem: Problem, device: torch.device, dtype: torch.dtype = torch.float64
     ) -> tuple[Tensor, ...]:
-        """Its tensors there, asking for gradients."""
+        """Its operands on a device, requiring gradients."""
         return tuple(item.to(device, dtype).requires_grad_() for item in self.operands(problem))
 
     def check(self, problem: Problem, options: Options, operands: tuple[Tensor, ...], grad_layout: str) -> None:
-        """Compares output and gradients with the reference's."""
+        """Compares the output and the gradients with the reference's."""
         operands = tuple(item.detach().requires_grad_() for item in operands)
         output = self.function(problem, options)(*operands)
         grad = lay_out(problem.normal(*output.shape).to(output), grad_layout)
-        results = (output, *torch.autograd.grad(output, operands, grad))
-        arrays = [item.detach().cpu().double().numpy() for item in (grad, *operands)]
-        expected = [getattr(reference, self.name)(*arrays[1:], **problem.arguments, **options)]
-        expected += getattr(reference, f"{self.name}_backward")(*arrays, **problem.arguments, **options)
-        for result, array in zip(results, expected, strict=True):
-            wanted = torch.from_numpy(array)
-            scale = max(1.0, wanted.abs().max().item()) if wanted.numel() else 1.0
-            assert result.dtype == operands[0].dtype
-            assert result.device == operands[0].device
-            found = result.detach().cpu().double()
-            torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCES[result.dtype] * scale)
+        gradients = torch.autograd.grad(output, operands, grad)
+        grad_array, *arrays = [item.detach().cpu().double().numpy() for item in (grad, *operands)]
+        self.compare(output, operands[0], self.expected(problem, options, arrays))
+        for gradient, operand, array in zip(
+            gradients, operands, self.expected_gradients(problem, options, grad_array, arrays), strict=True
+        ):
+            self.compare(gradient, operand, array)
+
+    def compare(self, result: Tensor, like: Tensor, array: NDArray) -> None:
+        """Checks a result, which must have the dtype and the device of ``like``."""
+        expected = torch.from_numpy(array)
+        scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+        assert result.dtype == like.dtype
+        assert result.device == like.device
+        found = result.detach().cpu().double()
+        torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCES[result.dtype] * scale)
 
     @given(data=st.data())
     @some_examples
     def test_agrees_with_reference(self, place: torch.device, options: Options, data: st.DataObject) -> None:
         problem = data.draw(problems(self.kernel_sizes))
-        *layouts, grad_layout = data.draw(st.tuples(*[st.sampled_from(LAYOUTS)] * 3))
         operands = [item.to(place) for item in self.operands(problem)]
+        *layouts, grad_layout = data.draw(st.tuples(*[st.sampled_from(LAYOUTS)] * (len(operands) + 1)))
         operands = [lay_out(item, layout) for item, layout in zip(operands, layouts, strict=True)]
         self.check(problem, options, tuple(operands), grad_layout)
 
@@ -107,7 +128,7 @@ class OperatorTester:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_layouts_do_not_matter(self, place: torch.device, options: Options, layout: str) -> None:
-        """To the bit, forward and backward, and what comes out is contiguous as the fake kernels promise."""
+        """Forward or backward, up to the order of a sum."""
         function, results = self.function(CORNERS[6], options), []
         for contiguous in (False, True):
             operands = [lay_out(item.to(place), layout) for item in self.operands(CORNERS[6])]
@@ -119,7 +140,7 @@ class OperatorTester:
             torch.testing.assert_close(strided, plain, rtol=1e-13, atol=1e-13)
 
     def test_adjoint_identities(self, place: torch.device, options: Options) -> None:
-        """Where f is linear, <f(x), g> = <x, gradient of x>: checks gradients without finite differences."""
+        """Where f is linear, <f(x), g> = <x, gradient of x>: a check of gradients without finite differences."""
         for problem in CORNERS:
             operands = self.place_operands(problem, place)
             output = self.function(problem, options)(*operands)
@@ -129,6 +150,7 @@ class OperatorTester:
                 inner = sum((operands[index] * gradients[index]).sum() for index in group)
                 torch.testing.assert_close((output * grad).sum(), inner, rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.variants(3)
     @pytest.mark.backends("native", "torch")
     @pytest.mark.parametrize("padding_mode", ops.PADDING_MODES)
     def test_derivatives_of_both_orders(self, place: torch.device, options: Options, padding_mode: str) -> None:
@@ -137,17 +159,21 @@ class OperatorTester:
         assert torch.autograd.gradcheck(function, operands)
         assert torch.autograd.gradgradcheck(function, operands)
 
+    @pytest.mark.variants(3)
     @pytest.mark.backends("native")
     def test_registration(self, place: torch.device, options: Options) -> None:
-        """Schema, autograd, fake kernel with its strides, and tracing with symbolic shapes, of every operator."""
+        """Schema, autograd, fake kernel with its strides, and tracing with symbolic shapes."""
         calls = self.schemas(Problem(2, 2, 2, (5, 4), arguments(3, 2)), place, options)
         registered = {schema.name.removeprefix("sa_layers::") for schema in torch._C._jit_get_all_schemas()}
-        assert set(calls) == {name for name in registered if name == self.name or name.startswith(f"{self.name}_")}
+        gradients = {name for name in registered if name.startswith(self.name) and name.endswith("_gradient")}
+        assert set(calls) == registered & {self.name} | gradients
         for name, inputs in calls.items():
-            torch.library.opcheck(getattr(torch.ops.sa_layers, name).default, inputs)
+            *inputs, keywords = inputs if isinstance(inputs[-1], dict) else (*inputs, {})
+            torch.library.opcheck(getattr(torch.ops.sa_layers, name).default, tuple(inputs), keywords)
 
+    @pytest.mark.variants(1)
     @pytest.mark.backends("torch")
-    def test_traces_without_a_break(self, place: torch.device, options: Options) -> None:
+    def test_traces_without_a_graph_break(self, place: torch.device, options: Options) -> None:
         torch.compiler.reset()
         function, operands = self.function(CORNERS[0], options), self.place_operands(CORNERS[0], place)
         compiled = torch.compile(function, fullgraph=True, backend="eager", dynamic=True)
@@ -155,6 +181,7 @@ class OperatorTester:
         torch.testing.assert_close(*outputs)
         torch.testing.assert_close(*(torch.autograd.grad(item.square().sum(), operands) for item in outputs))
 
+    @pytest.mark.variants(1)
     @pytest.mark.backends("native")
     def test_compiles_once_for_all_shapes(self, place: torch.device, options: Options) -> None:
         """Without a graph break; the gradients too."""
@@ -162,7 +189,8 @@ class OperatorTester:
         torch.compiler.reset()
         compiled: Any = None
         for size in (6, 7), (9, 8), (5, 12):
-            problem = Problem(size[0] - 3, 2, 2, size, arguments(3))
+            batch = size[0] - 3 if self.compiles_for_all_batches else 2
+            problem = Problem(batch, 2, 2, size, arguments(3))
             function, operands = self.function(problem, options), self.place_operands(problem, place)
             compiled = compiled or torch.compile(function, fullgraph=True, backend=counter, dynamic=True)
             outputs = [item(*operands) for item in (compiled, function)]
@@ -173,28 +201,39 @@ class OperatorTester:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
     def test_autocast_takes_mixed_dtypes(self, place: torch.device, options: Options, dtype: torch.dtype) -> None:
-        """As AMP hands them over: one operand of a convolution, in half precision, one of a softmax, in float32."""
+        """As under AMP: one operand from a convolution, in half precision, the others from a softmax, in float32."""
         problem = CORNERS[1]
-        function, (first, second) = self.function(problem, options), self.place_operands(problem, place, torch.float32)
-        for operands in (first.detach().to(dtype).requires_grad_(), second), (first, second.detach().to(dtype)):
+        function, operands = self.function(problem, options), self.place_operands(problem, place, torch.float32)
+        first, *others = (item.detach() for item in operands)
+        for mixed in (
+            (first.to(dtype).requires_grad_(), *(item.clone().requires_grad_() for item in others)),
+            (first.clone().requires_grad_(), *(item.to(dtype) for item in others)),
+        ):
             with torch.autocast(place.type, dtype):
-                output = function(*operands)
+                output = function(*mixed)
             assert output.dtype == dtype
-            assert torch.equal(output, function(*(item.detach().to(dtype) for item in operands)))
-            asking = [item for item in operands if item.requires_grad]
-            gradients = torch.autograd.grad(output.float().sum(), asking)
-            assert [item.dtype for item in gradients] == [item.dtype for item in asking]
+            rounded, tolerance = function(*(item.to(dtype) for item in mixed)), self.autocast_tolerance
+            torch.testing.assert_close(output, rounded, rtol=tolerance, atol=tolerance)
+            required = [item for item in mixed if item.requires_grad]
+            gradients = torch.autograd.grad(output.float().sum(), required)
+            assert [item.dtype for item in gradients] == [item.dtype for item in required]
         with torch.autocast(place.type, dtype):
-            assert function(first.detach().double(), second.detach().double()).dtype == torch.float64
+            assert function(*(item.detach().double() for item in operands)).dtype == torch.float64
         with pytest.raises(TypeError, match="must have one dtype"):
-            function(first.detach().to(dtype), second)
+            function(first.to(dtype), *others)
 
+    @pytest.mark.variants(3)
     @pytest.mark.backends("native", "torch")
-    @pytest.mark.filterwarnings("error")  # the slow way around a missing rule warns
+    @pytest.mark.filterwarnings("error")  # torch warns where a rule for vmap is missing
     def test_function_transforms(self, place: torch.device, options: Options) -> None:
+        """vmap over any of two operands, in any dimension, and gradients of single samples."""
         problem = CORNERS[1]
-        function = self.function(problem, options)
-        first, second = (item.detach() for item in self.place_operands(problem, place))
+        whole = self.function(problem, options)
+        first, second, *rest = (item.detach() for item in self.place_operands(problem, place))
+
+        def function(first: Tensor, second: Tensor) -> Tensor:
+            return whole(first, second, *rest)
+
         one, two = torch.stack([first, -first]), torch.stack([second, 2 * second], dim=1)
         in_turn = torch.stack([function(one[index], two[:, index]) for index in range(2)])
         torch.testing.assert_close(torch.vmap(function, in_dims=(0, 1))(one, two), in_turn)
@@ -209,11 +248,12 @@ class OperatorTester:
             return torch.autograd.grad(loss(*operands), operands)
 
         for argnums in (0, 1):
-            wanted = [gradients(one[index], two[:, index])[argnums] for index in range(2)]
-            torch.testing.assert_close(torch.func.grad(loss, argnums)(first, second), wanted[0])
+            expected = [gradients(one[index], two[:, index])[argnums] for index in range(2)]
+            torch.testing.assert_close(torch.func.grad(loss, argnums)(first, second), expected[0])
             per_sample = torch.vmap(torch.func.grad(loss, argnums), in_dims=(0, 1))(one, two)
-            torch.testing.assert_close(per_sample, torch.stack(wanted))
+            torch.testing.assert_close(per_sample, torch.stack(expected))
 
+    @pytest.mark.variants(3)
     @pytest.mark.backends("native", "torch")
     def test_forward_mode(self, place: torch.device, options: Options) -> None:
         """Directional derivatives, and second derivatives by forward over reverse."""
@@ -231,7 +271,7 @@ class OperatorTester:
 
     @pytest.mark.backends("native", "torch")
     def test_is_deterministic(self, place: torch.device, options: Options) -> None:
-        """To the bit, also where torch is told to allow nothing else."""
+        """To the bit, and torch's deterministic mode raises no error."""
         problem = Problem(2, 8, 4, (20, 17), arguments(5))
         function, operands = self.function(problem, options), self.place_operands(problem, place, torch.float32)
         runs = []
@@ -245,7 +285,7 @@ class OperatorTester:
         assert all(torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
 
     @pytest.mark.backends("native")
-    def test_threads_agree_to_the_bit(self, place: torch.device, options: Options) -> None:
+    def test_threads_change_no_bit(self, place: torch.device, options: Options) -> None:
         problem = Problem(2, 8, 8, (14, 14), arguments(5))
         function, operands = self.function(problem, options), self.place_operands(problem, place, torch.float32)
         before, results = torch.get_num_threads(), []
@@ -271,25 +311,31 @@ class OperatorTester:
         ],
     )
     def test_refuses_footprints(self, changes: dict, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            self.call_with(*self.operands(CORNERS[0]), **changes)
+
+    def call_with(self, *operands: Any, **changes: Any) -> Tensor:
+        """Calls the operator for the first corner and the first options, with some arguments changed."""
+        return getattr(ops, self.name)(*operands, **CORNERS[0].arguments | self.options[0] | changes)
+
+    def refuses(self, error: type[Exception], message: str, *operands: Any, **changes: Any) -> None:
+        """Checks that `call_with` raises this error."""
+        with pytest.raises(error, match=message):
+            self.call_with(*operands, **changes)
+
+    def refuses_tensors(self, *names: str) -> None:
+        """Checks what every operator refuses: other objects than tensors, wrong dtypes, shapes, devices."""
         operands = self.operands(CORNERS[0])
-        with pytest.raises(error, match=message):
-            getattr(ops, self.name)(*operands, **CORNERS[0].arguments | changes)
-
-    def refuses(self, error: type[Exception], message: str, *operands: Any, **options: str) -> None:
-        """Checks that these operands, for the first corner, are refused in these words."""
-        with pytest.raises(error, match=message):
-            getattr(ops, self.name)(*operands, **CORNERS[0].arguments, **options)
-
-    def refuses_tensors(self, first_name: str, second_name: str) -> None:
-        """What every operator says of tensors that are none, of a wrong dtype, shape or device."""
-        first, second = self.operands(CORNERS[0])
-        self.refuses(TypeError, f"{first_name} must be a tensor, got list", [1.0], second)
-        self.refuses(TypeError, f"{second_name} must be a tensor, got list", first, [1.0])
-        self.refuses(TypeError, f"{first_name} must be float64, .* got torch.int64", first.long(), second)
-        self.refuses(ValueError, rf"{first_name} must have the shape \(N, C, H, W\), got \(4, 6, 7\)", first[0], second)
-        self.refuses(
-            ValueError, f"{first_name} must have at least one channel and one pixel, got", first[:, :0], second
-        )
-        words = f"{first_name} and {second_name} must"
-        self.refuses(TypeError, f"{words} have one dtype, got torch.float32 and torch.float64", first.float(), second)
-        self.refuses(ValueError, f"{words} be on one device, got cpu and meta", first, second.to("meta"))
+        first, *others = operands
+        for index, name in enumerate(names):
+            changed: list[Any] = list(operands)
+            changed[index] = [1.0]
+            self.refuses(TypeError, f"{name} must be a tensor, got list", *changed)
+        name = names[0]
+        self.refuses(TypeError, f"{name} must be float64, .* got torch.int64", first.long(), *others)
+        self.refuses(ValueError, rf"{name} must have the shape \(N, C, H, W\), got \(4, 6, 7\)", first[0], *others)
+        self.refuses(ValueError, f"{name} must have at least one channel and one pixel, got", first[:, :0], *others)
+        words = f"{name} and {names[1]} must"
+        self.refuses(TypeError, f"{words} have one dtype, got torch.float32 and torch.float64", first.float(), *others)
+        moved = [others[0].to("meta"), *others[1:]]
+        self.refuses(ValueError, f"{words} be on one device, got cpu and meta", first, *moved)

@@ -1,18 +1,25 @@
-"""Problems of pairwise attention, and the check of the fused operator against what it is made of."""
+"""Problems of pairwise attention, and their solution by the reference."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sa_layers.ops import AffineReLU, PairPosition, PairwiseMapping, fused, pairwise_attention
+from sa_layers import reference
+from sa_layers.ops import AffineReLU, PairPosition, PairwiseMapping, pairwise_attention
+from sa_layers.reference import FrozenNorm, MappingLayer
 
-# relation, channels, channels of the value, of the weights: those of SAN's stages; parts of vectors; a single channel
+from .attention_problem import array, assert_agrees, norm
+
+Normal = Callable[..., Tensor]
+# Channels of the relation, of the value, of the weights: SAN's stages; vectors that end in the middle; one channel.
 WIDTHS = [(4, 16, 2), (16, 64, 8), (32, 128, 16), (64, 256, 32), (7, 9, 3), (3, 40, 20), (1, 1, 1)]
-# height and width, kernel_size, stride, dilation
+# Size of the map, kernel_size, stride, dilation.
 GEOMETRIES = [
     ((6, 7), 3, 1, 1),
     ((9, 8), (3, 5), (2, 1), (1, 2)),
@@ -28,11 +35,22 @@ GEOMETRIES = [
 ]
 
 
+def make_mapping(
+    normal: Normal, relation: str, channels: int, positions: int, weights: int, layers: int
+) -> PairwiseMapping:
+    """A random mapping from the features of a pair to the weights."""
+    inputs = {"dot": 1, "concatenation": 2 * channels}.get(relation, channels) + positions
+    sizes = [inputs, *[channels + 1] * (layers - 1), weights]
+    matrices = [normal(out, fan_in) / fan_in**0.5 for fan_in, out in pairwise(sizes)]
+    return PairwiseMapping(normal(inputs), normal(inputs), matrices, [normal(out) for out in sizes[1:]])
+
+
 def operands(
     relation: str,
     widths: tuple[int, int, int],
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
+    *,
     batch: int = 1,
     layers: int = 2,
     positions: int = 2,
@@ -40,47 +58,51 @@ def operands(
     epilogue: bool = False,
     seed: int = 0,
     device: str = "cpu",
-) -> tuple[tuple[Tensor, Tensor, Tensor, PairwiseMapping], dict[str, Any]]:
-    """Positional and keyword arguments of a call without its geometry."""
+) -> dict[str, Any]:
+    """The arguments of a call but for its footprint."""
     generator = torch.Generator().manual_seed(seed)
-    parameter_dtype = torch.promote_types(dtype, torch.float32)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, parameter_dtype)
+        numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return numbers.to(device, torch.promote_types(dtype, torch.float32))
 
     channels, value_channels, weight_channels = widths
     query, key, value = (
         normal(batch, number, *size).to(dtype).to(memory_format=torch.channels_last)
         for number in (channels, channels, value_channels)
     )
-    inputs = {"dot": 1, "concatenation": 2 * channels}.get(relation, channels) + positions
-    sizes = [inputs, *[channels + 1] * (layers - 1), weight_channels]
-    weights = [normal(out, fan_in) / fan_in**0.5 for fan_in, out in pairwise(sizes)]
-    mapping = PairwiseMapping(normal(inputs), normal(inputs), weights, [normal(out) for out in sizes[1:]])
+    mapping = make_mapping(normal, relation, channels, positions, weight_channels, layers)
     position = PairPosition(normal(positions, 3), normal(positions, 3), position_size) if positions else None
     last = AffineReLU(normal(value_channels), normal(value_channels)) if epilogue else None
-    return (query, key, value, mapping), {"relation": relation, "position": position, "epilogue": last}
+    maps = {"query": query, "key": key, "value": value}
+    return maps | {"mapping": mapping, "relation": relation, "position": position, "epilogue": last}
 
 
-def in_float64(arguments: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    def convert(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return item.double()
-        if isinstance(item, tuple) and hasattr(item, "_fields"):
-            return type(item)(*map(convert, item))
-        return [convert(part) for part in item] if isinstance(item, list) else item
+def by_reference(
+    *,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mapping: PairwiseMapping,
+    position: PairPosition | None = None,
+    epilogue: AffineReLU | None = None,
+    **options: Any,
+) -> NDArray:
+    """The output according to the reference, in float64."""
+    norms = [FrozenNorm(array(mapping.scale), array(mapping.shift)), *[None] * (len(mapping.weights) - 1)]
+    layers = [
+        MappingLayer(norm, array(weight), array(bias))
+        for norm, weight, bias in zip(norms, mapping.weights, mapping.biases, strict=True)
+    ]
+    if position is not None:
+        options["position"] = reference.PairPosition(array(position.query), array(position.key), position.size)
+    maps = array(query), array(key), array(value)
+    return reference.pairwise_attention(*maps, layers, epilogue=norm(epilogue), **options)
 
-    return tuple(map(convert, arguments)), {name: convert(item) for name, item in options.items()}
 
-
-def check(arguments: tuple, options: dict[str, Any], geometry: dict[str, Any], tolerance: float) -> Tensor:
-    """Fused against unfused in float64, relative to the largest output."""
-    output = pairwise_attention(*arguments, **options, **geometry)
-    wide_arguments, wide_options = in_float64(arguments, options)
-    with fused(False):
-        expected = pairwise_attention(*wide_arguments, **wide_options, **geometry)
-    assert output.dtype == arguments[0].dtype
-    assert output.is_contiguous(memory_format=torch.channels_last)
-    scale = max(1.0, expected.abs().max().item())
-    torch.testing.assert_close(output.double(), expected, rtol=0, atol=tolerance * scale)
+def check(arguments: dict[str, Any], tolerance: float) -> Tensor:
+    """Compares the operator with the reference."""
+    output = pairwise_attention(**arguments)
+    assert output.dtype == arguments["query"].dtype
+    assert_agrees(output, by_reference(**arguments), tolerance)
     return output

@@ -1,4 +1,4 @@
-"""The choice of a backend: by context, by environment, and what is said when it cannot serve."""
+"""The choice of a backend, by context and by environment, and the errors where it cannot be used."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ from sa_layers.ops.backend import decide, why_not
 
 CPU = torch.device("cpu")
 OPERANDS = torch.ones(1, 8, 5, 5), torch.ones(1, 1, 9, 25)
-COMPUTE = """
-import torch
-from sa_layers.ops import aggregation
-aggregation(torch.ones(1, 8, 5, 5), torch.ones(1, 1, 9, 25), 3)
+# Prints the chosen backend and which of two modules were imported, or the error.
+PROGRAM = """
+import os, sys
+os.environ |= {environment}
+sys.modules |= {modules}
+try:
+    import torch
+    from sa_layers.ops import aggregation
+    from sa_layers.ops.backend import decide
+    aggregation(torch.ones(1, 8, 5, 5), torch.ones(1, 1, 9, 25), 3)
+    print(decide(torch.device("cpu")), *(name for name in ("numba", "sa_layers.reference") if name in sys.modules))
+except (RuntimeError, ValueError) as error:
+    print(error)
 """
 
 
-def test_contexts_nest_and_end() -> None:
-    free = decide(CPU)
+def test_contexts_nest_and_restore() -> None:
+    default = decide(CPU)
     with backend("torch"):
         with backend("reference"):
             assert decide(CPU) == "reference"
             with backend(None):
-                assert decide(CPU) == free
+                assert decide(CPU) == default
         assert decide(CPU) == "torch"
         with pytest.raises(ZeroDivisionError), backend("reference"):
             raise ZeroDivisionError
         assert decide(CPU) == "torch"
-    assert decide(CPU) == free
+    assert decide(CPU) == default
 
 
-def test_unknown_names() -> None:
+def test_refuses_unknown_names() -> None:
     with (
         pytest.raises(ValueError, match="backend must be one of native, torch, reference, got 'cupy'"),
         backend("cupy"),
@@ -41,36 +50,25 @@ def test_unknown_names() -> None:
         pass
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_chosen_by_environment(run_python: Callable, name: str) -> None:
-    if obstacle := why_not(name, CPU):
-        pytest.skip(obstacle)
-    code = f"{COMPUTE}\nfrom sa_layers.ops.backend import decide\nprint(decide(torch.device('cpu')))"
-    assert run_python(code, SA_LAYERS_BACKEND=name).stdout.splitlines()[-1] == name
+def test_choice_by_environment(run_programs: Callable[..., dict[str, str]]) -> None:
+    """The reference is imported on request only."""
+
+    def program(name: str | None, **modules: None) -> str:
+        return PROGRAM.format(environment={} if name is None else {"SA_LAYERS_BACKEND": name}, modules=modules)
+
+    available = [name for name in BACKENDS if why_not(name, CPU) is None]
+    programs = {name: program(name) for name in [*available, "cupy"]}
+    printed = run_programs(programs | {"default": program(None), "no numba": program("reference", numba=None)})
+    last = {name: text.splitlines()[-1] for name, text in printed.items()}
+    assert last["reference"] == "reference numba sa_layers.reference"
+    assert [last[name] for name in available if name != "reference"] == [n for n in available if n != "reference"]
+    assert last["default"] == available[0]
+    assert last["cupy"] == "SA_LAYERS_BACKEND must be one of native, torch, reference, got 'cupy'"
+    assert last["no numba"].startswith("backend 'reference' cannot be used: numba could not be imported")
+    assert last["no numba"].endswith("install it with pip install 'sa-layers[reference]'")
 
 
-def test_unknown_environment(run_python: Callable) -> None:
-    process = run_python("import sa_layers.ops", check=False, SA_LAYERS_BACKEND="cupy")
-    assert process.returncode
-    assert "SA_LAYERS_BACKEND must be one of native, torch, reference, got 'cupy'" in process.stdout
-
-
-def test_the_reference_is_imported_only_on_request(run_python: Callable) -> None:
-    code = f"{COMPUTE}\nimport sys\nprint([name for name in ('numba', 'sa_layers.reference') if name in sys.modules])"
-    assert run_python(code).stdout.splitlines()[-1] == "[]"
-    assert "'sa_layers.reference'" in run_python(code, SA_LAYERS_BACKEND="reference").stdout.splitlines()[-1]
-
-
-def test_the_reference_without_numba(run_python: Callable) -> None:
-    process = run_python(
-        f"import sys\nsys.modules['numba'] = None\n{COMPUTE}", check=False, SA_LAYERS_BACKEND="reference"
-    )
-    last = process.stdout.splitlines()[-1]
-    assert last.startswith("RuntimeError: backend 'reference' cannot be used: numba could not be imported")
-    assert last.endswith("install it with pip install 'sa-layers[reference]'")
-
-
-def test_the_reference_on_another_device() -> None:
+def test_refuses_the_reference_on_another_device() -> None:
     message = (
         r"backend 'reference' cannot be used: .* NumPy arrays, and the tensors are on meta; move them with .cpu\(\)"
     )
@@ -93,7 +91,7 @@ def test_the_reference_is_differentiated_once() -> None:
 
 
 @pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
-def test_native_on_another_device() -> None:
+def test_refuses_native_kernels_on_another_device() -> None:
     with (
         backend("native"),
         pytest.raises(RuntimeError, match=r"backend 'native' cannot be used: .* not built for meta"),
@@ -101,8 +99,7 @@ def test_native_on_another_device() -> None:
         aggregation(*(item.to("meta") for item in OPERANDS), 3)
 
 
-def test_shapes_without_memory() -> None:
-    """On torch's meta device, where models are planned before they are allocated."""
+def test_meta_tensors() -> None:
     assert aggregation(*(item.to("meta") for item in OPERANDS), 3).shape == (1, 8, 5, 5)
 
 

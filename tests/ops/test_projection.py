@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,10 +12,8 @@ from torch import Tensor
 from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.projection import pack, project
 
-NO_CUDA = "no GPU is here" if not torch.cuda.is_available() else extension.why_not_cuda()
-on_devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA)))]
-)
+from .devices import NO_CUDA, on_devices
+
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 
 
@@ -195,20 +188,6 @@ def test_not_a_number_passes() -> None:
     for result in compute(operands, torch.float32):
         assert result[0, 0, 1].isnan().all()
         assert not result[0, 0, [0, 2]].isnan().any()
-
-
-@needs_kernels
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-def test_instruction_sets(capability: str) -> None:
-    code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
-        "from test_projection import check, compute, problem\n"
-        "for shape in ((15, 300, 40), (230, 17, 96), (3, 512, 32), (40, 1100, 160)):\n"
-        "    operands = problem(*shape)\n"
-        "    check(operands, compute(operands, torch.float32), 1e-5)"
-    )
-    environment = os.environ | {"SA_LAYERS_CPU_CAPABILITY": capability}
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent)], env=environment, check=True)
 
 
 @needs_kernels
