@@ -16,7 +16,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device of a (device, backend) pair, with that backend chosen; skips where one is missing."""
     device, name = torch.device(request.param[0]), request.param[1]
     if device.type == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU is here")
+        pytest.skip("no GPU")
     if obstacle := why_not(name, device):
         pytest.skip(obstacle)
     with backend(name):

@@ -45,7 +45,7 @@ def skip_where_torch_fails(name: str, device: str, channels: int, dtype: torch.d
 
 
 def check(result: Tensor, expected: Tensor, dtype: torch.dtype, growth: float = 1) -> None:
-    """They agree, and the same elements are no numbers."""
+    """They agree, and have NaN at the same elements."""
     assert result.dtype == dtype
     assert result.shape == expected.shape
     scale = expected.nan_to_num().abs().max().item() if expected.numel() else 1.0
@@ -59,7 +59,7 @@ def check(result: Tensor, expected: Tensor, dtype: torch.dtype, growth: float = 
 @on_channels
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 7, 5), (3, 40, 41), (0, 4, 4)])
 def test_affine_relu(size: tuple[int, ...], channels: int, dtype: torch.dtype, device: str, name: str) -> None:
-    """Also in place, and of a part of a wider map; what is not a number stays none."""
+    """Also in place, and of slices of the channels. NaN stays NaN."""
     torch.manual_seed(0)
     wide = normal(*size, channels + 3, device=device, dtype=dtype)
     if size[0]:
@@ -113,10 +113,10 @@ def test_max_pooling(size: tuple[int, ...], channels: int, dtype: torch.dtype, d
 @on_dtypes
 @on_channels
 @pytest.mark.parametrize("size", [(1, 2, 2), (2, 7, 10), (3, 8, 9), (1, 31, 37)])
-def test_max_pooling_behind_a_norm(
+def test_max_pooling_after_a_norm(
     size: tuple[int, ...], channels: int, dtype: torch.dtype, device: str, name: str
 ) -> None:
-    """Not a bit differs from a norm with a map of its own."""
+    """Equal to the bit to a norm and a pooling that write a map each."""
     skip_where_torch_fails(name, device, channels, dtype)
     torch.manual_seed(0)
     features = normal(*size, channels, device=device, dtype=dtype)
@@ -166,7 +166,7 @@ def test_pooled_projection(
 @needs_kernels  # which pack takes for granted in float32 on the CPU
 @on_devices
 @on_dtypes
-def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None:
+def test_a_linear_layer_between_pooling_and_a_norm(dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
     features, weight = (normal(*shape, device=device, dtype=dtype) for shape in ((2, 9, 12, 16), (16, 40)))
     after = AffineReLU(coefficients(40, like=features), coefficients(40, like=features))
@@ -181,7 +181,7 @@ def test_a_layer_with_pooling_and_norms(dtype: torch.dtype, device: str) -> None
 @on_devices
 @on_dtypes
 @pytest.mark.parametrize("pools", [False, True])
-def test_a_layer_behind_a_norm_and_a_pooling(pools: bool, dtype: torch.dtype, device: str) -> None:
+def test_a_linear_layer_after_a_norm_and_pooling(pools: bool, dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
     features, weight = (normal(*shape, device="cpu", dtype=dtype) for shape in ((2, 9, 12, 64), (64, 24)))
     before = AffineReLU(coefficients(64, like=features), coefficients(64, like=features))
@@ -198,14 +198,14 @@ def test_a_layer_behind_a_norm_and_a_pooling(pools: bool, dtype: torch.dtype, de
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "affine_relu": lambda x: affine_relu(x, x.new_ones(8), x.new_ones(8)),
     "max_pooling": max_pooling,
-    "max_pooling behind a norm": lambda x: max_pooling(x, x.new_ones(8), x.new_ones(8)),
+    "max_pooling after a norm": lambda x: max_pooling(x, x.new_ones(8), x.new_ones(8)),
     "pooled_projection": lambda x: pooled_projection(x.permute(0, 3, 1, 2), x.new_ones(8, 16), x.new_ones(16)),
 }
 
 
 @on_devices
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
-def test_without_memory(operator: Callable[..., Tensor], device: str) -> None:
+def test_fake_and_meta_tensors(operator: Callable[..., Tensor], device: str) -> None:
     """Fake tensors of the device, and those of the device 'meta', have the result's shape."""
     expected = operator(torch.randn(2, 7, 6, 8, device=device))
     with FakeTensorMode():
@@ -263,7 +263,7 @@ def test_streams_and_graphs() -> None:
 @needs_kernels
 @on_devices
 def test_refusals(device: str) -> None:
-    """What would read or write foreign memory."""
+    """Calls that would read or write out of bounds."""
     call, (features, ones) = torch.ops.sa_layers, (torch.zeros(size, device=device) for size in ((1, 4, 4, 8), (8,)))
     for operator in (call.affine_relu, call.affine_relu_):
         with pytest.raises(RuntimeError, match="4 dimensions"):

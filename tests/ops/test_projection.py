@@ -82,7 +82,7 @@ def test_random_shapes(pixels: int, channels: int, out_channels: int) -> None:
     ("size", "channels", "width"), [((2, 7, 10), 37, 32), ((3, 2, 3), 300, 40), ((1, 40, 9), 16, 64)]
 )
 def test_pools(size: tuple[int, ...], channels: int, width: int, dtype: torch.dtype) -> None:
-    """Features are pooled first; odd rows and columns are dropped, and what is not a number stays."""
+    """Features are pooled first. Odd rows and columns are dropped, and NaN stays NaN."""
     torch.manual_seed(0)
     features, weight = torch.randn(*size, channels, dtype=dtype), torch.randn(channels, width, dtype=dtype)
     features[0, 1, 0, 0] = torch.nan
@@ -111,10 +111,10 @@ def test_other_dtypes_are_plain_torch(dtype: torch.dtype, tolerance: float) -> N
 @pytest.mark.parametrize("channels", [64, 96, 256, 40, 320])
 @pytest.mark.parametrize("out_channels", [24, 48, 96, 20])
 @pytest.mark.parametrize("size", [(1, 1, 32), (2, 7, 5), (1, 3, 3), (3, 40, 41), (0, 4, 4)])
-def test_half_precision_behind_a_norm(
+def test_half_precision_after_a_norm(
     size: tuple[int, ...], out_channels: int, channels: int, dtype: torch.dtype, device: str
 ) -> None:
-    """Of sizes that have a CUDA kernel, and others; what is not a number spoils its pixel alone."""
+    """Sizes with a CUDA kernel and without. A NaN reaches its own pixel only."""
     torch.manual_seed(0)
     features = torch.randn(*size, channels).to(dtype)
     weight, bias = (torch.randn(channels, out_channels) / channels**0.5).to(dtype), torch.randn(out_channels).to(dtype)
@@ -164,8 +164,8 @@ def test_cuda_kernel_of_a_normed_layer() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("shape", [(7, 300, 96), (49, 300, 96), (300, 300, 96), (300, 1100, 160), (49, 1100, 160)])
-def test_threads_agree(shape: tuple[int, int, int]) -> None:
-    """Few pixels share out the panels, many the pixels, in another order where a matrix is large: not a bit differs."""
+def test_threads_change_no_bit(shape: tuple[int, int, int]) -> None:
+    """Threads divide the panels of few pixels, the pixels of many, in another order if the matrix is large."""
     operands, before, results = problem(*shape), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -182,7 +182,7 @@ def test_no_pixels() -> None:
     assert [tuple(result.shape) for result in compute(operands, torch.float32)] == [(1, 1, 0, 32)] * 4
 
 
-def test_not_a_number_passes() -> None:
+def test_a_nan_reaches_its_own_pixel_only() -> None:
     operands = problem(3, 5, 32)
     operands["features"][0, 0, 1, 2] = torch.nan
     for result in compute(operands, torch.float32):
@@ -192,7 +192,7 @@ def test_not_a_number_passes() -> None:
 
 @needs_kernels
 def test_refusals() -> None:
-    """What would read or write foreign memory."""
+    """Calls that would read or write out of bounds."""
     call, none = torch.ops.sa_layers.projection, [None] * 5
     features, matrix = torch.zeros(4, 8), torch.zeros(4, 8, 16)
     with pytest.raises(RuntimeError, match="result"):

@@ -133,7 +133,7 @@ def test_layout_does_not_matter(name: str, arguments: Any, relation: Any, layout
         (np.ones((2, 4, 4, 5), dtype=np.complex128), "must be float16, float32 or float64, got complex128"),
     ],
 )
-def test_inputs_that_are_no_floating_arrays_are_refused(
+def test_inputs_that_are_not_floating_arrays_are_refused(
     name: str, arguments: tuple[str, str], relation: Any, position: int, wrong: Any, message: str
 ) -> None:
     """By name, forward and backward."""

@@ -94,7 +94,7 @@ def test_a_nan_passes_through_the_mapping(name: str, inputs: int, outputs: int) 
 
 @every_attention
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_inputs_that_are_no_floating_arrays_are_refused(name: str, inputs: int, outputs: int, position: int) -> None:
+def test_inputs_that_are_not_floating_arrays_are_refused(name: str, inputs: int, outputs: int, position: int) -> None:
     argument = ("query", "key", "value")[position]
     for wrong, message in (
         ([1.0], "a NumPy array, got list"),

@@ -74,7 +74,7 @@ def test_a_logit_of_minus_infinity_masks_its_neighbour() -> None:
     np.testing.assert_array_equal(grad_logits[0, 0], [[1, -1], [-1, 1], [0, 0]])
 
 
-def test_a_logit_that_is_no_number_spoils_its_own_footprint_only() -> None:
+def test_a_nan_logit_reaches_its_own_footprint_only() -> None:
     """As a softmax in torch does."""
     value = np.array([[[[4.0, 8.0]]]])
     logits = np.zeros((1, 1, 3, 2))
