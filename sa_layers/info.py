@@ -17,6 +17,7 @@ import torch
 
 from .ops import BACKENDS, extension
 from .ops.backend import decide, devices_of, why_not
+from .ops.implementations import implementations
 from .version import __version__
 
 Information = dict[str, object]
@@ -51,6 +52,7 @@ def _kernels() -> Information:
     if extension.is_available():
         found["cpu_capability"] = torch.ops.sa_layers.cpu_capability()
         found["whole_attention"] = _whole_attention("cpu")
+        found |= _implementations("cpu")
     return found
 
 
@@ -58,7 +60,17 @@ def _cuda_kernels() -> Information:
     obstacle = extension.why_not_cuda()
     built_for = extension.build_info().get("cuda_architectures")
     found: Information = {"loaded": obstacle is None, "why_not": obstacle, "architectures": built_for}
-    return found | ({} if obstacle else {"whole_attention": _whole_attention("cuda")})
+    return found | ({} if obstacle else {"whole_attention": _whole_attention("cuda"), **_implementations("cuda")})
+
+
+def _implementations(device: str) -> Information:
+    """The implementations of both attentions for a problem of the size of SAN's second stage, in float32."""
+    problems: dict[str, tuple] = {
+        "pairwise_attention": ("float32", 16, 64, [18, 16, 8], 2, [7, 7], "subtraction", [1, 1], [1, 1]),
+        "patchwise_attention": ("float32", 16, 64, 8, [7, 7], "concatenation", [1, 1], [1, 1]),
+    }
+    listed = {name: implementations(name, device, *problem) for name, problem in problems.items()}
+    return {f"{name}_implementations": "; ".join(lines) for name, lines in listed.items() if lines}
 
 
 def _whole_attention(device: str) -> list[str]:

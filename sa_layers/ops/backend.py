@@ -1,6 +1,6 @@
-"""Which implementation computes an operator: the choice, how to force it, and why the others were passed over.
+"""The backend that computes an operator: how it is chosen, how to force it, and why another cannot be used.
 
-- 'native': the extension's C++ kernels, the fast way, for the devices that it was built for.
+- 'native': the extension's C++ kernels, the fastest, on the devices that it was built for.
 - 'torch': plain torch operators; any device, exportable, differentiable any number of times, slower.
 - 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. They
   use the operators' names: ``reference_backend`` imports them at the first call.
@@ -24,7 +24,7 @@ BACKENDS = ("native", "torch", "reference")
 
 @contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Computes every operator inside the block, in all threads, with one backend; None chooses by itself again.
+    """Compute every operator inside the block, in all threads, with one backend; None restores the automatic choice.
 
     The environment variable ``SA_LAYERS_BACKEND`` does the same for a whole process.
 
@@ -51,7 +51,7 @@ def choose(device: torch.device) -> str:
     """The backend for tensors on ``device``.
 
     Raises:
-        RuntimeError: A backend was forced that cannot serve this device.
+        RuntimeError: The backend that was forced cannot be used on this device.
     """
     chosen = decide(device)
     if chosen == "torch" and _forced is None and device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
@@ -60,7 +60,7 @@ def choose(device: torch.device) -> str:
 
 
 def decide(device: torch.device) -> str:
-    """As :func:`choose`, without a warning where plain torch is the makeshift.
+    """As :func:`choose`, without the warning that plain torch is used as a fallback.
 
     Example:
         >>> with backend("torch"):
@@ -68,7 +68,7 @@ def decide(device: torch.device) -> str:
         'torch'
     """
     if _forced == "torch" or (_forced is None and is_exporting()):
-        return "torch"  # an exported program must run where the extension is not
+        return "torch"  # an exported program must run without the extension
     if _forced == "reference":
         if obstacle := why_not_reference(device):
             raise RuntimeError(f"backend 'reference' cannot be used: {obstacle}")
@@ -81,17 +81,17 @@ def decide(device: torch.device) -> str:
 
 
 def why_not(name: str, device: torch.device) -> str | None:
-    """One sentence on what keeps a backend from serving ``device``, or None.
+    """One sentence on why a backend cannot be used on ``device``, or None.
 
     Args:
         name: 'native', 'torch' or 'reference'.
-        device: Where the tensors are.
+        device: The device of the tensors.
     """
     return {"native": why_not_native, "reference": why_not_reference}.get(name, lambda _: None)(device)
 
 
 def why_not_native(device: torch.device) -> str | None:
-    """One sentence on what keeps the native kernels from running on ``device``, or None."""
+    """One sentence on why the native kernels cannot be used on ``device``, or None."""
     if device.type in _native_devices:
         return None
     obstacle = extension.why_not_cuda() if device.type == "cuda" else extension.why_not()
@@ -99,7 +99,7 @@ def why_not_native(device: torch.device) -> str | None:
 
 
 def why_not_reference(device: torch.device) -> str | None:
-    """One sentence on what keeps the Numba reference from serving ``device``, or None."""
+    """One sentence on why the Numba reference cannot be used on ``device``, or None."""
     if device.type != "cpu":
         return f"it computes on NumPy arrays, and the tensors are on {device.type}; move them with .cpu()"
     if torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""What every operator asks of its tensors, checked once at the edge, before any backend sees them."""
+"""Checks of the tensors of every operator, made once before a backend is called."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_tensors(**operands: Tensor) -> None:
-    """Operands, by their arguments' names, must be tensors: asked before anything is asked of them."""
+    """Raise an error for an operand, named as its argument, that is not a tensor; called before all other checks."""
     for name, operand in operands.items():
         if not isinstance(operand, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(operand).__name__}")
 
 
 def check_map(tensor: Tensor, name: str) -> None:
-    """A map of features: (N, C, H, W), floating point, at least one pixel."""
+    """Raise an error unless a tensor is a map of features: (N, C, H, W), floating point, at least one pixel."""
     check_tensors(**{name: tensor})
     if tensor.ndim != 4:
         raise ValueError(f"{name} must have the shape (N, C, H, W), got {tuple(tensor.shape)}")
@@ -27,7 +27,7 @@ def check_map(tensor: Tensor, name: str) -> None:
 
 
 def check_alike(first: Tensor, first_name: str, second: Tensor, second_name: str) -> None:
-    """Two operands of one operator: the same dtype and device."""
+    """Raise an error unless two operands of an operator have the same dtype and device."""
     if first.dtype != second.dtype:
         raise TypeError(f"{first_name} and {second_name} must have one dtype, got {first.dtype} and {second.dtype}")
     if first.device != second.device:
@@ -37,13 +37,13 @@ def check_alike(first: Tensor, first_name: str, second: Tensor, second_name: str
 
 
 def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], given: str) -> None:
-    """A shape that follows from other arguments; a string in ``expected`` names a size that is free.
+    """Raise an error unless a tensor has the shape that follows from other arguments.
 
     Args:
         tensor: The tensor to check.
         name: Its argument's name.
-        expected: The shape it must have.
-        given: What the expected shape follows from, for the message.
+        expected: The shape that it must have; a string is the name of a size that is free.
+        given: The arguments from which the shape follows, for the message.
     """
     shape = tuple(tensor.shape)
     fits = len(shape) == len(expected) and all(
@@ -55,12 +55,12 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], give
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast, all operands in its dtype: AMP hands over a float32 softmax beside float16 features.
+    """Convert all operands to autocast's dtype, if it is enabled: AMP mixes a float32 softmax with float16 features.
 
-    The kernels accumulate in float32 whatever the dtype. float64 is left alone, as torch's own operators leave it.
+    The kernels accumulate in float32 for every half-precision dtype. float64 is not converted, as in torch's operators.
     """
     device_type = tensors[0].device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # of meta, torch refuses to say
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # torch raises an error for meta
         return tensors
     dtype = torch.get_autocast_dtype(device_type)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

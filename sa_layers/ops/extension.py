@@ -1,4 +1,4 @@
-"""Loads the native kernels, once, and says in one sentence why they are off when they are."""
+"""Loads the native kernels once, and says in one sentence why they are not available."""
 
 import functools
 import json

@@ -1,6 +1,6 @@
-"""Carries tensors to the Numba reference and back: forward and backward of every operator on NumPy arrays.
+"""The backend 'reference': forward and backward of every operator by the Numba reference on NumPy arrays.
 
-The reference is imported by the first call, so that the operators need neither NumPy nor Numba without one.
+The reference is imported by the first call, so that the other backends need neither NumPy nor Numba.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def compute_by_reference(name: str, first: Tensor, second: Tensor, footprint: Footprint, **options: str) -> Tensor:
-    """Computes an operator by its reference, differentiable once.
+    """Compute an operator by its reference, differentiable once.
 
     Args:
         name: The operator, the same in :mod:`sa_layers.reference`.
         first: Its first operand, on the CPU.
         second: Its second operand, of the same dtype.
-        footprint: What follows the operands.
-        options: What else it takes, by name.
+        footprint: The arguments that follow the operands.
+        options: Its other arguments, by name.
     """
     return _Reference.apply(name, footprint._asdict() | options, first, second)
 
@@ -54,5 +54,5 @@ class _Reference(torch.autograd.Function):
 
 
 def _array(tensor: Tensor) -> NDArray:
-    """float64, which holds every number of every dtype (NumPy has no bfloat16); torch rounds the result, once."""
+    """Convert to float64, which represents every value of every dtype (NumPy has no bfloat16)."""
     return tensor.detach().double().numpy()
