@@ -112,9 +112,9 @@ def cuda_extension() -> Extension:
         os.environ["TORCH_CUDA_ARCH_LIST"] = "8.0;9.0+PTX"
     return CppExtension(
         "sa_layers.kernels_cuda",
-        sources=files("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+        sources=files("csrc/cuda/*/**/*.cpp", "csrc/cuda/*/**/*.cu"),
         include_dirs=[str(ROOT / "csrc"), *nvcc_folders("-I")],
-        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh"),
+        depends=files("csrc/*.h", "csrc/operands/*.h", "csrc/cuda/*/**/*.h", "csrc/cuda/*/**/*.cuh"),
         extra_compile_args={
             "cxx": [*COMPILE_FLAGS, "-DUSE_CUDA"],
             "nvcc": ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"],

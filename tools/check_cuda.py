@@ -1,12 +1,14 @@
-"""Compiles the CUDA kernels for every architecture, with warnings as errors, and tabulates what each kernel needs.
+"""Compiles the CUDA kernels with warnings as errors and tabulates the registers of each.
 
-    python tools/check_cuda.py [ARCHITECTURE ...]
+    python tools/check_cuda.py [ARCHITECTURE ...] [--only PATH ...]
 
-Needs nvcc but no GPU. Fails on a warning, and on a tiled kernel that keeps a variable in memory for want of registers.
+Compiles for every architecture by default, and with --only just the files whose paths contain one of those given. Needs
+nvcc but no GPU. Fails on a warning, and on a tiled kernel that spills registers.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -23,7 +25,7 @@ VARIANTS = {
     "aggregation": " softmax",
     "projection": " pairs",
     "max": " norm",
-}  # what a bool stands for
+}  # the variants that a bool template argument selects
 TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
@@ -115,15 +117,16 @@ def table(kernels: list[Kernel]) -> str:
     return "\n".join(lines)
 
 
-def main(architectures: tuple[str, ...]) -> int:
-    """Checks all kernels; the result is the exit status."""
+def main(architectures: tuple[str, ...], only: tuple[str, ...] = ("",)) -> int:
+    """Checks the kernels in files whose paths contain one of `only`. Returns the exit status."""
     nvcc = find_nvcc()
     if nvcc is None:
-        print("skipped: no CUDA compiler (nvcc) is here")
+        print("skipped: no CUDA compiler (nvcc) was found")
         return 0
     kernels = [
         kernel
-        for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+        for source in sorted((ROOT / "csrc" / "cuda").rglob("*.cu"))
+        if any(part in str(source) for part in only)
         for kernel in compile_kernels(nvcc, source, architectures)
     ]
     print(table(kernels))
@@ -134,4 +137,8 @@ def main(architectures: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tuple(sys.argv[1:]) or ARCHITECTURES))
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("architectures", nargs="*", default=ARCHITECTURES)
+    arguments.add_argument("--only", nargs="+", default=("",))
+    given = arguments.parse_args()
+    sys.exit(main(tuple(given.architectures), tuple(given.only)))

@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sa_layers.ops import extension, patchwise_attention
-from sa_layers.ops.pairwise_attention import (
-    CUDA_VALUE_CHANNELS,
-    CUDA_WIDEST_LAYER,
-    MAPPING_LAYERS,
-    POSITION_CHANNELS,
-)
+from sa_layers.ops import extension, pairwise_attention, patchwise_attention
+from sa_layers.ops.pairwise_operands import MAPPING_LAYERS, POSITION_CHANNELS
 
 pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
 
@@ -27,7 +22,7 @@ CPU_ONLY = {"projection"}
 def operators(repository: Path) -> list[str]:
     names = re.findall(r'library\.def\(\s*"(\w+)\(', (repository / "csrc" / "library.cpp").read_text())
     assert "aggregation" in names
-    return [name for name in names if name != "cpu_capability"]
+    return [name for name in names if name != "cpu_capability" and not name.endswith("_implementations")]
 
 
 def test_every_operator_but_one_has_a_kernel(repository: Path) -> None:
@@ -36,21 +31,48 @@ def test_every_operator_but_one_has_a_kernel(repository: Path) -> None:
 
 
 def test_the_limits_of_pairwise_attention_are_those_of_its_kernel(repository: Path) -> None:
-    header = (repository / "csrc" / "cuda" / "pairwise_attention.h").read_text()
+    header = (repository / "csrc" / "cuda" / "pairwise_attention" / "problem.h").read_text()
     limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
     assert int(limits["kMappingLayers"]) == MAPPING_LAYERS
     assert int(limits["kPositionWidth"]) == POSITION_CHANNELS
-    assert int(limits["kWidestLayer"]) == CUDA_WIDEST_LAYER
-    assert int(limits["kMostValueChannels"]) == CUDA_VALUE_CHANNELS
+    module = sys.modules[pairwise_attention.__module__]  # of the name of its function
+    assert int(limits["kWidestLayer"]) == module.CUDA_WIDEST_LAYER
+    assert int(limits["kMostValueChannels"]) == module.CUDA_VALUE_CHANNELS
 
 
 def test_the_limits_of_patchwise_attention_are_those_of_its_kernel(repository: Path) -> None:
-    header = (repository / "csrc" / "cuda" / "patchwise_attention.h").read_text()
+    header = (repository / "csrc" / "cuda" / "patchwise_attention" / "problem.h").read_text()
     limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
     module = sys.modules[patchwise_attention.__module__]  # of the name of its function
     assert int(limits["kPatchwiseWeights"]) == module.CUDA_WEIGHTS
     assert int(limits["kPatchwiseValues"]) == module.CUDA_VALUE_CHANNELS
     assert int(limits["kPatchwiseTaps"]) == module.CUDA_TAPS
+
+
+def test_pairwise_attention_says_which_implementations_are_eligible() -> None:
+    ask = torch.ops.sa_layers.pairwise_attention_implementations_cuda
+    san = ask("float16", 16, 64, [18, 16, 8], 2, (7, 7), "subtraction", (1, 1), (1, 1)).splitlines()
+    assert [line.split(":")[0] for line in san] == ["banded", "tensor_cores", "multiply_adds"]
+    assert "multiply_adds" in san
+    other = ask("float32", 16, 64, [16, 16, 8], 0, (7, 7), "hadamard", (2, 2), (1, 1)).splitlines()
+    assert other[:2] == [
+        "banded: maps are not float16 or bfloat16",
+        "tensor_cores: maps are float32 and TF32 is not allowed",
+    ]
+    wide = ask("float16", 400, 800, [400, 400, 100], 0, (7, 7), "subtraction", (1, 1), (1, 1)).splitlines()
+    assert all(line.endswith("more than 384 channels") for line in wide)
+    deep = ask("float16", 4, 8, [4, 4, 4, 4, 1], 0, (3, 3), "dot", (1, 1), (1, 1)).splitlines()
+    assert all(line.endswith("1 to 3 layers") for line in deep)
+
+
+def test_patchwise_attention_says_which_implementations_are_eligible() -> None:
+    ask = torch.ops.sa_layers.patchwise_attention_implementations_cuda
+    san = ask("bfloat16", 16, 64, 8, (7, 7), "concatenation", (1, 1), (1, 1)).splitlines()
+    assert [line.split(":")[0] for line in san] == ["banded", "tensor_cores", "multiply_adds"]
+    star = ask("bfloat16", 16, 64, 8, (7, 7), "star", (1, 1), (1, 1)).splitlines()
+    assert star[0] == "banded: the relation is not concatenation"
+    wide = ask("float64", 16, 1024, 1024, (7, 7), "star", (1, 1), (1, 1)).splitlines()
+    assert all(line.endswith("more than 512 weight channels") for line in wide)
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm is here")

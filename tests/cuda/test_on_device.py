@@ -31,13 +31,13 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN multiplies in TF32 unless told otherwise, and then it is the unfused modules that are off."""
+    """cuDNN uses TF32 by default, and then the unfused modules are inaccurate."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-# batch, channels, weight channels, height, width, kernel, stride, dilation: tiles by rows, tiles by columns, maps
-# packed into blocks, many channels, maps smaller than the footprint, and what is left to the general kernels.
+# batch, channels, weight channels, height, width, kernel, stride, dilation: tiles by rows, tiles by columns,
+# several maps per block, many channels, maps smaller than the footprint, and problems for the general kernels.
 GEOMETRIES = [
     (2, 16, 2, 112, 112, 3, 1, 1),
     (2, 64, 8, 56, 56, 7, 1, 1),
@@ -135,7 +135,7 @@ def test_kernels_run_on_the_current_stream() -> None:
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)  # on another stream the kernels would not wait for this copy
+        torch.cuda._sleep(100_000_000)  # kernels on another stream would not wait for this copy
         output = aggregation(value.clone(), weight.clone(), *footprint)
     stream.synchronize()
     assert torch.equal(output, expected)
@@ -165,7 +165,7 @@ def test_kernels_run_on_the_operands_device() -> None:
     torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < 20e9, reason="20 GB of GPU memory are not free"
 )
 def test_offsets_beyond_32_bits() -> None:
-    """A weight of more than 2^31 elements: its last corner is that of a small map."""
+    """A weight of more than 2^31 elements: its last corner equals that of a small map."""
     side = 15_500
     value = torch.randn(1, 1, side, side, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(1, 1, 9, side * side, device="cuda", dtype=torch.bfloat16)
@@ -188,7 +188,7 @@ def layer(kernel_size: int = 7, **options: object) -> PairwiseSelfAttention:
 
 
 def patchwise_layer(kernel_size: int = 7, **options: object) -> PatchwiseSelfAttention:
-    """The same of a patchwise one."""
+    """A patchwise layer in evaluation."""
     torch.manual_seed(0)
     return PatchwiseSelfAttention(64, 64, kernel_size, **options).cuda().eval().requires_grad_(False)
 
@@ -230,7 +230,7 @@ def test_a_patchwise_layer_is_fused_in_float64() -> None:
 def test_a_pairwise_layer_trains_with_its_channels_side_by_side(frozen_norms: bool) -> None:
     on_device = layer().double().requires_grad_().train(not frozen_norms)
     for parameter in on_device.mapping.parameters():
-        torch.nn.init.normal_(parameter)  # or a pixel's distance from itself is where the ReLU bends, but for rounding
+        torch.nn.init.normal_(parameter)  # otherwise distances of 0 are at the ReLU's bend
     layers = {"cuda": on_device, "cpu": copy.deepcopy(on_device).cpu()}
     layouts = []
     on_device.mapping[0].register_forward_pre_hook(
@@ -259,7 +259,7 @@ def test_a_block_passes_its_norm_and_relu(attention: str) -> None:
 def test_the_fused_kernels_in_streams_and_graphs(make) -> None:
     attention, features = make(), torch.randn(2, 64, 28, 28, device="cuda")
     expected = compare_layer(attention, features, 1e-4)
-    assert torch.equal(attention(features), expected)  # the same every time
+    assert torch.equal(attention(features), expected)  # deterministic
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -277,16 +277,16 @@ def test_the_fused_kernels_in_streams_and_graphs(make) -> None:
 
 @pytest.fixture
 def tf32() -> Iterator[None]:
-    """Lets torch multiply in TF32."""
+    """Allows TF32 in torch."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     yield
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
-# What tensor cores multiply; Turing has them for float16 alone, and older GPUs not at all.
+# The dtypes of tensor cores; Turing has them for float16 only, older GPUs for none.
 TENSOR_CORE_ERRORS = {torch.float32: 4e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-# relation channels, value channels, weight channels, side, batch: SAN's stages, and widths that fill no tile
+# relation channels, value channels, weight channels, side, batch: SAN's stages, and widths that do not fill a tile
 STAGES = [
     (4, 16, 2, 112, 2),
     (16, 64, 8, 56, 2),
@@ -306,7 +306,7 @@ def in_float64(item: object) -> object:
 def attend(
     stage: tuple, dtype: torch.dtype, relation: str = "subtraction", kernel_size: int = 7
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fused operator, and the unfused ones in float64."""
+    """The fused operator in the dtype, and the unfused ones in float64."""
     channels, value_channels, weight_channels, side, batch = stage
     generator = torch.Generator("cuda").manual_seed(0)
 

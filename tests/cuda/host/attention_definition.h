@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "buffer.h"
-#include "cuda/pairwise_attention.h"
+#include "cuda/pairwise_attention/problem.h"
 #include "reference.h"
 
 namespace sa_layers::cuda {
@@ -15,13 +15,13 @@ struct AttentionShape {
   Relation relation;
   int position_size[2];
   bool epilogue, merged;  // query, key and value are channels of one map
-  int gap;                // channels between, which nobody may use
-  bool overflows;         // features are beyond what float16 has
+  int gap;                // channels between them, which must not be read
+  bool overflows;         // features exceed the range of float16
   double steepness = 1;   // of the logits
-  double roundings = 1;   // of a feature, for what tensor cores multiply
+  double roundings = 1;   // how often a feature is rounded on tensor cores
 };
 
-// Query, key and value, whose pixels lie `step` elements apart, and the parameters.
+// Query, key and value, with pixels `step` elements apart, and the parameters.
 template <typename T>
 struct AttentionOperands {
   using C = Compute<T>;
@@ -32,7 +32,7 @@ struct AttentionOperands {
   const C *here, *there, *output_scale, *output_shift;
 };
 
-// `round` is what becomes of the factors of the mapping's products.
+// `round` rounds the operands of the mapping's products.
 template <typename T, typename Round>
 Expected define_attention(const reference::Problem& p, const AttentionShape& s, const AttentionOperands<T>& operands,
                           const Round& round) {
@@ -51,6 +51,13 @@ Expected define_attention(const reference::Problem& p, const AttentionShape& s, 
   const auto element_of = [&](int map, int64_t pixel, int c) {
     return pixel < 0 ? 0.0 : double(widen(operands.maps[map][pixel * operands.step[map] + c]));
   };
+  std::vector<double> weights[kMappingLayers];  // rounded, (output, input)
+  for (int layer = 0; layer < s.layers; ++layer) {
+    const WeightSteps by = operands.weight_steps[layer];
+    for (int o = 0; o < s.widths[layer + 1]; ++o)
+      for (int f = 0; f < s.widths[layer]; ++f)
+        weights[layer].push_back(round(operands.weights[layer][o * by.output + f * by.input]));
+  }
   Expected expected(int64_t(p.batch) * p.output_height() * p.output_width() * s.value_channels);
   int64_t at = 0;
   for (int n = 0; n < p.batch; ++n)
@@ -85,11 +92,11 @@ Expected define_attention(const reference::Problem& p, const AttentionShape& s, 
               features[f] = round(relu(operands.scale[f] * features[f] + operands.shift[f]));
             for (int layer = 0; layer < s.layers; ++layer) {
               std::vector<double> result(s.widths[layer + 1]);
-              const WeightSteps by = operands.weight_steps[layer];
               for (int o = 0; o < s.widths[layer + 1]; ++o) {
-                result[o] = operands.biases[layer][o];
-                for (int f = 0; f < s.widths[layer]; ++f)
-                  result[o] += round(operands.weights[layer][o * by.output + f * by.input]) * features[f];
+                const double *const row = weights[layer].data() + o * s.widths[layer], *const input = features.data();
+                double sum = operands.biases[layer][o];
+                for (int f = 0; f < s.widths[layer]; ++f) sum += row[f] * input[f];
+                result[o] = sum;
                 if (layer + 1 < s.layers) result[o] = round(relu(result[o]));
               }
               features = result;
@@ -97,10 +104,10 @@ Expected define_attention(const reference::Problem& p, const AttentionShape& s, 
             logits.push_back(features), neighbours.push_back(neighbour);
           }
         for (int c = 0; c < s.value_channels; ++c) {
-          double greatest = -INFINITY, total = 0, sum = 0;
-          for (const auto& logit : logits) greatest = std::max(greatest, logit[c % outputs]);
+          double maximum = -INFINITY, total = 0, sum = 0;
+          for (const auto& logit : logits) maximum = std::max(maximum, logit[c % outputs]);
           for (size_t tap = 0; tap < logits.size(); ++tap) {
-            const double weight = std::exp(logits[tap][c % outputs] - greatest);
+            const double weight = std::exp(logits[tap][c % outputs] - maximum);
             total += weight, sum += weight * element_of(2, neighbours[tap], c);
           }
           sum /= total;

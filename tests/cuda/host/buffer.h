@@ -8,8 +8,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "cuda/aggregation.h"
-#include "cuda/element.cuh"
+#include "cuda/aggregation/launch.h"
+#include "cuda/common/element.cuh"
 #include "reference.h"
 
 namespace sa_layers::cuda {
@@ -18,7 +18,8 @@ inline std::mt19937 generator;
 
 inline int pick(int least, int most) { return std::uniform_int_distribution<int>(least, most)(generator); }
 
-// A tensor of exactly its size, so that AddressSanitizer sees beyond; `shift` elements off the alignment of the heap.
+// A tensor of exactly its size, so that AddressSanitizer sees accesses beyond it, `shift` elements off the alignment of
+// the heap.
 template <typename T>
 struct Buffer {
   std::vector<T> memory;
@@ -49,7 +50,7 @@ struct Expected {
   void add(int64_t at, double product) { sum[at] += product, magnitude[at] += std::fabs(product); }
 };
 
-// The largest error, relative to the size that the sums can have.
+// Compares results; the tolerance is relative to the magnitude of the sums.
 template <typename T>
 bool agrees(const char* name, Buffer<T>& result, const Expected& expected, double tolerance = kTolerance<T>) {
   for (int64_t i = 0; i < result.size(); ++i) {

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "buffer.h"
-#include "cuda/affine_relu.h"
+#include "cuda/linear/launch.h"
 
 namespace sa_layers::cuda {
 
-// One channel of one pixel is no number, and must stay so.
+// One channel of one pixel is NaN, and must stay NaN.
 template <typename T>
 bool check_affine_relu(int64_t pixels, int64_t channels, Element element, int shift) {
   Buffer<T> features(pixels * channels, shift), result(pixels * channels, shift);

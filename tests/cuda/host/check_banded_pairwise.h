@@ -1,10 +1,10 @@
-// Pairwise attention of SAN's widths, which has kernels with banded matrices in half precision.
+// Pairwise attention of SAN's widths in half precision, which the banded kernels compute.
 #pragma once
 
 #include <tuple>
 
 #include "check_pairwise_attention.h"
-#include "cuda/banded_pairwise_attention.cuh"
+#include "cuda/pairwise_attention/banded/kernel.cuh"
 
 namespace sa_layers::cuda {
 
@@ -18,7 +18,7 @@ inline AttentionShape san_shape(int channels, int weight_channels) {
   return shape;
 }
 
-// How often one of the kernels was launched.
+// The number of launches of these kernels.
 template <typename T, typename... Mappings>
 long launches_of(std::tuple<Mappings...>) {
   const auto count = [](auto* kernel) { return emulation::launches[reinterpret_cast<void (*)()>(kernel)]; };
@@ -53,7 +53,7 @@ bool check_banded_width(Element element, int channels, int problems) {
   return true;
 }
 
-// Wide layers take the emulation long: one type of them, by chance.
+// The emulation of wide layers takes long, so these are checked with one type, chosen at random.
 inline bool check_banded_pairwise(int problems) {
   for (const int channels : {4, 16, 32, 64, 128}) {
     const bool is_wide = channels > 32, first = pick(0, 1);

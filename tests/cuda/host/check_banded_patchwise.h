@@ -1,12 +1,12 @@
-// Patchwise attention of SAN's widths, which has kernels with banded matrices in half precision.
+// Patchwise attention of SAN's widths in half precision, which the banded kernels compute.
 #pragma once
 
 #include "check_patchwise_attention.h"
-#include "cuda/banded_patchwise_attention.cuh"
+#include "cuda/patchwise_attention/banded/kernel.cuh"
 
 namespace sa_layers::cuda {
 
-// How often one of the kernels was launched.
+// The number of launches of these kernels.
 template <typename T, typename Patches>
 long banded_patch_launches() {
   const auto count = [](auto* kernel) { return emulation::launches[reinterpret_cast<void (*)()>(kernel)]; };
@@ -39,7 +39,7 @@ bool check_banded_patches(Element element, int problems) {
   return true;
 }
 
-// Wide layers take the emulation long: one type of them, by chance.
+// The emulation of wide layers takes long, so these are checked with one type, chosen at random.
 template <typename Patches>
 bool check_banded_patches(int problems) {
   const bool both = Patches::kChannels <= 32, first = pick(0, 1);

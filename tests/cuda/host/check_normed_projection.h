@@ -1,12 +1,12 @@
-// The linear layer behind a norm and a ReLU, of the sizes that have a kernel and of some that have none.
+// The linear layer behind a norm and a ReLU, of sizes with a kernel and of some without.
 #pragma once
 
 #include "buffer.h"
-#include "cuda/normed_projection.h"
+#include "cuda/linear/launch.h"
 
 namespace sa_layers::cuda {
 
-// One channel of one pixel is no number, and then none of its results is.
+// One channel of one pixel is NaN, and then all results of this pixel must be.
 template <typename T>
 bool check_normed_projection(int64_t pixels, int64_t channels, int64_t out_channels, Element element) {
   Buffer<T> features(pixels * channels, 0), weight(channels * out_channels, 0), bias(out_channels, 1);
@@ -43,7 +43,7 @@ bool check_normed_projection(int64_t pixels, int64_t channels, int64_t out_chann
   return agrees("normed_projection", result, expected);
 }
 
-// Warps with several tiles or with none, a last one that is cut, sizes without a kernel.
+// Warps with several tiles or with none, a partial last tile, sizes without a kernel.
 inline bool check_normed_projections(int problems) {
   const int64_t widths[] = {24, 48, 96, 40};
   for (int i = 0; i < problems; ++i) {

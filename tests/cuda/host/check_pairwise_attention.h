@@ -1,10 +1,10 @@
-// Pairwise attention against its definition, with the factors of products as they are and as tensor cores get them.
+// Pairwise attention against its definition, with exact operands and with those that tensor cores read.
 #pragma once
 
 #include "attention_definition.h"
-#include "cuda/factor.cuh"
-#include "cuda/pairwise_attention_plan.h"
-#include "cuda/tiling.h"
+#include "cuda/common/factor.cuh"
+#include "cuda/common/plan.h"
+#include "cuda/pairwise_attention/plan.h"
 
 namespace sa_layers::cuda {
 
@@ -41,8 +41,8 @@ float as_float(F factor) {
 }
 inline float as_float(TensorFloat factor) { return factor.number; }
 
-// Beside the definition with the same rounding, what differs is the rounding of sums that lie near the middle between
-// two factors; beside the exact one, that of features, weights and activations.
+// With the same rounding of operands, results differ where a sum is near the middle between two of them; from the exact
+// definition they differ by the rounding of features, weights and activations.
 template <typename T>
 constexpr double kRoundedTolerance = std::is_same_v<T, float> ? 1e-4 : kTolerance<T>;
 template <typename T>
@@ -54,7 +54,7 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
   using C = Compute<T>;
   const int64_t pixels = int64_t(p.height) * p.width;
   const int positions = s.positions, inputs = s.widths[0];
-  // Maps: channels last, one beside the other or apart, with gaps of NaN.
+  // Maps are channels last, in one tensor or in three, with gaps of NaN.
   const int counts[3] = {s.channels, s.channels, s.value_channels};
   const int all = 2 * s.channels + s.value_channels + 3 * s.gap;
   Buffer<T> merged(p.batch * pixels * all, shift),
@@ -107,8 +107,8 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
   if (positions) tensors.query_position = operands.here, tensors.key_position = operands.there;
   if (s.epilogue) tensors.output_scale = operands.output_scale, tensors.output_shift = operands.output_shift;
   cudaError_t error = launch_pairwise_attention(problem, element, tensors, nullptr);
-  if (error == cudaErrorInvalidConfiguration && emulation::shared_limit < kSharedBytes) {
-    emulation::shared_limit = kSharedBytes;  // nothing fits less than any GPU has
+  if (error == cudaErrorInvalidConfiguration && emulation::shared_limit < kDefaultSharedBytes) {
+    emulation::shared_limit = kDefaultSharedBytes;  // less than every GPU has need not suffice
     error = launch_pairwise_attention(problem, element, tensors, nullptr);
   }
   if (error) {
@@ -120,7 +120,7 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
                                : std::is_same_v<T, float>
                                    ? emulation::architecture >= 80 && allow_tf32
                                    : emulation::architecture >= 80 && std::is_same_v<T, __nv_bfloat16>;
-  if (s.overflows) {  // an average of values is still one
+  if (s.overflows) {  // averages of values stay within their range
     for (int64_t i = 0; i < output.size(); ++i) {
       if (std::fabs(double(widen(output.data()[i]))) <= 1) continue;
       std::printf("pairwise_attention of large features: element %ld\n", long(i));
@@ -145,18 +145,18 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
   }
 }
 
-// There is a plan for whatever is not refused, on every GPU.
+// Every problem within the limits has a plan, on every GPU.
 inline bool check_plans() {
   constexpr int kThreads = 256;
-  static_assert(kMostValueChannels == 4 * kThreads * kAttentionQuads);
-  const MatrixNumbers kNumbers[] = {{4, 4, false}, {8, 8, false}, {2, 4, true}, {4, 4, true}};
+  static_assert(kMostValueChannels == 4 * kThreads * kAttentionPacks);
+  const ProductTypes kNumbers[] = {{4, 4, false}, {8, 8, false}, {2, 4, true}, {4, 4, true}};
   for (const int width : {1, 4, 9, 32, 130, 258, 383, kWidestLayer})
     for (const int outputs : {1, 2, 3, 64, 383, kWidestLayer})
       for (const int value_channels : {outputs, 512, kMostValueChannels})
         for (const int layers : {1, 2, 3})
           for (const int side : {3, 7, 13})
-            for (const MatrixNumbers& numbers : kNumbers)
-              for (const int64_t limit : {kSharedBytes, 99 * 1024, 163 * 1024, 227 * 1024}) {
+            for (const ProductTypes& numbers : kNumbers)
+              for (const int64_t limit : {kDefaultSharedBytes, 99 * 1024, 163 * 1024, 227 * 1024}) {
                 const Axis axis = {40, side, 1, 1};
                 PairwiseAttention problem = {};
                 problem.footprint = {axis, axis, Padding::kReflect}, problem.batch = 3;
@@ -164,9 +164,9 @@ inline bool check_plans() {
                 for (int layer = 0; layer < layers; ++layer) problem.widths[layer] = width;
                 problem.widths[layers] = outputs;
                 const PairwiseAttentionPlan plan = plan_pairwise_attention(problem, numbers, limit, 132, kThreads);
-                const int quads = plan.pixels * quads_of(value_channels);
+                const int packs = plan.pixels * packs_of(value_channels);
                 if (plan.pixels > 0 && plan.taps > 0 && plan.shared_bytes <= limit &&
-                    quads <= kThreads * kAttentionQuads) {
+                    packs <= kThreads * kAttentionPacks) {
                   continue;
                 }
                 std::printf("no good plan for widths %d, %d, %d channels, %d layers, %d bytes, %ld of shared memory\n",

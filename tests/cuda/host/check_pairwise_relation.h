@@ -1,15 +1,15 @@
-// Pairwise relations and their query's gradient against the reference. The key's gradient is one of aggregation.
+// Pairwise relations and the query's gradient against the reference. (The key's gradient is a gradient of aggregation.)
 #pragma once
 
 #include "buffer.h"
-#include "cuda/pairwise_relation.h"
+#include "cuda/aggregation/launch.h"
 
 namespace sa_layers::cuda {
 
 template <typename T>
 bool check_pairwise_relation(const reference::Problem& given, Element element, int shift) {
   reference::Problem p = given;
-  p.channels = p.weight_channels;  // a relation for every channel
+  p.channels = p.weight_channels;  // a relation per channel
   const Aggregation problem = geometry(p);
   const Relation relation = Relation(pick(0, 4));
   const int64_t taps = p.kernel[0] * p.kernel[1], pixels = int64_t(p.output_height()) * p.output_width();

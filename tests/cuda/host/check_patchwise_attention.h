@@ -3,8 +3,8 @@
 
 #include "buffer.h"
 #include "check_pairwise_attention.h"
-#include "cuda/patchwise_attention_plan.h"
-#include "cuda/tiling.h"
+#include "cuda/common/plan.h"
+#include "cuda/patchwise_attention/plan.h"
 
 namespace sa_layers::cuda {
 
@@ -12,9 +12,9 @@ struct PatchShape {
   int channels, value_channels, weight_channels;
   PatchwiseRelation relation;
   bool epilogue, merged;  // query, key and value are channels of one map
-  int gap;                // channels between, which nobody may use
-  bool overflows;         // features are beyond what float16 has
-  double roundings = 1;   // of a factor, for what tensor cores multiply
+  int gap;                // channels between them, which must not be read
+  bool overflows;         // features exceed the range of float16
+  double roundings = 1;   // how often an operand is rounded on tensor cores
 };
 
 inline PatchShape random_patch() {
@@ -36,7 +36,7 @@ inline void describe(const PatchShape& s) {
       s.merged ? "merged" : "apart", s.gap, emulation::shared_limit, emulation::multiprocessors);
 }
 
-// A number, and the magnitude of what it was added up from, which bounds its rounding error.
+// A sum, and the sum of the magnitudes, which bounds its rounding error.
 struct Bounded {
   double number = 0, magnitude = 0;
 
@@ -68,7 +68,7 @@ struct PatchMapping {
   }
 };
 
-// Query, key and value, whose pixels lie `step` elements apart, and the mapping.
+// Query, key and value, with pixels `step` elements apart, and the mapping.
 template <typename T>
 struct PatchOperands {
   T* maps[3];
@@ -81,7 +81,7 @@ inline int features_of(const PatchShape& s, int taps) {
   return s.relation == PatchwiseRelation::kStar ? taps : taps * taps;
 }
 
-// The definition. `round` is what becomes of the factors of the mapping's products.
+// The definition. `round` rounds the operands of the mapping's products.
 template <typename T, typename Round>
 Expected define_patchwise_attention(const reference::Problem& p, const PatchShape& s, const PatchOperands<T>& operands,
                                     const Round& round) {
@@ -165,7 +165,7 @@ bool check_patchwise_attention(const reference::Problem& p, const PatchShape& s,
   using C = Compute<T>;
   const int64_t pixels = int64_t(p.height) * p.width;
   const int taps = p.kernel[0] * p.kernel[1];
-  // Maps: channels last, one beside the other or apart, with gaps of NaN.
+  // Maps are channels last, in one tensor or in three, with gaps of NaN.
   const int counts[3] = {s.channels, s.channels, s.value_channels};
   const int all = 2 * s.channels + s.value_channels + 3 * s.gap;
   Buffer<T> merged(p.batch * pixels * all, shift),
@@ -207,8 +207,8 @@ bool check_patchwise_attention(const reference::Problem& p, const PatchShape& s,
   if (s.epilogue)
     tensors.output_scale = mapping.output_scale.data(), tensors.output_shift = mapping.output_shift.data();
   cudaError_t error = launch_patchwise_attention(problem, element, tensors, nullptr);
-  if (error == cudaErrorInvalidConfiguration && emulation::shared_limit < kSharedBytes) {
-    emulation::shared_limit = kSharedBytes;  // nothing fits less than any GPU has
+  if (error == cudaErrorInvalidConfiguration && emulation::shared_limit < kDefaultSharedBytes) {
+    emulation::shared_limit = kDefaultSharedBytes;  // less than every GPU has need not suffice
     error = launch_patchwise_attention(problem, element, tensors, nullptr);
   }
   if (error) {
@@ -244,7 +244,7 @@ bool check_patchwise_attention(const reference::Problem& p, const PatchShape& s,
   return false;
 }
 
-// Features that float16 has no room for are no NaN.
+// Features beyond the range of float16 do not become NaN.
 inline bool check_patchwise_overflow() {
   const reference::Problem p = {1, 8, 2, 4, 4, {3, 3}, {1, 1}, {1, 1}, true};
   const PatchShape shape = {8, 8, 2, PatchwiseRelation::kConcatenation, false, true, 0, true};
@@ -273,20 +273,20 @@ inline bool check_san_patchwise() {
   return true;
 }
 
-// There is a plan for whatever is not refused, on every GPU, and its parts are what the kernel can do with.
+// Every problem within the limits has a plan that the kernel can execute, on every GPU.
 inline bool check_patchwise_plans() {
   constexpr int kThreads = 256;
-  const ProductPieces kPieces[] = {pieces_of_multiply_adds(4), pieces_of_multiply_adds(8), pieces_of_tensor_cores(2),
-                                   pieces_of_tensor_cores(4)};
-  const auto check = [&](const PatchwiseAttention& problem, const ProductPieces& pieces, int64_t limit) {
-    // More weights than a warp each has columns for are left to multiply-adds.
-    if (problem.weight_channels > kThreads / pieces.threads * pieces.columns) return true;
-    const auto plan = plan_patchwise_attention(problem, pieces, limit, 132, kThreads);
-    const int workers = kThreads / pieces.threads, units = round_up(plan.pixels, pieces.rows) / pieces.rows *
-                                                           (round_up(plan.hidden, pieces.columns) / pieces.columns);
+  const ProductTiles kPieces[] = {multiply_add_tiles(4), multiply_add_tiles(8), tensor_core_tiles(2),
+                                  tensor_core_tiles(4)};
+  const auto check = [&](const PatchwiseAttention& problem, const ProductTiles& tiles, int64_t limit) {
+    // Tensor cores need a warp for every kWarpColumns weights; more are left to multiply-adds.
+    if (problem.weight_channels > kThreads / tiles.threads * tiles.columns) return true;
+    const auto plan = plan_patchwise_attention(problem, tiles, limit, 132, kThreads);
+    const int workers = kThreads / tiles.threads, units = round_up(plan.pixels, tiles.rows) / tiles.rows *
+                                                          (round_up(plan.hidden, tiles.columns) / tiles.columns);
     return plan.pixels > 0 && plan.shared_bytes <= limit && plan.parts > 0 && plan.parts * units <= workers &&
-           plan.pixels * plan.shares * plan.slice <= 4 * kThreads * kPatchwiseQuads && plan.depth <= 4 * kThreads &&
-           plan.panel_taps * plan.panel_channels <= plan.depth && plan.depth % pieces.step == 0 && plan.taps > 0 &&
+           plan.pixels * plan.shares * plan.slice <= 4 * kThreads * kPatchwisePacks && plan.depth <= 4 * kThreads &&
+           plan.panel_taps * plan.panel_channels <= plan.depth && plan.depth % tiles.step == 0 && plan.taps > 0 &&
            plan.slice > 0 && plan.taps * plan.slice <= plan.columns && plan.columns <= 4 * kThreads;
   };
   for (const int channels : {1, 16, 300})
@@ -295,18 +295,18 @@ inline bool check_patchwise_plans() {
         for (const auto relation : {PatchwiseRelation::kConcatenation, PatchwiseRelation::kClique})
           for (const int side : {3, 7, 63})
             for (const int batch : {1, 64})
-              for (const ProductPieces& pieces : kPieces)
+              for (const ProductTiles& tiles : kPieces)
                 for (const int64_t limit : {64 * 1024, 227 * 1024}) {
                   const Axis axis = {14, side, 1, 1};
                   PatchwiseAttention problem = {};
                   problem.footprint = {axis, axis, Padding::kReflect}, problem.batch = batch;
                   problem.relation = relation, problem.relation_channels = channels;
                   problem.weight_channels = weights, problem.value_channels = weights * shares;
-                  if (problem.value_channels > kPatchwiseValues || check(problem, pieces, limit)) continue;
+                  if (problem.value_channels > kPatchwiseValues || check(problem, tiles, limit)) continue;
                   std::printf(
-                      "no good plan for %d channels, %d weights of %d channels each, side %d, %d bytes, pieces of %d "
+                      "no good plan for %d channels, %d weights of %d channels each, side %d, %d bytes, tiles of %d "
                       "columns, %ld of shared memory\n",
-                      channels, weights, shares, side, pieces.numbers.factor_bytes, pieces.columns, long(limit));
+                      channels, weights, shares, side, tiles.numbers.factor_bytes, tiles.columns, long(limit));
                   return false;
                 }
   return true;

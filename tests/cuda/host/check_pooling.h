@@ -2,11 +2,11 @@
 #pragma once
 
 #include "buffer.h"
-#include "cuda/pooling.h"
+#include "cuda/linear/launch.h"
 
 namespace sa_layers::cuda {
 
-// One pixel of the first image is no number in its first channel. All its channels are none after a projection.
+// One pixel of the first image is NaN in its first channel; after a projection all its channels are.
 template <typename T>
 bool check_results(const char* name, Buffer<T>& result, Expected& expected, int64_t first, int64_t count) {
   for (int64_t i = first; i < first + count; ++i) {
@@ -19,12 +19,12 @@ bool check_results(const char* name, Buffer<T>& result, Expected& expected, int6
   return agrees(name, result, expected);
 }
 
-// Where the result has its element.
+// The index of a pixel's result.
 inline int64_t pooled(const Pooling& p, int64_t image, int64_t row, int64_t column, int64_t channel) {
   return ((image * (p.height / 2) + row / 2) * (p.width / 2) + column / 2) * p.channels + channel;
 }
 
-// Calls body with the image, row and column of every pixel that is pooled.
+// Calls body(image, row, column) for every pixel that is pooled.
 template <typename Body>
 void for_each_pixel(const Pooling& p, const Body& body) {
   for (int64_t image = 0; image < p.batch; ++image) {
@@ -34,7 +34,7 @@ void for_each_pixel(const Pooling& p, const Body& body) {
   }
 }
 
-// Of the features themselves, or behind a norm and a ReLU.
+// Max pooling, with or without a norm and a ReLU before it.
 template <typename T>
 bool check_max_pooling(const Pooling& p, Element element, int shift, bool normed) {
   Buffer<Compute<T>> scale(p.channels, shift), offset(p.channels, shift);
@@ -47,10 +47,10 @@ bool check_max_pooling(const Pooling& p, Element element, int shift, bool normed
   for_each_pixel(p, [&](int64_t image, int64_t row, int64_t column) {
     for (int64_t c = 0; c < p.channels; ++c) {
       const int64_t from = ((image * p.height + row) * p.width + column) * p.channels + c;
-      double& greatest = expected.sum[pooled(p, image, row, column, c)];
+      double& maximum = expected.sum[pooled(p, image, row, column, c)];
       const double number = widen(features.data()[from]);
-      greatest = std::fmax(greatest, normed ? scale.data()[c] * number + offset.data()[c] : number);
-      if (normed) greatest = std::fmax(greatest, 0), expected.magnitude[pooled(p, image, row, column, c)] = 2;
+      maximum = std::fmax(maximum, normed ? scale.data()[c] * number + offset.data()[c] : number);
+      if (normed) maximum = std::fmax(maximum, 0), expected.magnitude[pooled(p, image, row, column, c)] = 2;
     }
   });
   const int64_t odd = pick(0, 1) * p.width + pick(0, 1);
@@ -76,8 +76,8 @@ bool check_pooled_projection(const Pooling& p, int64_t inputs, bool channels_las
         const int64_t from = n * steps.image + row * steps.row + column * steps.column + k * steps.channel;
         sum += double(weight.data()[k * p.channels + c]) * widen(image.data()[from]);
       }
-      double& greatest = expected.sum[pooled(p, n, row, column, c)];
-      greatest = std::fmax(greatest, sum), expected.magnitude[pooled(p, n, row, column, c)] = double(inputs + 1);
+      double& maximum = expected.sum[pooled(p, n, row, column, c)];
+      maximum = std::fmax(maximum, sum), expected.magnitude[pooled(p, n, row, column, c)] = double(inputs + 1);
     }
   });
   const int64_t odd = pick(0, 1) * steps.row + pick(0, 1) * steps.column + pick(0, int(inputs) - 1) * steps.channel;

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "buffer.h"
-#include "cuda/softmax_aggregation.h"
+#include "cuda/aggregation/launch.h"
 
 namespace sa_layers::cuda {
 
-// The reference makes the softmax first. Some logits mask their tap.
+// The reference computes the softmax first. Some logits are -inf.
 template <typename T>
 bool check_softmax_aggregation(const reference::Problem& p, Element element, int shift) {
   const auto problem = geometry(p);

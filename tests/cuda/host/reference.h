@@ -1,4 +1,4 @@
-// Aggregation written once more, in float64 and as plainly as the sum allows. Borders are walked step by step.
+// Aggregation as plainly as possible, in float64.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Problem {
   }
 };
 
-// Where a walk of |index| steps from pixel 0, which turns round at both borders, ends; -1 where nothing is reflected.
+// The pixel at a padded index: walks |index| steps from pixel 0 and turns at both borders; -1 without reflection.
 inline int walk(int index, int size, bool reflecting) {
   if (index >= 0 && index < size) return index;
   if (!reflecting) return -1;

@@ -1,4 +1,4 @@
-// The part of the CUDA runtime that launchers name, for the host emulation.
+// The part of the CUDA runtime that launchers use, for the host emulation.
 #pragma once
 
 #include <cstddef>

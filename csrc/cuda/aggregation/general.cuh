@@ -1,0 +1,176 @@
+// Aggregation and its gradients for every kernel size, stride, dilation and dtype: one thread per pixel or per weight,
+// straight from global memory. The tiled kernels are faster where they are eligible.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/aggregation/forward_tiles.cuh"
+#include "cuda/aggregation/tile.cuh"
+#include "cuda/common/element.cuh"
+#include "cuda/common/launch.cuh"
+#include "footprint.h"
+
+namespace sa_layers::cuda {
+
+constexpr int kBlockChannels = 8;  // per thread: each weight is read once for them
+
+// Decodes a thread's index into its pixel, block of channels and weight map.
+struct Work {
+  int64_t pixel, image, weight_channel, weight_map;
+  int64_t first, channel;  // the block's first channel: among those that share, and in the batch
+  int count;
+
+  __device__ Work(const Aggregation& problem, int64_t index, int64_t pixels) {
+    const int64_t blocks = (problem.sharing(0) + kBlockChannels - 1) / kBlockChannels;
+    pixel = index % pixels;
+    weight_map = index / pixels / blocks;
+    image = weight_map / problem.weight_channels;
+    weight_channel = weight_map % problem.weight_channels;
+    first = index / pixels % blocks * kBlockChannels;
+    const int64_t left = problem.sharing(weight_channel) - first;
+    count = left < kBlockChannels ? int(left) : kBlockChannels;
+    channel = image * problem.channels + weight_channel + first * problem.weight_channels;
+  }
+  static int64_t threads(const Aggregation& problem, int64_t pixels) {
+    return pixels * ceil_div<int64_t>(problem.sharing(0), kBlockChannels) * problem.weight_maps();
+  }
+};
+
+template <typename T, bool kSoftmax>
+__global__ void aggregation_general(Aggregation problem, int64_t threads, const T* __restrict__ value,
+                                    const T* __restrict__ weight, T* __restrict__ output,
+                                    Compute<T>* __restrict__ logsumexp) {
+  if (thread_index() >= threads) return;
+  const Axis rows = problem.footprint.rows, columns = problem.footprint.columns;
+  const int64_t pixels = problem.footprint.pixels(), output_pixels = problem.footprint.output_pixels();
+  const Work work(problem, thread_index(), output_pixels);
+  const int64_t row = work.pixel / columns.output_size(), column = work.pixel % columns.output_size();
+  const T* const values = value + work.channel * pixels;
+  const T* weights = weight + work.weight_map * problem.footprint.taps() * output_pixels + work.pixel;
+  Compute<T> maximum = -INFINITY, total = 0;
+  if constexpr (kSoftmax) {
+    for (int64_t tap = 0; tap < problem.footprint.taps(); ++tap) {
+      const Compute<T> logit = widen(weights[tap * output_pixels]);
+      maximum = logit > maximum ? logit : maximum;
+    }
+  }
+  Compute<T> sums[kBlockChannels] = {};
+  for (int64_t row_tap = 0; row_tap < rows.kernel; ++row_tap) {
+    const int64_t value_row = rows.pixel(rows.padded(row, row_tap), problem.footprint.mode);
+    for (int64_t column_tap = 0; column_tap < columns.kernel; ++column_tap, weights += output_pixels) {
+      const int64_t value_column = columns.pixel(columns.padded(column, column_tap), problem.footprint.mode);
+      Compute<T> tap_weight = widen(*weights);
+      if constexpr (kSoftmax) {
+        tap_weight = exponential(tap_weight - maximum);
+        total += tap_weight;
+      }
+      if (value_row < 0 || value_column < 0) continue;
+      const T* from = values + value_row * columns.size + value_column;
+#pragma unroll
+      for (int channel = 0; channel < kBlockChannels; ++channel) {
+        if (channel < work.count) {
+          sums[channel] += tap_weight * widen(from[channel * problem.weight_channels * pixels]);
+        }
+      }
+    }
+  }
+  T* const to = output + work.channel * output_pixels + work.pixel;
+#pragma unroll
+  for (int channel = 0; channel < kBlockChannels; ++channel) {
+    if constexpr (kSoftmax) sums[channel] /= total;
+    if (channel < work.count) narrow(sums[channel], to[channel * problem.weight_channels * output_pixels]);
+  }
+  if constexpr (kSoftmax) {
+    if (work.first == 0) logsumexp[work.weight_map * output_pixels + work.pixel] = maximum + logarithm(total);
+  }
+}
+
+// With a softmax, the gradient of its logits.
+template <typename T, bool kSoftmax>
+__global__ void aggregation_weight_gradient_general(Aggregation problem, int64_t threads, SoftmaxTensors<T> softmax,
+                                                    const T* __restrict__ grad_output, const T* __restrict__ value,
+                                                    T* __restrict__ grad_weight) {
+  const int64_t index = thread_index();
+  if (index >= threads) return;
+  const Axis rows = problem.footprint.rows, columns = problem.footprint.columns;
+  const int64_t output_pixels = problem.footprint.output_pixels(), taps = problem.footprint.taps();
+  const int64_t pixel = index % output_pixels, tap = index / output_pixels % taps;
+  const int64_t weight_map = index / output_pixels / taps, image = weight_map / problem.weight_channels;
+  const int64_t value_row =
+      rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel), problem.footprint.mode);
+  const int64_t value_column =
+      columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel), problem.footprint.mode);
+  const bool inside = value_row >= 0 && value_column >= 0;
+  const int64_t value_pixel = inside ? value_row * columns.size + value_column : 0;
+  Compute<T> sum = 0, mean = 0;  // see aggregation_weight_gradient_tiles
+  for (int64_t c = weight_map % problem.weight_channels; c < problem.channels; c += problem.weight_channels) {
+    const int64_t channel = image * problem.channels + c;
+    const Compute<T> gradient = widen(grad_output[channel * output_pixels + pixel]);
+    if (inside) sum += gradient * widen(value[channel * problem.footprint.pixels() + value_pixel]);
+    if constexpr (kSoftmax) mean += gradient * widen(softmax.output[channel * output_pixels + pixel]);
+  }
+  if constexpr (kSoftmax) {
+    const Compute<T> logsumexp = softmax.logsumexp[weight_map * output_pixels + pixel];
+    sum = exponential(widen(softmax.logits[index]) - logsumexp) * (sum - mean);
+  }
+  narrow(sum, grad_weight[index]);
+}
+
+// Iterates over the output pixels and taps that read a pixel, along one axis:
+//   for (Readers readers(...); readers.left(); readers.next()) use(readers.tap, readers.output);
+struct Readers {
+  const Axis& axis;
+  Images images;
+  int64_t tap = -1, output = 0;
+
+  __device__ Readers(const Axis& axis_, Padding mode, int64_t pixel)
+      : axis(axis_), images(int(pixel), int(axis_.size), mode == Padding::kReflect ? int(axis_.padding()) : 0) {
+    next();
+  }
+  __device__ bool left() const { return images.left(); }
+  __device__ void next() {
+    for (; images.left(); images.next(), tap = -1) {
+      while (++tap < axis.kernel) {
+        const int64_t first_tap =
+            images.position + axis.padding() - tap * axis.dilation;  // the output times the stride
+        output = first_tap / axis.stride;
+        if (first_tap >= 0 && first_tap % axis.stride == 0 && output < axis.output_size()) return;
+      }
+    }
+  }
+};
+
+template <typename T, bool kSoftmax>
+__global__ void aggregation_value_gradient_general(Aggregation problem, int64_t threads, SoftmaxTensors<T> softmax,
+                                                   const T* __restrict__ grad_output, const T* __restrict__ weight,
+                                                   T* __restrict__ grad_value) {
+  if (thread_index() >= threads) return;
+  const Axis rows = problem.footprint.rows, columns = problem.footprint.columns;
+  const int64_t pixels = problem.footprint.pixels(), output_pixels = problem.footprint.output_pixels();
+  const Work work(problem, thread_index(), pixels);
+  const T* const gradients = grad_output + work.channel * output_pixels;
+  const T* const weights = weight + work.weight_map * problem.footprint.taps() * output_pixels;
+  Compute<T> sums[kBlockChannels] = {};
+  for (Readers row(rows, problem.footprint.mode, work.pixel / columns.size); row.left(); row.next()) {
+    for (Readers column(columns, problem.footprint.mode, work.pixel % columns.size); column.left(); column.next()) {
+      const int64_t pixel = row.output * columns.output_size() + column.output;
+      Compute<T> tap_weight = widen(weights[(row.tap * columns.kernel + column.tap) * output_pixels + pixel]);
+      if constexpr (kSoftmax) {
+        tap_weight = exponential(tap_weight - softmax.logsumexp[work.weight_map * output_pixels + pixel]);
+      }
+#pragma unroll
+      for (int channel = 0; channel < kBlockChannels; ++channel) {
+        if (channel < work.count) {
+          sums[channel] += tap_weight * widen(gradients[channel * problem.weight_channels * output_pixels + pixel]);
+        }
+      }
+    }
+  }
+  T* const to = grad_value + work.channel * pixels + work.pixel;
+#pragma unroll
+  for (int channel = 0; channel < kBlockChannels; ++channel) {
+    if (channel < work.count) narrow(sums[channel], to[channel * problem.weight_channels * pixels]);
+  }
+}
+
+}  // namespace sa_layers::cuda

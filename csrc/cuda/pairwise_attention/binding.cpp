@@ -1,0 +1,118 @@
+// Binding of pairwise_attention.
+
+#include "cuda/common/binding.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cuda/pairwise_attention/problem.h"
+#include "operands/attention.h"
+
+namespace sa_layers::cuda {
+
+namespace {
+
+MapSteps steps_of(const Tensor& map) { return {map.stride(0), map.stride(2), map.stride(3)}; }
+
+// What shared memory and registers have no room for is refused.
+int checked_width(const char* what, int64_t width, int64_t most) {
+  STD_TORCH_CHECK(width <= most, "pairwise_attention has no CUDA kernel for ", what, " of ", width,
+                  " channels, which must be at most ", most);
+  return int(width);
+}
+
+Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
+                          const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                          const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
+                          const Pair& position_size, const std::optional<Tensor>& output_scale,
+                          const std::optional<Tensor>& output_shift, const Pair& kernel_size,
+                          const std::string& relation_name, const Pair& stride, const Pair& dilation,
+                          const std::string& padding_mode, bool allow_tf32) {
+  check_maps(query, key, value);
+  PairwiseAttention problem = {};
+  problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  STD_TORCH_CHECK(query.size(1) <= INT32_MAX && query.size(2) <= INT32_MAX && query.size(3) <= INT32_MAX &&
+                      problem.footprint.taps() <= INT32_MAX,
+                  "pairwise_attention has no CUDA kernel for sizes that take 64 bits to count");
+  problem.relation = parse_relation(relation_name);
+  problem.batch = query.size(0);
+  problem.channels = int(query.size(1));
+  problem.value_channels = checked_width("a value", value.size(1), kMostValueChannels);
+  problem.positions = int(check_positions(query_position, key_position, position_size, query, kPositionWidth));
+  if (query_position && !position_size.empty()) {
+    problem.position_height = position_size[0], problem.position_width = position_size[1];
+  }
+  problem.layers = int(weights.size());
+  const auto widths =
+      check_mapping(scale, shift, weights, biases, problem.relation, problem.positions, query, value, kMappingLayers);
+  for (int layer = 0; layer <= problem.layers; ++layer) {
+    problem.widths[layer] = checked_width(layer == 0 ? "pairs" : "a mapping", widths[layer], kWidestLayer);
+    if (layer < problem.layers) problem.weight_steps[layer] = {weights[layer].stride(0), weights[layer].stride(1)};
+  }
+  check_epilogue(output_scale, output_shift, query, value);
+  problem.allow_tf32 = allow_tf32;
+
+  const DeviceOf device(query);
+  const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),
+               values = channels_side_by_side(value);
+  problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
+  const Footprint& footprint = problem.footprint;
+  const Tensor output = torch::stable::new_empty(
+      query, {problem.batch, footprint.rows.output_size(), footprint.columns.output_size(), problem.value_channels});
+
+  std::vector<Tensor> vectors;  // keeps them alive until the launch
+  const auto contiguous = [&](const std::optional<Tensor>& tensor) -> const void* {
+    if (!tensor) return nullptr;
+    vectors.push_back(torch::stable::contiguous(*tensor));
+    return vectors.back().const_data_ptr();
+  };
+  PairwiseAttentionTensors tensors = {};
+  tensors.query = queries.const_data_ptr(), tensors.key = keys.const_data_ptr();
+  tensors.value = values.const_data_ptr(), tensors.output = output.mutable_data_ptr();
+  tensors.scale = contiguous(scale), tensors.shift = contiguous(shift);
+  for (int layer = 0; layer < problem.layers; ++layer) {
+    tensors.weights[layer] = weights[layer].const_data_ptr(), tensors.biases[layer] = contiguous(biases[layer]);
+  }
+  tensors.query_position = contiguous(query_position), tensors.key_position = contiguous(key_position);
+  tensors.output_scale = contiguous(output_scale), tensors.output_shift = contiguous(output_shift);
+  STD_CUDA_CHECK(launch_pairwise_attention(problem, element_of("query", query), tensors, device.stream()));
+  return torch::stable::transpose(torch::stable::transpose(output, 2, 3), 1, 2);
+}
+
+// Which implementations could compute an attention of such maps, in the order in which they are tried; float32 maps
+// without TF32.
+std::string pairwise_implementations(const std::string& dtype, int64_t channels, int64_t value_channels,
+                                     const std::vector<int64_t>& widths, int64_t positions, const Pair& kernel_size,
+                                     const std::string& relation, const Pair& stride, const Pair& dilation) {
+  PairwiseAttention problem = {};
+  problem.footprint = make_footprint(kTypicalSide, kTypicalSide, kernel_size, stride, dilation, "reflect");
+  problem.relation = parse_relation(relation);
+  problem.batch = 1;
+  problem.channels = clamp_size(channels), problem.value_channels = clamp_size(value_channels);
+  problem.positions = clamp_size(positions);
+  problem.layers = clamp_size(int64_t(widths.size()) - 1);  // too many are refused before their widths are read
+  for (size_t layer = 0; layer < widths.size() && layer <= kMappingLayers; ++layer) {
+    problem.widths[layer] = clamp_size(widths[layer]);
+  }
+  return pairwise_attention_implementations(problem, element_named(dtype));
+}
+
+}  // namespace
+
+}  // namespace sa_layers::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CUDA, library) {
+  library.impl("pairwise_attention", TORCH_BOX(&sa_layers::cuda::pairwise_attention));
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(sa_layers, library) {
+  library.def(
+      "pairwise_attention_implementations_cuda(str dtype, int channels, int value_channels, int[] widths, "
+      "int positions, int[2] kernel_size, str relation, int[2] stride, int[2] dilation) -> str");
+}
+
+// Without a tensor argument it is registered for every device.
+STABLE_TORCH_LIBRARY_IMPL(sa_layers, CompositeExplicitAutograd, library) {
+  library.impl("pairwise_attention_implementations_cuda", TORCH_BOX(&sa_layers::cuda::pairwise_implementations));
+}
