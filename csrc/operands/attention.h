@@ -6,7 +6,7 @@
 namespace sa_layers {
 
 // The map itself if its channels are contiguous, otherwise a channels-last copy.
-inline Tensor channels_side_by_side(const Tensor& map) {
+inline Tensor with_contiguous_channels(const Tensor& map) {
   if (map.stride(1) == 1 || map.size(1) == 1) return map;
   const Tensor rearranged = torch::stable::transpose(torch::stable::transpose(map, 1, 2), 2, 3);
   return torch::stable::transpose(torch::stable::transpose(torch::stable::contiguous(rearranged), 2, 3), 1, 2);

@@ -69,8 +69,8 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   std::copy(widths.begin(), widths.end(), problem.widths);
   check_epilogue(output_scale, output_shift, query, value);
 
-  const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),
-               values = channels_side_by_side(value);
+  const Tensor queries = with_contiguous_channels(query), keys = with_contiguous_channels(key),
+               values = with_contiguous_channels(value);
   problem.query_strides = strides_of(queries), problem.key_strides = strides_of(keys),
   problem.value_strides = strides_of(values);
   const Footprint& footprint = problem.footprint;

@@ -54,8 +54,8 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   problem.allow_tf32 = allow_tf32;
 
   const DeviceOf device(query);
-  const Tensor queries = channels_side_by_side(query), keys = channels_side_by_side(key),
-               values = channels_side_by_side(value);
+  const Tensor queries = with_contiguous_channels(query), keys = with_contiguous_channels(key),
+               values = with_contiguous_channels(value);
   problem.query_steps = steps_of(queries), problem.key_steps = steps_of(keys), problem.value_steps = steps_of(values);
   const Footprint& footprint = problem.footprint;
   const Tensor output = torch::stable::new_empty(
