@@ -10,6 +10,9 @@
 #include "cuda/common/element.cuh"
 #include "emulation.h"
 
+#pragma GCC push_options
+#pragma GCC optimize("O2")  // most of the emulation's time is spent here
+
 namespace sa_layers::cuda {
 
 struct TensorFloat {
@@ -169,3 +172,5 @@ void multiply_accumulate_half_step(float (&sums)[4], const uint32_t (&left)[2], 
 }
 
 }  // namespace sa_layers::cuda
+
+#pragma GCC pop_options
