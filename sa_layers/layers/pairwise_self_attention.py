@@ -85,8 +85,11 @@ class PairwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} overrides {overridden}"
         if obstacle := self._why_not_position() or why_not_mapping(self.mapping, layers=(1, 2, 3)):
             return obstacle
-        parameter: Any = self.mapping[2].weight
-        return why_no_kernel(parameter.device, self.mapping_widths(), self.out_channels)
+        layers: Any = self.mapping[2::3]
+        weight, widths = layers[0].weight, [layers[0].in_channels, *(layer.out_channels for layer in layers)]
+        positions = self.position.channels if isinstance(self.position, PositionEncoding) else 0
+        sizes = (self.relation_channels, self.out_channels, widths, positions)
+        return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def fold(self) -> Attend:
         """The fused operator with its mapping and position."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..fused.block import Attend
@@ -73,9 +72,9 @@ class PatchwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} overrides {overridden}"
         if obstacle := why_not_mapping(self.mapping):
             return obstacle
-        parameter: Any = self.mapping[2].weight
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        return why_no_kernel(parameter.device, dtype, self.weight_channels, self.footprint.taps, self.out_channels)
+        weight: Any = self.mapping[2].weight
+        sizes = (self.relation_channels, self.out_channels, self.weight_channels)
+        return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def fold(self) -> Attend:
         """The fused operator with its mapping."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .affine_relu import AffineReLU
-from .backend import devices_of
 from .checks import autocast, check_tensors
 from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
+from .implementations import why_no_implementation
 from .native import native_operator
 from .pairwise_operands import PairPosition, PairwiseMapping, check_pairwise_attention
 from .pairwise_relation import geometry_of, pairwise_relation
 from .softmax_aggregation import softmax_aggregation
-
-# Limits of the CUDA kernel's shared memory and registers, as in csrc/cuda.
-CUDA_WIDEST_LAYER = 384
-CUDA_VALUE_CHANNELS = 4096
 
 
 def pairwise_attention(
@@ -84,7 +80,9 @@ def pairwise_attention(
     norm, layers = (mapping.scale, mapping.shift), (*mapping.weights, *mapping.biases)
     tensors = [query, key, value, *norm, *layers, *(position or ())[:2], *(epilogue or ())]
     widths = [mapping.scale.shape[0], *(bias.shape[0] for bias in mapping.biases)]
-    obstacle = why_no_kernel(query.device, widths, value.shape[1]) or why_not_fused(tensors)
+    positions = 0 if position is None else position.query.shape[0]
+    sizes = (query.shape[1], value.shape[1], widths, positions)
+    obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
     compute = pairwise_attention_fused if obstacle is None else pairwise_attention_unfused
     return compute(query, key, value, mapping, footprint, relation, position, epilogue)
 
@@ -145,25 +143,35 @@ def pairwise_attention_unfused(
     return output
 
 
-def why_no_kernel(device: torch.device, widths: Iterable[int], value_channels: int) -> str | None:
+def why_no_kernel(
+    device: torch.device,
+    dtype: torch.dtype,
+    channels: int,
+    value_channels: int,
+    widths: Sequence[int],
+    positions: int,
+    footprint: Footprint,
+    relation: str,
+) -> str | None:
     """One sentence on why no native kernel on ``device`` supports these sizes, or None.
 
     Args:
-        device: Where the features are.
-        widths: Channels of the features of a pair, and of the output of each layer of the mapping.
+        device: The device of the maps.
+        dtype: The dtype of the maps.
+        channels: Cr.
         value_channels: C.
+        widths: D, then the output channels of each layer of the mapping.
+        positions: Channels of the position encoding, 0 for none.
+        footprint: R.
+        relation: δ.
 
     Example:
-        >>> why_no_kernel(torch.device("meta"), [6, 4, 2], 16)
+        >>> why_no_kernel(torch.device("meta"), torch.float32, 4, 16, [6, 4, 2], 2, Footprint.parse(7), "subtraction")
         'the fused operator of pairwise attention was not built for meta'
     """
-    if device.type not in _native_devices:
-        return f"the fused operator of pairwise attention was not built for {device.type}"
-    if device.type == "cuda" and (widest := max(widths)) > CUDA_WIDEST_LAYER:
-        return f"the CUDA kernel maps at most {CUDA_WIDEST_LAYER} channels, and a layer here has {widest}"
-    if device.type == "cuda" and value_channels > CUDA_VALUE_CHANNELS:
-        return f"the CUDA kernel adds up at most {CUDA_VALUE_CHANNELS} channels, and the value has {value_channels}"
-    return None
+    geometry = geometry_of(footprint, relation)[:-1]  # every kernel supports every padding mode
+    sizes = (channels, value_channels, widths, positions)
+    return why_no_implementation("pairwise_attention", device, dtype, *sizes, *geometry)
 
 
 def _fake_attention(value: Tensor, stride: Any) -> Tensor:
@@ -172,4 +180,3 @@ def _fake_attention(value: Tensor, stride: Any) -> Tensor:
 
 
 native_attention = native_operator("pairwise_attention", _fake_attention)
-_native_devices = devices_of("pairwise_attention")

@@ -9,19 +9,14 @@ from torch import Tensor
 
 from .affine_relu import AffineReLU
 from .aggregation import aggregation_in_torch
-from .backend import devices_of
 from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
+from .implementations import why_no_implementation
 from .native import native_operator
 from .pairwise_relation import geometry_of
 from .patchwise_operands import PatchwiseMapping, check_patchwise_attention
 from .patchwise_relation import patchwise_relation
-
-# Limits of the CUDA kernel's shared memory and registers, as in csrc/cuda.
-CUDA_WEIGHTS = 512
-CUDA_VALUE_CHANNELS = 3072
-CUDA_TAPS = 4095
 
 
 def patchwise_attention(
@@ -85,8 +80,8 @@ def patchwise_attention(
     query, key, value = autocast(query, key, value)
     check_patchwise_attention(query, key, value, mapping, footprint, relation, epilogue)
     tensors = [query, key, value, *mapping, *(epilogue or ())]
-    sizes = (mapping.hidden_bias.shape[0], footprint.taps, value.shape[1])
-    obstacle = why_no_kernel(query.device, mapping.scale.dtype, *sizes) or why_not_fused(tensors)
+    sizes = (query.shape[1], value.shape[1], mapping.hidden_bias.shape[0])
+    obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
     compute = patchwise_attention_fused if obstacle is None else patchwise_attention_unfused
     return compute(query, key, value, mapping, footprint, relation, epilogue)
 
@@ -137,31 +132,33 @@ def patchwise_attention_unfused(
     return output.to(value.dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def why_no_kernel(device: torch.device, dtype: torch.dtype, weights: int, taps: int, value_channels: int) -> str | None:
+def why_no_kernel(
+    device: torch.device,
+    dtype: torch.dtype,
+    channels: int,
+    value_channels: int,
+    weight_channels: int,
+    footprint: Footprint,
+    relation: str,
+) -> str | None:
     """One sentence on why no native kernel on ``device`` supports these sizes, or None.
 
     Args:
-        device: Where the features are.
-        dtype: Of the mapping.
-        weights: Cw.
-        taps: Of the footprint.
+        device: The device of the maps.
+        dtype: The dtype of the maps.
+        channels: R.
         value_channels: C.
+        weight_channels: Cw.
+        footprint: R(i).
+        relation: δ.
 
     Example:
-        >>> why_no_kernel(torch.device("meta"), torch.float32, 2, 9, 16)
+        >>> why_no_kernel(torch.device("meta"), torch.float32, 4, 16, 2, Footprint.parse(3), "star")
         'the fused operator of patchwise attention was not built for meta'
     """
-    if device.type not in _native_devices:
-        return f"the fused operator of patchwise attention was not built for {device.type}"
-    if device.type == "cpu":
-        return "the fused operator of patchwise attention computes in float32" if dtype == torch.float64 else None
-    if weights > CUDA_WEIGHTS:
-        return f"the CUDA kernel makes at most {CUDA_WEIGHTS} weights of a tap, and here are {weights}"
-    if taps > CUDA_TAPS:
-        return f"the CUDA kernel has footprints of at most {CUDA_TAPS} taps, and this one has {taps}"
-    if value_channels > CUDA_VALUE_CHANNELS:
-        return f"the CUDA kernel adds up at most {CUDA_VALUE_CHANNELS} channels, and the value has {value_channels}"
-    return None
+    geometry = geometry_of(footprint, relation)[:-1]  # every kernel supports every padding mode
+    sizes = (channels, value_channels, weight_channels)
+    return why_no_implementation("patchwise_attention", device, dtype, *sizes, *geometry)
 
 
 def _fake_attention(value: Tensor, stride: Any) -> Tensor:
@@ -170,4 +167,3 @@ def _fake_attention(value: Tensor, stride: Any) -> Tensor:
 
 
 native_attention = native_operator("patchwise_attention", _fake_attention)
-_native_devices = devices_of("patchwise_attention")

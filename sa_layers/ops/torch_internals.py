@@ -6,6 +6,7 @@ which of them a new torch no longer has.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import maybe_current_level
 from torch.nn.modules import module as torch_module
+from torch.utils._python_dispatch import _disable_current_modes
 
 PRIVATE_NAMES = {
     "torch.compiler._is_exporting_flag": "tell torch.export from torch.compile",
     "torch._C._functorch.maybe_current_level": "find a transform of torch.func",
     "torch.autograd.forward_ad._current_level": "find forward-mode differentiation",
     "torch._C._dispatch_has_kernel_for_dispatch_key": "find the devices of an operator",
+    "torch.utils._python_dispatch._disable_current_modes": "ask for implementations while tensors are traced or faked",
     "torch._ops.OpOverload._schema": "name the arguments of an operator",
     "torch.nn.modules.module._global_forward_hooks": "find a forward hook of all modules",
     "torch.nn.modules.module._global_forward_pre_hooks": "find a forward pre-hook of all modules",
@@ -57,6 +60,11 @@ def is_transformed() -> bool:
 def has_kernel(operator: str, dispatch_key: str) -> bool:
     """Whether an operator, 'namespace::name', has a kernel for 'CPU', 'CUDA', ..."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, dispatch_key)
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """Disable the modes that intercept operators, such as FakeTensorMode."""
+    return _disable_current_modes()
 
 
 def argument_names(overload: Any) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from sa_layers.ops import extension, pairwise_attention, patchwise_attention
+from sa_layers.ops import Footprint, extension
+from sa_layers.ops.pairwise_attention import why_no_kernel as why_no_pairwise_kernel
 from sa_layers.ops.pairwise_operands import MAPPING_LAYERS, POSITION_CHANNELS
+from sa_layers.ops.patchwise_attention import why_no_kernel as why_no_patchwise_kernel
 
 pytestmark = pytest.mark.skipif(extension.why_not_cuda() is not None, reason=str(extension.why_not_cuda()))
 
@@ -35,18 +36,32 @@ def test_the_limits_of_pairwise_attention_are_those_of_its_kernel(repository: Pa
     limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
     assert int(limits["kMappingLayers"]) == MAPPING_LAYERS
     assert int(limits["kPositionWidth"]) == POSITION_CHANNELS
-    module = sys.modules[pairwise_attention.__module__]  # of the name of its function
-    assert int(limits["kWidestLayer"]) == module.CUDA_WIDEST_LAYER
-    assert int(limits["kMostValueChannels"]) == module.CUDA_VALUE_CHANNELS
+    footprint = Footprint.parse(7)
+
+    def why_no_kernel(widths: list[int], value_channels: int) -> str | None:
+        sizes = (16, value_channels, widths, 2)
+        return why_no_pairwise_kernel(torch.device("cuda"), torch.float32, *sizes, footprint, "subtraction")
+
+    widest, most = int(limits["kWidestLayer"]), int(limits["kMostValueChannels"])
+    assert why_no_kernel([widest, widest, widest], most) is None
+    assert f"more than {widest} channels" in str(why_no_kernel([widest + 1, 192, 96], 768))
+    assert f"more than {most} channels" in str(why_no_kernel([18, 16, 8], most + 8))
 
 
 def test_the_limits_of_patchwise_attention_are_those_of_its_kernel(repository: Path) -> None:
     header = (repository / "csrc" / "cuda" / "patchwise_attention" / "problem.h").read_text()
     limits = dict(re.findall(r"constexpr int (k\w+) = (\d+);", header))
-    module = sys.modules[patchwise_attention.__module__]  # of the name of its function
-    assert int(limits["kPatchwiseWeights"]) == module.CUDA_WEIGHTS
-    assert int(limits["kPatchwiseValues"]) == module.CUDA_VALUE_CHANNELS
-    assert int(limits["kPatchwiseTaps"]) == module.CUDA_TAPS
+
+    def why_no_kernel(value_channels: int, weight_channels: int, kernel_size: int) -> str | None:
+        sizes = (16, value_channels, weight_channels)
+        footprint = Footprint.parse(kernel_size)
+        return why_no_patchwise_kernel(torch.device("cuda"), torch.float64, *sizes, footprint, "star")
+
+    weights, values, taps = (int(limits[f"kPatchwise{name}"]) for name in ("Weights", "Values", "Taps"))
+    assert why_no_kernel(64, 8, 7) is None
+    assert f"more than {weights} weight channels" in str(why_no_kernel(weights + 1, weights + 1, 3))
+    assert f"more than {values} channels" in str(why_no_kernel(values + 8, 8, 3))
+    assert f"more than {taps} taps" in str(why_no_kernel(16, 2, 65))
 
 
 def test_pairwise_attention_says_which_implementations_are_eligible() -> None:

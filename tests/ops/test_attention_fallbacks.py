@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from sa_layers.ops import Footprint, backend, extension, fused, pairwise_attention, patchwise_attention
+from sa_layers.ops import implementations as implementations_module
 from sa_layers.ops.pairwise_attention import why_no_kernel as why_no_pairwise_kernel
 from sa_layers.ops.patchwise_attention import why_no_kernel as why_no_patchwise_kernel
 
@@ -19,8 +20,6 @@ from .devices import on_devices
 
 native = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 pairwise_module = sys.modules[why_no_pairwise_kernel.__module__]  # the package's attribute of this name is a function
-patchwise_module = sys.modules[why_no_patchwise_kernel.__module__]
-CPU, CUDA, META = map(torch.device, ("cpu", "cuda", "meta"))
 PROBLEMS = {
     "pairwise": lambda device: pairwise_problem.operands("subtraction", (4, 16, 2), (6, 7), device=device),
     "patchwise": lambda device: patchwise_problem.operands((4, 16, 2, 3), (6, 7), device=device),
@@ -36,26 +35,68 @@ def function(attention: str, device: str) -> tuple[Callable[..., Tensor], list[T
     return lambda *maps: ATTENTIONS[attention](*maps, **problem | {"kernel_size": 3}), maps
 
 
-def test_limits_of_the_pairwise_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairwise_module, "_native_devices", frozenset(["cpu", "cuda"]))
-    why_no_kernel = why_no_pairwise_kernel
-    assert why_no_kernel(CUDA, [258, 128, 64], 512) is None
-    assert why_no_kernel(CPU, [2000, 500, 64], 5120) is None
-    assert "was not built for meta" in why_no_kernel(META, [6, 4, 2], 16)
-    assert "maps at most 384 channels, and a layer here has 386" in why_no_kernel(CUDA, [386, 192, 96], 768)
-    assert "at most 4096 channels, and the value has 5120" in why_no_kernel(CUDA, [6, 4, 2], 5120)
+def why_no_pairwise(device: str, dtype: torch.dtype = torch.float32, value_channels: int = 64) -> str | None:
+    sizes = (16, value_channels, [18, 16, 8], 2)
+    return why_no_pairwise_kernel(torch.device(device), dtype, *sizes, Footprint.parse(7), "subtraction")
 
 
-def test_limits_of_the_patchwise_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patchwise_module, "_native_devices", frozenset(["cpu", "cuda"]))
-    why_no_kernel = why_no_patchwise_kernel
-    assert why_no_kernel(CPU, torch.float32, 2000, 9, 4000) is None
-    assert why_no_kernel(CUDA, torch.float64, 512, 49, 3072) is None
-    assert "was not built for meta" in why_no_kernel(META, torch.float32, 2, 9, 16)
-    assert "computes in float32" in why_no_kernel(CPU, torch.float64, 2, 9, 16)
-    assert "at most 512 weights of a tap, and here are 513" in why_no_kernel(CUDA, torch.float32, 513, 9, 513)
-    assert "at most 4095 taps, and this one has 4225" in why_no_kernel(CUDA, torch.float32, 2, 65 * 65, 16)
-    assert "at most 3072 channels, and the value has 4096" in why_no_kernel(CUDA, torch.float32, 512, 9, 4096)
+def why_no_patchwise(device: str, dtype: torch.dtype = torch.float32, value_channels: int = 64) -> str | None:
+    sizes = (16, value_channels, 8)
+    return why_no_patchwise_kernel(torch.device(device), dtype, *sizes, Footprint.parse(7), "concatenation")
+
+
+WHY_NO_KERNEL = {"pairwise": why_no_pairwise, "patchwise": why_no_patchwise}
+
+
+@every_attention
+def test_devices_without_a_kernel(attention: str) -> None:
+    expected = f"the fused operator of {attention} attention was not built for meta"
+    assert WHY_NO_KERNEL[attention]("meta") == expected
+
+
+@native
+def test_kernels_of_the_cpu() -> None:
+    assert why_no_pairwise("cpu", torch.float64, 5120) is None
+    assert why_no_patchwise("cpu", torch.bfloat16, 5120) is None
+    obstacle = why_no_patchwise("cpu", torch.float64)
+    assert obstacle is not None
+    assert obstacle.startswith("no kernel of patchwise attention is eligible on cpu, since ")
+    assert obstacle.endswith("computes in float32")
+
+
+@every_attention
+def test_the_list_of_implementations_decides(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, asked = ["banded: maps are float32", "general: the value has more than 64 channels"], []
+
+    def implementations(*arguments: object) -> list[str]:
+        asked.append(arguments)
+        return listed
+
+    monkeypatch.setattr(implementations_module, "devices_of", lambda _: frozenset(["cuda"]))
+    monkeypatch.setattr(implementations_module, "implementations", implementations)
+    implementations_module._why_none.cache_clear()
+    why_no_kernel = WHY_NO_KERNEL[attention]
+    try:
+        expected = f"no kernel of {attention} attention is eligible on cuda, since the value has more than 64 channels"
+        assert why_no_kernel("cuda", value_channels=128) == expected
+        listed[1] = "general"
+        assert why_no_kernel("cuda", value_channels=128) == expected  # the answer is kept
+        assert why_no_kernel("cuda", value_channels=64) is None
+        listed.clear()  # a library that does not report its implementations
+        assert why_no_kernel("cuda", value_channels=32) is None
+    finally:
+        implementations_module._why_none.cache_clear()
+    assert [arguments[:3] for arguments in asked] == [(f"{attention}_attention", "cuda", "float32")] * 3
+
+
+@native
+@every_attention
+def test_the_list_is_asked_outside_of_modes(attention: str) -> None:
+    """FakeTensorMode would intercept an operator that returns a string."""
+    implementations_module._why_none.cache_clear()
+    with FakeTensorMode():
+        assert WHY_NO_KERNEL[attention]("cpu") is None
+    assert implementations_module._why_none.cache_info().misses == 1
 
 
 @native
@@ -88,6 +129,7 @@ def test_function_transforms_use_the_unfused_operators(attention: str) -> None:
 @every_attention
 def test_compiles_the_fused_kernel_into_one_graph(attention: str, device: str) -> None:
     attend, maps = function(attention, device)
+    implementations_module._why_none.cache_clear()
     torch.compiler.reset()
     compiled = torch.compile(attend, fullgraph=True, backend="aot_eager", dynamic=True)
     torch.testing.assert_close(compiled(*maps), attend(*maps))
