@@ -1,5 +1,5 @@
-// Geometry of a footprint: which pixels of a map the taps of an output pixel read; and what an operator is asked to
-// compute, apart from its tensors. Plain C++ for bindings and kernels, host and device.
+// Footprint geometry (which input pixels the taps of an output pixel read), and the problem descriptions that operators
+// share, without tensors. Plain C++ for bindings and kernels, host and device.
 #pragma once
 
 #include <cstdint>
@@ -81,7 +81,8 @@ struct Aggregation {
   int64_t batch, channels, weight_channels;
 
   SA_LAYERS_HOST_DEVICE int64_t weight_maps() const { return batch * weight_channels; }
-  // The number of channels that share a weight map; it differs by one where weight_channels does not divide channels.
+  // The number of channels that share a weight map; the counts differ by at most one if weight_channels does not divide
+  // channels.
   SA_LAYERS_HOST_DEVICE int64_t sharing(int64_t weight_channel) const {
     return ceil_div(channels - weight_channel, weight_channels);
   }

@@ -1,5 +1,6 @@
-// The schemas of all operators. Kernels are registered beside their source, in csrc/cpu and csrc/cuda. Gradients are
-// operators of their own, from which sa_layers.ops makes derivatives of any order.
+// The schemas of all operators, except the lists of CUDA implementations: their schemas are beside the CUDA bindings of
+// the attentions. Kernels are registered beside their source, in csrc/cpu and csrc/cuda. Gradients are operators of
+// their own, from which sa_layers.ops makes derivatives of any order.
 //
 // kernel_size, stride and dilation are (vertical, horizontal); padding_mode is 'reflect' or 'zeros'. Outputs are
 // contiguous unless a comment says otherwise. Maps are (N, C, H, W) or (N, C, Ho, Wo), with Ho = ceil(H / stride).
@@ -69,8 +70,8 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
 
   // The implementations of the attentions on the CPU, in the order in which they are tried: a line for each, '<name>'
   // if it is eligible and '<name>: <reason>' if not. The first eligible one computes the operator. widths are those of
-  // the mapping: the features of a pair, then the outputs of each layer. size is (height, width) of the maps; without
-  // it, rows are taken to fill their vectors.
+  // the mapping: the features of a pair, then the outputs of each layer. size is (height, width) of the maps; if it
+  // is omitted, rows are assumed to fill whole vectors.
   library.def(
       "pairwise_attention_implementations(str dtype, int channels, int value_channels, int[] widths, int positions, "
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, int[] size=[]) -> str");

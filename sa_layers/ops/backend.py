@@ -2,8 +2,8 @@
 
 - 'native': the extension's C++ kernels, the fastest, on the devices that it was built for.
 - 'torch': plain torch operators; any device, exportable, differentiable any number of times, slower.
-- 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. They
-  use the operators' names: ``reference_backend`` imports them at the first call.
+- 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. The
+  functions have the operators' names; ``reference_backend`` imports them on the first call.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ int64_t find_neighbours(const PairwiseAttention& problem, const PixelIndex& inde
 }
 
 // The position features of all pairs of a pixel, after scale, shift and ReLU, in the columns after those of the
-// relation. Always writes kMaxPositions columns; those past the features are not in use yet.
+// relation. Always writes kMaxPositions columns. Columns past the last feature hold no data yet and may be overwritten.
 template <typename T, typename C>
 void compute_position_features(const PairwiseAttention& problem, const PackedMapping<C>& mapping,
                                const PixelIndex& index, const Neighbour<T>* neighbours, int64_t count, C* rows,

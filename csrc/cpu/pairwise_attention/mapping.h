@@ -20,7 +20,7 @@ constexpr int kRowBlock = 7, kVectorBlock = 4;
 constexpr int kRowBlock = 6, kVectorBlock = 2;
 #endif
 
-// The padded number of a layer's outputs: whole vectors; in the last layer also whole repetitions of the outputs.
+// A layer's output count, padded to whole vectors. In the last layer it is also a multiple of the output count.
 template <typename T>
 int64_t padded_width(const PairwiseAttention& problem, int64_t layer) {
   const int64_t width = problem.widths[layer + 1];

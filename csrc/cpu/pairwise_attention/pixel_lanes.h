@@ -108,8 +108,7 @@ void linear_layer_lanes(const C* features, int64_t depth, const C* weight, int64
   block(Constant<4>{}), block(Constant<2>{}), block(Constant<1>{});
 }
 
-// Adds to all logits of a row of taps, [tap][weight channel][lane], the logarithm of the number of rows of taps that
-// read it.
+// Adds log2 of the number of tap rows that read a tap's row of the map to its logits, [tap][weight channel][lane].
 template <typename C>
 void add_to_logits(const C* log2_taps, int64_t taps, int64_t weight_channels, C* logits) {
   for (int64_t tap = 0; tap < taps; ++tap) {

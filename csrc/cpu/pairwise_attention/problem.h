@@ -113,8 +113,8 @@ struct PackedMapping {
   const C *query_rows, *query_columns, *key_rows, *key_columns;
 };
 
-// The implementations, in the order in which they are tried. The limits of the first are where it was measured to be
-// faster, for the stages of SAN.
+// The implementations, in the order in which they are tried. The first is restricted to problems for which it measured
+// faster, on the stages of SAN.
 
 inline std::string why_not_mapping(const PairwiseAttention& problem) {
   if (problem.layers > kMaxLayers) {

@@ -28,8 +28,8 @@ ALWAYS_INLINE Vector<C> max_logit(const C* logits, int64_t taps, int64_t step) {
   return maximum(maximum(max_logits[0], max_logits[1]), maximum(max_logits[2], max_logits[3]));
 }
 
-// The softmax of kVectors vectors of logits over the taps, `step` apart, except for the division by `totals`. The first
-// loop over the taps computes the weights while it waits for values, and stores them if another loop follows.
+// Softmax over taps that are `step` apart, for kVectors vectors of logits; the caller divides by `totals`. The first
+// loop over the taps computes the weights, overlapped with loading the values, and stores them if another loop follows.
 template <typename C, int kVectors = 1>
 struct FootprintSoftmax {
   C* logits;

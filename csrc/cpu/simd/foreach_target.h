@@ -5,7 +5,8 @@
 //     #define SA_LAYERS_TARGET_INCLUDE "cpu/linear/binding.cpp"
 //     #include "cpu/simd/foreach_target.h"
 //
-// This header includes the file for every instruction set but the baseline, for which the file then continues.
+// This header includes the file once for each instruction set except the baseline. The rest of the file is then
+// compiled for the baseline.
 #if defined(SA_LAYERS_TARGET_INCLUDE) && !defined(SA_LAYERS_FOREACH_TARGET_H)
 #define SA_LAYERS_FOREACH_TARGET_H
 

@@ -139,8 +139,8 @@ inline void store(Half* to, Vector<float> from) {
   __builtin_memcpy(to, &packed, sizeof(packed));
 }
 
-// Lanes of a vector: all of them, or begin <= lane < end. They are types, so that loops over full vectors need no test.
-// Other lanes are zero and access no memory.
+// Lanes of a vector: all of them, or begin <= lane < end. They are distinct types, so loops over full vectors need no
+// branch. Inactive lanes load as zero and never access memory.
 struct AllLanes {};
 struct SomeLanes {
   int64_t begin, end;

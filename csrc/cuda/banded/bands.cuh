@@ -1,4 +1,5 @@
-// A warp's weights as bands of matrices in shared memory, and the tensor core products with the values.
+// A warp's attention weights as bands of matrices in shared memory, and the tensor core products with the values.
+// Shared by the banded kernels of pairwise and patchwise attention.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,7 @@ class Bands {
   __device__ void clear(int lane) const {
     for (int at = 16 * lane; at < kBytes; at += 16 * 32) *reinterpret_cast<Pack<T, 8>*>(memory_ + at) = {};
   }
-  // Stores weights 2 * pair and 2 * pair + 1 of the group of eight `eight`, for a tap of the thread's pixel in the
+  // Stores weights 2 * pair and 2 * pair + 1 of the eight of `weight_tile`, for a tap of the thread's pixel in the
   // tile's row 0 or 1.
   __device__ void store(int row, int weight_tile, int column_tap, float one, float other) const {
     if (!has_weights_) return;

@@ -34,7 +34,7 @@ struct BandedMapping {
   static constexpr int kBytes = kNormBytes + kHiddenBytes + kParts * kWeightTiles * 8 * kWeightStride;
   // Taps whose products are computed together, limited by registers.
   static constexpr int kTapsAtOnce = kChannels < 8 ? 3 : kChannels < 128 ? 2 : 1;
-  // The kernel width in SAN, which has specialized code unless it would be very long.
+  // The kernel width that SAN uses, for which the kernel is specialized; 0 if the unrolled code would be too long.
   static constexpr int kUsualWidth = kChannels < 8 ? 3 : kChannels < 64 ? 7 : 0;
   static constexpr int kPositionPair = kChannels % 8 / 2;  // in the last step
   static_assert(kSteps % 2 == 1 && (kHidden == 8 || kHidden % 16 == 0));

@@ -12,11 +12,12 @@
 
 namespace sa_layers::cuda {
 
-// Numbers of a thread: for two weights of every eight, of the pixel in the first row and of the one in the second.
+// The values that a thread holds per tile of eight weights: two weights of its pixel in the first row, then the same
+// two of its pixel in the second row.
 template <int kWeightTiles>
 using OfWeights = float[kWeightTiles][4];
 
-// Calls body(eight, i) for all numbers of a thread.
+// Calls body(weight_tile, i) for all values of a thread.
 template <int kWeightTiles, typename Body>
 __device__ void for_each_weight(const Body& body) {
 #pragma unroll
@@ -55,8 +56,8 @@ __device__ void activate_hidden(const MappingMatrices<Mapping>& matrices,
   }
 }
 
-// Logits of some taps: per eight weights, numbers 2 * pair and 2 * pair + 1 of the first row's pixel, then of the
-// second row's.
+// Logits of some taps, computed from their features: per tile of eight weights, weights 2 * pair and 2 * pair + 1 of
+// the first row's pixel, then of the second row's.
 template <typename T, int kTaps, typename Mapping>
 __device__ void find_logits(const MappingMatrices<Mapping>& matrices, const PairFeatures<Mapping> (&features)[kTaps],
                             float (&logits)[kTaps][Mapping::kWeightTiles][4]) {
@@ -96,6 +97,8 @@ __device__ void find_logits(const MappingMatrices<Mapping>& matrices, const Pair
   }
 }
 
+// Shared memory through which the warps of a tile exchange hidden activations: each computes those of some taps, for
+// all warps.
 template <typename T, typename Mapping>
 class HiddenExchange {
  public:
@@ -147,8 +150,8 @@ struct WarpPairs {
   int pair, kernel_width;
 };
 
-// A row of the map: the thread's first keys, its line and columns. For the two rows of output pixels it is a different
-// row of taps, and for one of them none at the first and the last step.
+// A row of the map: the thread's first keys, its line and columns. It is a different row of taps for each of the tile's
+// two rows of output pixels. At the first and the last step, one of the two has no tap in it.
 struct BandedRow {
   const unsigned char* key;
   Line line;
@@ -156,6 +159,7 @@ struct BandedRow {
   bool has_tap[2];
 };
 
+// Computes the features of some taps of a row.
 template <int kTaps, typename T, typename Mapping>
 __device__ void find_features(const WarpPairs<T, Mapping>& pairs, const BandedRow& row, const int (&taps)[kTaps],
                               PairFeatures<Mapping> (&features)[kTaps]) {

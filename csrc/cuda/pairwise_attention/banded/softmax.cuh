@@ -16,8 +16,8 @@ namespace sa_layers::cuda {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-// The limit of weights. They are relative to the first tap's logit, and are rescaled to the maximum only if one exceeds
-// this.
+// Weights are relative to the first tap's logit. They are rescaled to the running maximum only if a running total, and
+// so possibly a weight, exceeds this limit: a weight must fit T.
 template <typename T>
 constexpr float kLargestWeight = std::is_same_v<T, __half> ? 32'768.0f : 1e18f;
 
@@ -87,8 +87,8 @@ __device__ void find_maximum(const WarpPairs<T, Mapping>& pairs, const BandedRow
   });
 }
 
-// Writes the bands of a row and adds its weights to `total`. Returns whether any exceeds kLargestWeight. With `starts`,
-// the weights of one row of output pixels become relative to its first tap.
+// Writes the bands of a row, computes the running `total`, and returns whether any total exceeds kLargestWeight. If
+// `starts`, the output row `half_that_starts` first becomes relative to its first tap.
 template <int kKernelWidth, typename T, typename Mapping>
 __device__ bool weigh_row(const WarpPairs<T, Mapping>& pairs, const BandedRow& row, bool starts, int half_that_starts,
                           const Bands<T, Mapping::kWeights>& bands, BandedSoftmax<Mapping::kWeightTiles>& softmax,
@@ -96,7 +96,7 @@ __device__ bool weigh_row(const WarpPairs<T, Mapping>& pairs, const BandedRow& r
   constexpr int kWeightTiles = Mapping::kWeightTiles;
   for_each_weight<kWeightTiles>([&](int weight_tile, int i) { total[weight_tile][i] = softmax.total[weight_tile][i]; });
   OfWeights<kWeightTiles> relative_to;
-  // Relative to infinity the weights of the row of output pixels without a tap are zeros.
+  // A row of output pixels without a tap uses an infinite reference, so its weights are zero.
   const auto take_over = [&] {
     for_each_weight<kWeightTiles>([&](int weight_tile, int i) {
       relative_to[weight_tile][i] = row.has_tap[i / 2] ? softmax.relative_to[weight_tile][i] : INFINITY;
