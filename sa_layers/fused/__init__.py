@@ -1,14 +1,14 @@
 """The fused path: how a layer, block, stage or network is computed by fused operators instead of module by module.
 
-**When it is taken.** A module takes the fused path when nothing observable depends on calling the modules below it:
+**When it is taken.** A module takes the fused path if skipping the calls of its submodules has no observable effect:
 
 - the call needs no gradient and runs on the native backend, outside export, ``torch.func`` transforms and, for blocks
   and larger, autocast;
 - norms are batch norms with frozen running statistics, activations are ReLUs, linear layers are 1x1 convolutions;
 - no forward hook is registered and no method that computes is overridden.
 
-Each module decides for itself. A hook on one block makes its stage call its modules while the other stages stay fused.
-``why_not_fused`` of a layer, block or stage answers in a sentence; :func:`sa_layers.ops.fused` is the switch.
+Each module decides for itself. If one block has a hook, its stage runs module by module; the other stages stay fused.
+``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is the switch.
 
 **What it computes.** The same function, up to rounding. Maps are channels last, (N, H, W, C). A frozen norm followed by
 a ReLU is one scale and shift for each channel: it becomes the prologue or the epilogue of the operator beside it. A
@@ -21,7 +21,7 @@ writes a tensor of the size of all footprints. A residual block is three operato
 
 **How it is organised.** A module with a fused path derives from :class:`FusedModule` and defines two methods:
 ``why_not_eligible`` looks at the structure of its modules only, and ``fold`` computes values from their parameters. The
-result of ``fold`` is executed without looking at the modules again, and has its kernels chosen.
+result of ``fold`` runs without consulting the modules again. Its kernels are already chosen.
 
 ===================  ==================================================================================================
 ``eligibility.py``   whether modules may be folded: types, modes, hooks, flags; each answer is a sentence or None

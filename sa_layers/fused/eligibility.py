@@ -1,8 +1,8 @@
 """Whether modules may be replaced by fused operators: by their structure alone, without reading a parameter's values.
 
-A module may be replaced if what it computes follows from its type, its options and its parameters, and nobody observes
-that it is not called. Subclasses are never eligible: they may compute anything. Every ``why_not_...`` returns one
-sentence, or None if it finds no obstacle.
+A module may be replaced if its type, options and parameters determine what it computes, and if skipping its call has no
+observable effect. Subclasses of torch's modules are never eligible: they may compute anything. Every ``why_not_...``
+returns one sentence, or None if it finds no obstacle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HOOKED = "has a forward hook or an overridden forward"
 def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
     """What keeps a call from the fused path, whatever the module.
 
-    The backend is part of the answer, so that it is looked up once in a call.
+    The check includes the backend, so each call looks it up only once.
 
     Args:
         tensors: What the operators would read, the features first.
@@ -35,10 +35,24 @@ def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
 
 
 def accepts(features: Tensor, weight: Tensor) -> bool:
-    """Whether a linear layer would use features as they are: without autocast, of its dtype, on its device."""
+    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match."""
+    return why_not_accepted(features, weight) is None
+
+
+def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
+    """What keeps a linear layer from reading the features unchanged.
+
+    Example:
+        >>> why_not_accepted(torch.zeros(1, dtype=torch.float64), torch.zeros(1))
+        'the features are torch.float64 and the parameters torch.float32'
+    """
     if torch.is_autocast_enabled(features.device.type):
-        return False
-    return weight.dtype == features.dtype and weight.device == features.device
+        return "autocast is enabled"
+    if weight.dtype != features.dtype:
+        return f"the features are {features.dtype} and the parameters {weight.dtype}"
+    if weight.device != features.device:
+        return f"the features are on {features.device} and the parameters on {weight.device}"
+    return None
 
 
 def why_not_modules(

@@ -17,8 +17,8 @@ Folded = TypeVar("Folded")
 class Folding(Generic[Folded]):
     """Calls a module's method once, and again after the module or one below it has changed.
 
-    This class is all that the rest of the package knows about keeping values: without a snapshot, calling it would be
-    calling the method. Changes are an optimizer's step, a loaded state dict, a move or a conversion, an assignment of a
+    The rest of the package keeps values only through this class. Without the snapshot, each call would simply call the
+    method. Changes are an optimizer's step, a loaded state dict, a move or a conversion, an assignment of a
     parameter, module or attribute, and a hook. Copies and pickles of the module do not include the value.
 
     Args:

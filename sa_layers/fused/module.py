@@ -19,8 +19,8 @@ class FusedModule(nn.Module, Generic[Folded]):
     A subclass defines :meth:`why_not_eligible` and :meth:`fold`. Its ``forward`` asks :meth:`folded` and executes the
     result, or calls its modules if there is none.
 
-    Moving averages of parameters change ``parameter.data`` in place, which torch does not count as a change, and call
-    ``eval`` before evaluation. Therefore :meth:`train` drops what was folded.
+    Code that keeps moving averages of parameters writes to ``parameter.data``, which does not increment the version
+    counter, and then calls ``eval()``. :meth:`train`, which ``eval()`` calls, therefore discards the folded values.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -32,7 +32,10 @@ class FusedModule(nn.Module, Generic[Folded]):
         raise NotImplementedError
 
     def fold(self) -> Folded:
-        """What the fused path executes, with its kernels chosen. The module is eligible, its backend native."""
+        """Return what the fused path executes, with its kernels chosen.
+
+        Called only if the module is eligible and the backend is native.
+        """
         raise NotImplementedError
 
     def folded(self, *features: Tensor) -> Folded | None:
@@ -50,6 +53,8 @@ class FusedModule(nn.Module, Generic[Folded]):
 
     def why_not_fused(self, *features: Tensor) -> str | None:
         """One sentence on why the modules would be called one by one, or None if fused operators are used instead.
+
+        Of a block or a stage, also a sentence if only the attention in it is unfused.
 
         Args:
             *features: The tensors that the layer would be called with; for an attention layer query, key and value.

@@ -18,7 +18,7 @@ from .parameters import fold_norm
 from .stage import EvaluationStage
 
 LARGE_MAP = 2**21  # bytes: about the size of a core's own cache
-POOLING_NORMS = {"cuda"}  # devices on which the pooling of a stage applies the norm of the previous one: one pass less
+POOLING_NORMS = {"cuda"}  # devices on which a stage's pooling also applies the previous stage's norm: one pass less
 
 
 class EvaluationStem(NamedTuple):

@@ -146,9 +146,9 @@ class SelfAttention(FusedModule[Attend]):
         raise NotImplementedError
 
     def overrides(self, layer: type[SelfAttention]) -> str | None:
-        """The method of ``layer`` that a subclass overrides, which the fused operator would ignore, or None."""
-        for name in ("relate", "map_relation", "weights"):
-            if getattr(type(self), name) is not getattr(layer, name):
+        """The overridden method of ``layer`` that the fused operator would ignore, or None."""
+        for name in ("relate", "map_relation", "attend_unfused", "weights"):
+            if name in vars(self) or getattr(type(self), name) is not getattr(layer, name):
                 return name
         return None
 

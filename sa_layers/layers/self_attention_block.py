@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..fused import FusedModule
 from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
 from ..fused.channels_last import like_input
-from ..fused.eligibility import accepts, why_not_modules
+from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
 from ..fused.parameters import fold_linear, fold_norm
 from ..ops.footprint import IntOrPair
 from ..ops.projection import pack
@@ -102,6 +102,15 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             linear=[*self.attention.transforms(), self.expansion],
             containers=[self, self.attention],
         )
+
+    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
+        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.expansion.weight)
+        return obstacle or self.why_not_attention()
+
+    def why_not_attention(self) -> str | None:
+        """What keeps the attention from its fused operator; the rest of the block may still be fused."""
+        obstacle = self.attention.why_not_eligible()
+        return None if obstacle is None else f"the attention is unfused, since {obstacle}"
 
     def fold(self) -> EvaluationBlock:
         """The block in evaluation."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..fused.channels_last import like_input
-from ..fused.eligibility import has_hooks, why_not_this_call
+from ..fused.eligibility import HOOKED, has_hooks, why_not_this_call
 from ..fused.network import evaluate
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
@@ -154,6 +154,28 @@ class SelfAttentionNetwork(nn.Module):
             stages.append(folded)
         stem = self.stem.folded_in_eligible_call()
         return None if stem is None or stages[0].stride != 2 else evaluate(image, stem, stages, self.out_indices)
+
+    def why_not_fused(self, image: Tensor) -> str | None:
+        """One sentence on the first part that an evaluation of ``image`` would compute module by module, or None.
+
+        Example:
+            >>> import torch
+            >>> SelfAttentionNetwork(10).why_not_fused(torch.zeros(1, 3, 64, 64))
+            'stem: a BatchNorm2d is in training mode'
+        """
+        parts: list[tuple[str, nn.Module]] = [("stem", self.stem)]
+        parts += [(f"stages.{name}", stage) for name, stage in self.stages.named_children()]
+        for name, part in parts:
+            if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
+                return f"{name} is a {type(part).__name__}"
+            if has_hooks(part):
+                return f"{name} {HOOKED}"
+            obstacle = part.why_not_fused(image)
+            if obstacle is None and isinstance(part, SelfAttentionStage):
+                obstacle = part.why_not_pooling()
+            if obstacle is not None:
+                return f"{name}: {obstacle}"
+        return None
 
     def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
         if isinstance(depth, int) and depth in self.arch_settings:

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..fused import FusedModule
 from ..fused.channels_last import like_input, to_channels_first, to_channels_last
-from ..fused.eligibility import accepts, has_hooks, why_not_modules, why_not_this_call
+from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules, why_not_this_call
 from ..fused.parameters import fold_norm
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
@@ -94,12 +94,23 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             channels.add(tuple(layer.out_channels for layer in block.attention.transforms()))
         return "the transforms of the blocks have different channels" if len(channels) > 1 else None
 
+    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
+        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.transition.weight)
+        for name, block in self.blocks.named_children():
+            if obstacle is None and isinstance(block, SelfAttentionBlock) and (reason := block.why_not_attention()):
+                obstacle = f"in blocks.{name} {reason}"
+        return obstacle
+
     def fold(self) -> EvaluationStage:
         """The stage in evaluation."""
         blocks = [block.fold() for block in self.blocks if isinstance(block, SelfAttentionBlock)]
         transition = pack(self.transition.weight.flatten(1).t())
         bias, norm = self.transition.bias, fold_norm(self.norm)
         return EvaluationStage.of_blocks(self._pooling_stride(), transition, bias, blocks, norm)
+
+    def why_not_pooling(self) -> str | None:
+        """What keeps the pooling from being an operator; the rest of the stage may still be fused."""
+        return None if self._pooling_stride() else f"the pooling is not the usual one: {self.pool}"
 
     def _pooling_stride(self) -> int | None:
         """The stride of the pooling if it is the usual module, or None if it must be called."""
