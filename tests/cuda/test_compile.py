@@ -47,12 +47,12 @@ def test_report_is_read(check_cuda) -> None:
             "_ZN9sa_layers4cuda31banded_pairwise_attention_tilesI6__halfNS0_13BandedMappingILi16ELi8EEELi7EEEvi",
             "banded_pairwise_attention_tiles<float16, 16, 8, 7>",
         ),
-        ("_ZN9sa_layers4cuda18affine_relu_stripsIfLi4EEEvlll", "affine_relu_packs<float32, 4>"),
+        ("_ZN9sa_layers4cuda17affine_relu_packsIfLi4EEEvlll", "affine_relu_packs<float32, 4>"),
         (
-            "_ZN9sa_layers4cuda24pooled_projection_stripsIdLi2ELi3ELb1EEEvi",
+            "_ZN9sa_layers4cuda23pooled_projection_packsIdLi2ELi3ELb1EEEvi",
             "pooled_projection_packs<float64, 2, 3> pairs",
         ),
-        ("_ZN9sa_layers4cuda24pooled_projection_stripsIdLi2ELi0ELb0EEEvi", "pooled_projection_packs<float64, 2, 0>"),
+        ("_ZN9sa_layers4cuda23pooled_projection_packsIdLi2ELi0ELb0EEEvi", "pooled_projection_packs<float64, 2, 0>"),
     ],
 )
 def test_kernels_of_one_name_are_told_apart(check_cuda, symbol: str, name: str) -> None:
