@@ -44,7 +44,7 @@ def patchwise_attention(
     a whole. Otherwise the unfused operators compute it, which have derivatives. On CUDA, more than 512 weights for a
     tap use the unfused operators. Tensor cores round activated features, :math:`W_1, h, W_2` to the dtype of
     half-precision maps, and to TF32 for float32 maps if ``torch.backends.cuda.matmul.allow_tf32`` is set. At SAN's
-    widths in half precision, a NaN or inf in a map may there reach pixels up to eight columns away.
+    widths in half precision, a NaN or inf in a map may there reach every output pixel of a thread block that reads it.
 
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels;
