@@ -1,11 +1,11 @@
-"""The operators of vector self-attention, each validated once and computed by the fastest available backend."""
+"""The operators of vector self-attention: each checks its arguments once and uses the fastest available backend."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import (
     flops,  # noqa: F401 - registers with torch's counter
-    torch_release,  # noqa: F401 - before whatever an older torch lacks
+    torch_release,  # noqa: F401 - before an import that an older torch does not have
 )
 from .affine_relu import AffineReLU
 from .aggregation import aggregation
@@ -46,7 +46,7 @@ _RENAMED = {"Epilogue": "AffineReLU", "Mapping": "PairwiseMapping"}
 if not TYPE_CHECKING:  # type checkers would otherwise accept every name
 
     def __getattr__(name: str) -> Any:
-        """The old names of public classes, for one release."""
+        """Return public classes by their old names, for one release."""
         if name not in _RENAMED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         message = f"sa_layers.ops.{name} was renamed to sa_layers.ops.{_RENAMED[name]}"

@@ -1,4 +1,4 @@
-"""A frozen norm and a ReLU in one pass over a map, channels last."""
+"""A frozen norm and a ReLU in one pass over a channels-last map."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def affine_relu(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def affine_relu_in_torch(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """As :func:`affine_relu`, in plain torch."""
+    """Compute :func:`affine_relu` in plain torch."""
     return torch.addcmul(shift, features, scale).relu_().to(features.dtype)
 
 
 def affine_relu_(features: Tensor, scale: Tensor, shift: Tensor) -> None:
-    """As :func:`affine_relu`, in place.
+    """Compute :func:`affine_relu` in place.
 
     Example:
         >>> features = torch.ones(1, 1, 1, 2)

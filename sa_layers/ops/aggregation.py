@@ -1,4 +1,4 @@
-"""Aggregation: the weighted sum over the footprint, with a weight for every pixel, tap and group of channels."""
+"""Aggregation: the sum over the footprint, weighted for every pixel, tap and group of channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def aggregation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> Tensor:
-    r"""Sums the pixels of every footprint, each multiplied by its weight.
+    r"""Sum the pixels of every footprint, each multiplied by its weight.
 
     .. math:: y_{c,i} = \sum_{j \in R(i)} w_{c \bmod C_w,\, j - i} \; x_{c,j}
 
@@ -64,7 +64,7 @@ def aggregation(
 
 
 def check_aggregation(value: Tensor, weight: Tensor, name: str, footprint: Footprint) -> None:
-    """Refuses operands that do not fit; ``name`` is what the caller calls its weight."""
+    """Raise an error for operands that do not fit; ``name`` is the name of the weight in messages."""
     check_map(value, "value")
     height, width = footprint.output_size(value.shape[2], value.shape[3])
     expected = (value.shape[0], "Cw", footprint.taps, height * width)
@@ -78,12 +78,12 @@ def check_aggregation(value: Tensor, weight: Tensor, name: str, footprint: Footp
 
 
 def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """The same sum, tap after tap, in plain torch."""
+    """Compute :func:`aggregation` in plain torch, one tap at a time."""
     if is_exporting():
         return aggregation_by_rows(value, weight, footprint)
     output_size = footprint.output_size(value.shape[2], value.shape[3])
     accumulate = torch.promote_types(value.dtype, torch.float32)
-    # (N, C / Cw, Cw, H, W) against (N, 1, Cw, K*K, Ho, Wo): the interleaved sharing is a broadcast
+    # (N, C / Cw, Cw, H, W) times (N, 1, Cw, K*K, Ho, Wo): channels that share a weight are broadcast
     shared = value.to(accumulate).unflatten(1, (-1, weight.shape[1]))
     weight = weight.to(accumulate).unflatten(-1, output_size).unsqueeze(1)
     output = shared.new_zeros(*shared.shape[:3], *output_size)
@@ -92,8 +92,8 @@ def aggregation_in_torch(value: Tensor, weight: Tensor, footprint: Footprint) ->
     return output.flatten(1, 2).to(value.dtype)
 
 
-# Output, value and weight form one trilinear expression: the gradient of each of the three operators below is made of
-# the other two, so derivatives of every order need no further kernel.
+# The product of output, value and weight is linear in each of them, so the gradients of each of the three operators
+# below are computed by the other two. Derivatives of any order need no further kernel.
 
 
 def _fake_aggregation(value: Tensor, stride: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Aggregation for exported programs: a row of taps at a time, for a graph of few nodes."""
+"""Aggregation for exported programs: one row of taps at a time, which keeps the graph small."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .footprint import Footprint
 
 
 def aggregation_by_rows(value: Tensor, weight: Tensor, footprint: Footprint) -> Tensor:
-    """The aggregation of (N, C, H, W) by (N, Cw, Kh * Kw, Ho * Wo), in operators that every runtime has.
+    """Aggregate (N, C, H, W) with weights (N, Cw, Kh * Kw, Ho * Wo), using operators that every runtime has.
 
-    An exporter looks at every node again and again, so a 7 x 7 footprint in 49 steps takes minutes; in one step, a
-    runtime would hold the whole unfolded map.
+    Exporters visit every node many times: 49 steps for a 7 x 7 footprint take minutes. A single step would make the
+    runtime allocate the whole unfolded map.
     """
     accumulate = torch.promote_types(value.dtype, torch.float32)
     kernel_width, stride, dilation = footprint.kernel_size[1], footprint.stride, footprint.dilation
     height, width = footprint.output_size(value.shape[2], value.shape[3])
-    # the map with its columns unfolded, (N, C / Cw, Cw, H, Kw, Wo), against a row of taps, (N, 1, Cw, Ho, Kw, Wo)
+    # the map with unfolded columns, (N, C / Cw, Cw, H, Kw, Wo), times a row of taps, (N, 1, Cw, Ho, Kw, Wo)
     taps = torch.arange(kernel_width, device=value.device) * dilation[1]
     columns = taps.unsqueeze(1) + torch.arange(width, device=value.device) * stride[1]
     padded = footprint.pad(value.to(accumulate).unflatten(1, (-1, weight.shape[1])))

@@ -1,9 +1,9 @@
-"""The backend that computes an operator: how it is chosen, how to force it, and why another cannot be used.
+"""The backends: which one computes an operator, how to force one, and why one cannot be used.
 
-- 'native': the extension's C++ kernels, the fastest, on the devices that it was built for.
-- 'torch': plain torch operators; any device, exportable, differentiable any number of times, slower.
-- 'reference': the Numba loops of :mod:`sa_layers.reference`, for CPU tensors; slow and readable, only on request. The
-  functions have the operators' names; ``reference_backend`` imports them on the first call.
+- 'native': the C++ kernels of the extension; the fastest, on the devices for which it was built.
+- 'torch': plain torch operators; slower, on any device, exportable, differentiable any number of times.
+- 'reference': the Numba loops of :mod:`sa_layers.reference`; slow and readable, for CPU tensors, only on request.
+  Its functions have the operators' names; ``reference_backend`` imports them at the first call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BACKENDS = ("native", "torch", "reference")
 
 @contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Compute every operator inside the block, in all threads, with one backend; None restores the automatic choice.
+    """Force one backend for every operator inside the block, in all threads; None restores the automatic choice.
 
     The environment variable ``SA_LAYERS_BACKEND`` does the same for a whole process.
 
@@ -48,7 +48,7 @@ def backend(name: str | None) -> Iterator[None]:
 
 
 def choose(device: torch.device) -> str:
-    """The backend for tensors on ``device``.
+    """Choose the backend for tensors on ``device``, with a warning if plain torch is the fallback.
 
     Raises:
         RuntimeError: The backend that was forced cannot be used on this device.
@@ -60,7 +60,7 @@ def choose(device: torch.device) -> str:
 
 
 def decide(device: torch.device) -> str:
-    """As :func:`choose`, without the warning that plain torch is used as a fallback.
+    """Choose the backend as :func:`choose` does, without the warning.
 
     Example:
         >>> with backend("torch"):
@@ -130,13 +130,13 @@ def _known(name: str | None, source: str) -> str | None:
 
 
 def devices_of(operator: str) -> frozenset[str]:
-    """The types of devices for which the loaded extension has a kernel of an operator."""
+    """The device types for which the loaded extension has a kernel of an operator."""
     if not extension.is_available():
         return frozenset()
     return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel(f"sa_layers::{operator}", key))
 
 
-# Plain globals, read once or seldom written: torch.compile traces and guards them.
+# Plain globals, so that torch.compile can guard them.
 _forced = _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
 _native_devices = devices_of("aggregation")
 _warned: set[str] = set()

@@ -1,4 +1,4 @@
-"""Checks of the tensors of every operator, made once before a backend is called."""
+"""Checks of the operators' tensors, made once before a backend is called."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_tensors(**operands: Tensor) -> None:
-    """Raise an error for an operand, named as its argument, that is not a tensor; called before all other checks."""
+    """Raise an error for an operand that is not a tensor; called before all other checks."""
     for name, operand in operands.items():
         if not isinstance(operand, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(operand).__name__}")
 
 
 def check_map(tensor: Tensor, name: str) -> None:
-    """Raise an error unless a tensor is a map of features: (N, C, H, W), floating point, at least one pixel."""
+    """Raise an error unless a tensor is a feature map: (N, C, H, W), floating point, with at least one pixel."""
     check_tensors(**{name: tensor})
     if tensor.ndim != 4:
         raise ValueError(f"{name} must have the shape (N, C, H, W), got {tuple(tensor.shape)}")
@@ -29,10 +29,12 @@ def check_map(tensor: Tensor, name: str) -> None:
 def check_alike(first: Tensor, first_name: str, second: Tensor, second_name: str) -> None:
     """Raise an error unless two operands of an operator have the same dtype and device."""
     if first.dtype != second.dtype:
-        raise TypeError(f"{first_name} and {second_name} must have one dtype, got {first.dtype} and {second.dtype}")
+        raise TypeError(
+            f"{first_name} and {second_name} must have the same dtype, got {first.dtype} and {second.dtype}"
+        )
     if first.device != second.device:
         raise ValueError(
-            f"{first_name} and {second_name} must be on one device, got {first.device} and {second.device}"
+            f"{first_name} and {second_name} must be on the same device, got {first.device} and {second.device}"
         )
 
 
@@ -42,8 +44,8 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], give
     Args:
         tensor: The tensor to check.
         name: Its argument's name.
-        expected: The shape that it must have; a string is the name of a size that is free.
-        given: The arguments from which the shape follows, for the message.
+        expected: The expected shape; a string names a size that may be anything.
+        given: The arguments that determine the shape, for the message.
     """
     shape = tuple(tensor.shape)
     fits = len(shape) == len(expected) and all(
@@ -55,9 +57,9 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], give
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Convert all operands to autocast's dtype, if it is enabled: AMP mixes a float32 softmax with float16 features.
+    """Convert all operands to the dtype of autocast if it is enabled: AMP mixes float32 softmax and float16 features.
 
-    The kernels accumulate in float32 for every half-precision dtype. float64 is not converted, as in torch's operators.
+    The kernels accumulate half precision in float32. float64 is not converted, as in torch's own operators.
     """
     device_type = tensors[0].device.type
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # torch raises an error for meta

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def coordinates(features: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Horizontal and vertical coordinates of the map of ``features``: (1, 2, H, W), its dtype.
+    """Return the horizontal and vertical coordinates of the pixels of ``features``, (1, 2, H, W), in its dtype.
 
     Args:
         features: (N, C, H, W).
-        size: Height and width of the map that reaches from -1 to 1. Defaults to that of ``features``.
+        size: (height, width) of the map across which coordinates run from -1 to 1. Defaults to that of ``features``.
 
     Example:
         >>> coordinates(torch.zeros(1, 1, 1, 3))[0, 0]
@@ -27,8 +27,8 @@ def coordinates(features: Tensor, size: tuple[int, int] | None = None) -> Tensor
 
 
 def _axis(length: int, size: int | None, features: Tensor) -> Tensor:
-    # Counted, since torch.export would fix linspace to the size of its example; in float32, since half precision has no
-    # exact numbers for the pixels of a large map.
+    # arange instead of linspace, which torch.export would specialise to the size of its example; float32, since half
+    # precision cannot represent the indices of a large map exactly.
     dtype = torch.promote_types(features.dtype, torch.float32)
     steps = torch.arange(length, dtype=dtype, device=features.device)
     if size is None:

@@ -1,4 +1,4 @@
-"""Loads the native kernels once, and says in one sentence why they are not available."""
+"""The native kernels: loaded once, with a sentence on why they are not available."""
 
 import functools
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-# What library.cpp defines: a library that lacks one was compiled from an older source tree.
+# The operators of library.cpp. A library without one of them was compiled from an older source tree.
 OPERATORS = (
     "affine_relu",
     "affine_relu_",
@@ -35,34 +35,24 @@ _HOW = "build them with `pip install --no-build-isolation .` (add -e to stay in 
 
 
 def is_available() -> bool:
-    """Whether the native kernels are loaded: the operators of `torch.ops.sa_layers` then exist.
+    """Whether the native kernels are loaded, and ``torch.ops.sa_layers`` has its operators.
 
-    Loads them at the first call. The environment variable `SA_LAYERS_KERNELS=off` keeps them out.
+    The first call loads them, unless the environment variable ``SA_LAYERS_KERNELS`` is 'off'.
 
-    Returns:
-        True when they are loaded.
-
-    >>> is_available() == (why_not() is None)
-    True
+    Example:
+        >>> is_available() == (why_not() is None)
+        True
     """
     return _load() is None
 
 
 def why_not() -> str | None:
-    """Why the native kernels are off, and how to get them; None when they are loaded.
-
-    Returns:
-        One sentence, or None.
-    """
+    """One sentence on why the native kernels are not loaded and how to build them, or None if they are loaded."""
     return _load()
 
 
 def why_not_cuda() -> str | None:
-    """Why the CUDA kernels, a library of their own, are off; None when they are loaded.
-
-    Returns:
-        One sentence, or None.
-    """
+    """One sentence on why the CUDA kernels, which are a separate library, are not loaded, or None."""
     return _load() or _load_cuda()
 
 
@@ -97,13 +87,13 @@ def _load_cuda() -> str | None:
         return f"the CUDA kernels were not compiled, since {reason}; {_HOW}"
     try:
         torch.ops.load_library(str(library))
-    except (OSError, RuntimeError) as error:  # a torch without CUDA, or for another release of it
+    except (OSError, RuntimeError) as error:  # torch without CUDA, or for another CUDA release
         return f"the CUDA kernels could not be loaded into torch {torch.__version__} ({' '.join(str(error).split())})"
     return None
 
 
 def build_info() -> dict[str, object]:
-    """What setup.py recorded about the build; empty for a source tree in which it never ran."""
+    """What setup.py recorded about the build; empty if it never ran in this source tree."""
     try:
         info = json.loads((_PACKAGE / "build_info.json").read_text())
     except (OSError, ValueError):

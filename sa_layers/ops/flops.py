@@ -1,8 +1,8 @@
-"""The arithmetic of every native operator, for :class:`torch.utils.flop_counter.FlopCounterMode`.
+"""FLOP formulas of the native operators, for :class:`torch.utils.flop_counter.FlopCounterMode`.
 
-A multiply-add is two FLOPs, as everywhere in torch. Exponentials of a softmax do not count, as in torch's attention.
-Torch counts matrix products and convolutions only. The plain torch backend of an operator therefore counts nothing,
-except for 'clique', which is a matrix product.
+A multiply-add is two FLOPs, as in torch's formulas. The exponentials of a softmax are not counted, as in torch's
+attention. torch counts only matrix products and convolutions, so the plain torch backend counts nothing except for
+'clique', which is a matrix product.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .native import by_name
 
 Shape = Sequence[int]
 
-# Per pair of a pixel and a neighbour in its footprint, and channel.
+# For each channel of each pair of a pixel and a neighbour.
 _RELATION_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 1, "dot": 2, "concatenation": 0}
 _RELATION_GRADIENT_FLOPS = {"subtraction": 1, "summation": 1, "hadamard": 2, "dot": 2, "concatenation": 1}
 
 
 def aggregation_flops(value: Shape, weight: Shape) -> int:
-    """Of (N, C, H, W) with (N, Cw, K*K, Ho*Wo): a multiply-add for every channel, tap and footprint.
+    """One multiply-add for every channel, tap and footprint: (N, C, H, W) with weights (N, Cw, K*K, Ho*Wo).
 
-    Also of either gradient, and of the gradients of ``softmax_aggregation``.
+    The gradients of ``aggregation`` and ``softmax_aggregation`` have the same count.
 
     >>> aggregation_flops((1, 64, 56, 56), (1, 8, 49, 3136))
     19668992
@@ -35,7 +35,7 @@ def aggregation_flops(value: Shape, weight: Shape) -> int:
 
 
 def relation_flops(query: Shape, relation: str, out_shape: Shape) -> int:
-    """Of a pairwise relation: one operation or a multiply-add for every channel, tap and footprint."""
+    """One operation or multiply-add of a pairwise relation for every channel, tap and footprint."""
     return _RELATION_FLOPS[relation] * query[0] * query[1] * out_shape[2] * out_shape[3]
 
 
@@ -62,7 +62,7 @@ def _relation_gradient_flops(grad_output: Shape, relation: str, out_shape: Shape
 def _pairwise_attention_flops(
     query: Shape, value: Shape, weights: Sequence[Shape], kernel_size: Shape, relation: str, out_shape: Shape
 ) -> int:
-    """Relation, the linear layers of the mapping, aggregation; neither positions nor the epilogue."""
+    """The relation, the linear layers of the mapping and the aggregation, without positions and epilogue."""
     pairs = out_shape[0] * out_shape[2] * out_shape[3] * prod(kernel_size)
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
 
@@ -70,7 +70,7 @@ def _pairwise_attention_flops(
 def _patchwise_attention_flops(
     query: Shape, hidden_weight: Shape, weight: Shape, relation: str, out_shape: Shape
 ) -> int:
-    """Relation, both linear layers of the mapping, aggregation; not the epilogue."""
+    """The relation, both linear layers of the mapping and the aggregation, without the epilogue."""
     taps = weight[1]
     products = {"concatenation": 0, "star": taps, "clique": taps * taps}[relation]
     multiply_adds = products * query[1] + prod(hidden_weight) + prod(weight) + taps * out_shape[1]
@@ -78,17 +78,17 @@ def _patchwise_attention_flops(
 
 
 def _pooled_projection_flops(weight: Shape, out_shape: Shape) -> int:
-    """The projection of the four pixels whose maximum is a pixel of the output."""
+    """The projection of four pixels for each pixel of the output."""
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
 def _projection_flops(matrix: Shape, result: Shape) -> int:
-    """A matrix product for every pixel of the result."""
+    """A matrix-vector product for every pixel of the result."""
     return 2 * prod(result[:-1]) * prod(matrix)
 
 
 def _normed_projection_flops(features: Shape, weight: Shape, out_shape: Shape | None) -> int:
-    """The same, or nothing if the operator returns that it does not support the sizes."""
+    """As :func:`_projection_flops`, or zero if the operator reports that it does not support the sizes."""
     return 2 * prod(features[:-1]) * prod(weight) if out_shape else 0
 
 

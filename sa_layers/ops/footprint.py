@@ -1,4 +1,4 @@
-"""The footprint R(i): which pixels j a pixel i attends to, and what lies beyond the border.
+"""The footprint R(i): the pixels j that a pixel i attends to, and what they are beyond the border.
 
 A footprint is a grid of ``kernel_size`` taps, ``dilation`` pixels apart, centred on every ``stride``-th pixel. Taps are
 numbered row by row. Padding is always ``dilation * (kernel_size - 1) / 2``, so a map of ``size`` pixels has
@@ -19,7 +19,7 @@ IntOrPair = int | tuple[int, int]
 
 
 class Footprint(NamedTuple):
-    """A validated footprint; make one with :meth:`parse`."""
+    """A validated footprint, made by :meth:`parse`."""
 
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
@@ -30,14 +30,14 @@ class Footprint(NamedTuple):
     def parse(
         cls, kernel_size: IntOrPair, stride: IntOrPair = 1, dilation: IntOrPair = 1, padding_mode: str = "reflect"
     ) -> Footprint:
-        """Turns integers into (height, width) pairs and refuses what no footprint can have.
+        """Make a footprint from integers or (height, width) pairs, and check them.
 
         Args:
             kernel_size: Taps per axis; odd.
             stride: Pixels between the centres of neighbouring footprints.
             dilation: Pixels between neighbouring taps.
-            padding_mode: Beyond the border, 'reflect' bounces back into the map (as often as it must, as
-                :func:`numpy.pad` does; a map of one pixel repeats it), 'zeros' reads 0.
+            padding_mode: Values beyond the border: 'reflect' reflects them at the border, repeatedly if the map is
+                small, as :func:`numpy.pad` does (a map of one pixel repeats it); 'zeros' reads 0.
 
         Raises:
             TypeError: A size is neither an integer nor a pair of integers.
@@ -51,7 +51,7 @@ class Footprint(NamedTuple):
             pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation"), padding_mode
         )
         if footprint.kernel_size[0] % 2 == 0 or footprint.kernel_size[1] % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, or there is no centre tap, got {kernel_size}")
+            raise ValueError(f"kernel_size must be odd, so that there is a centre tap, got {kernel_size}")
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         return footprint
@@ -63,7 +63,7 @@ class Footprint(NamedTuple):
 
     @property
     def padding(self) -> tuple[int, int]:
-        """The rows above (and below) and the columns left (and right) of the map that footprints reach."""
+        """The padding of the map in rows (above and below) and columns (left and right)."""
         (kernel_height, kernel_width), (dilation_height, dilation_width) = self.kernel_size, self.dilation
         return dilation_height * (kernel_height - 1) // 2, dilation_width * (kernel_width - 1) // 2
 
@@ -72,11 +72,11 @@ class Footprint(NamedTuple):
         return output_size(height, width, self.stride)
 
     def centre(self, features: Tensor) -> Tensor:
-        """The pixels i themselves: (N, C, H, W) -> (N, C, Ho, Wo)."""
+        """The pixels i at the centres of the footprints: (N, C, H, W) -> (N, C, Ho, Wo)."""
         return features[..., :: self.stride[0], :: self.stride[1]]
 
     def pad(self, features: Tensor) -> Tensor:
-        """Adds the border that footprints reach: (..., H, W) -> (..., H + 2 * padding, W + 2 * padding)."""
+        """Pad a map: (..., H, W) -> (..., H + 2 * padding, W + 2 * padding)."""
         rows, columns = self.padding
         if self.padding_mode == "zeros":
             return F.pad(features, (columns, columns, rows, rows))
@@ -88,7 +88,7 @@ class Footprint(NamedTuple):
         return features
 
     def neighbours(self, features: Tensor) -> Iterator[Tensor]:
-        """For each tap the pixels j that it points at: views of shape (..., Ho, Wo) of the padded (..., H, W) map."""
+        """Yield the pixels j of each tap: views (..., Ho, Wo) of the padded (..., H, W) map."""
         out_height, out_width = self.output_size(features.shape[-2], features.shape[-1])
         padded = self.pad(features)
         for row in range(self.kernel_size[0]):
@@ -99,7 +99,7 @@ class Footprint(NamedTuple):
                 yield padded[..., top : bottom : self.stride[0], left : right : self.stride[1]]
 
     def unfold(self, features: Tensor) -> Tensor:
-        """All pixels of all footprints: (N, C, H, W) -> (N, C, K*K, Ho*Wo)."""
+        """Copy the pixels of all footprints: (N, C, H, W) -> (N, C, K*K, Ho*Wo)."""
         columns = F.unfold(self.pad(features), self.kernel_size, dilation=self.dilation, stride=self.stride)
         return columns.unflatten(1, (features.shape[1], self.taps))
 
@@ -117,13 +117,15 @@ def bounce(size: int, padding: int, device: torch.device) -> Tensor:
         [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
     index = torch.arange(-padding, size + padding, device=device)
-    period = index.new_full((), max(2 * (size - 1), 1))  # a tensor: ONNX has no remainder by a number known at run time
+    period = index.new_full(
+        (), max(2 * (size - 1), 1)
+    )  # a tensor, since ONNX cannot export a remainder by a symbolic number
     index = index.remainder(period)
     return torch.minimum(index, period - index)
 
 
 def pair(value: IntOrPair, name: str) -> tuple[int, int]:
-    """(height, width) of an integer or a pair, all positive."""
+    """Return an integer or a pair as (height, width), both positive."""
     values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(values) != 2 or not all(isinstance(item, int) and not isinstance(item, bool) for item in values):
         raise TypeError(f"{name} must be an integer or a pair of integers, got {value!r}")

@@ -1,7 +1,7 @@
-"""The switch of the fused operators, and why a call does not use them.
+"""The switch of the fused operators, and the reason why a call does not use them.
 
-A fused operator never writes a tensor with the taps of every footprint, and has no derivatives. Layers use it in
-evaluation; ``why_not_fused`` says in a sentence why a call does not.
+Fused operators never write a tensor of the size of all footprints, and have no derivatives. Layers use them in
+evaluation. ``why_not_fused`` returns a sentence on why a call does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def fused(enabled: bool = True) -> Iterator[None]:
     The environment variable ``SA_LAYERS_FUSED=off`` does the same for a whole process.
 
     Args:
-        enabled: False computes every layer by the unfused operators. Defaults to True.
+        enabled: Whether to use fused operators where they are eligible. Defaults to True.
 
     Example:
         >>> from sa_layers.layers import PairwiseSelfAttention
@@ -43,10 +43,10 @@ def fused(enabled: bool = True) -> Iterator[None]:
 
 
 def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
-    """One sentence on why a fused operator may not read these tensors, or None.
+    """One sentence on why a fused operator may not be called with these tensors, or None.
 
     Args:
-        tensors: All tensors that the operator would read, the features first.
+        tensors: All tensors that the operator would read, features first.
 
     Example:
         >>> why_not_fused([torch.ones(1, requires_grad=True)])
@@ -69,9 +69,9 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # a graph is guarded by it, and recompiled when it changes
+@torch.compiler.assume_constant_result  # torch.compile guards this setting and recompiles when it changes
 def tf32_is_allowed() -> bool:
-    """Whether torch may round the factors of float32 matrix products on CUDA to TF32, by any of its switches."""
+    """Whether any switch of torch allows TF32 in float32 matrix products on CUDA."""
     return torch.backends.cuda.matmul.fp32_precision == "tf32"  # allow_tf32 cannot be read once this was set
 
 
@@ -81,5 +81,5 @@ def _parse(text: str) -> bool:
     return text.lower() != "off"
 
 
-# A plain global, like the backend's: torch.compile guards it.
+# A plain global, so that torch.compile can guard it.
 _enabled = _parse(os.environ.get(SWITCH, ""))

@@ -11,7 +11,7 @@ from .native import native_operator
 
 
 def max_pooling(features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Take the maximum of every 2x2 pixels; a NaN makes it NaN. Not differentiable.
+    """Take the maximum of every 2x2 pixels, NaN if one of them is NaN. Not differentiable.
 
     Args:
         features: (N, H, W, C), channels last; an odd last row or column is dropped.
@@ -33,7 +33,7 @@ def max_pooling(features: Tensor, scale: Tensor | None = None, shift: Tensor | N
 
 
 def max_pooling_unfused(features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """As :func:`max_pooling`, by :func:`affine_relu` and torch's pooling."""
+    """Compute :func:`max_pooling` by :func:`affine_relu` and torch's pooling."""
     if scale is not None and shift is not None:
         features = affine_relu(features, scale, shift)
     return F.max_pool2d(features.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -1,8 +1,8 @@
-"""Registers an operator of the extension with torch: its fake kernel, derivatives and vmap.
+"""Registration of the extension's operators with torch: fake kernels, derivatives and vmap.
 
-The schema and the kernels are C++ (csrc/). Derivatives are registered twice from the same two functions: on the
-operator itself, which torch.compile traces, and as an autograd Function, which torch.func needs and which costs less
-per call.
+Schemas and kernels are written in C++ (csrc/). Derivatives are registered twice from the same two functions: on the
+operator itself, which torch.compile traces, and as an autograd Function, which torch.func needs and which has less
+overhead per call.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _NOT_ARGUMENTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWOR
 
 
 def native_operator(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Registers ``torch.ops.sa_layers.<name>``, which has no derivative, and returns it.
+    """Register ``torch.ops.sa_layers.<name>`` without derivatives, and return it.
 
-    For operators that are used in evaluation or in a backward pass.
+    For operators of evaluation or of a backward pass.
 
     Args:
         name: The operator's name in its C++ schema.
@@ -33,7 +33,7 @@ def native_operator(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
         A function of the schema's positional arguments.
     """
     if not extension.is_available():
-        return lambda *args: getattr(torch.ops.sa_layers, name)(*args)  # never chosen: backend.choose says why
+        return lambda *args: getattr(torch.ops.sa_layers, name)(*args)  # unused: backend.choose returns another backend
     torch.library.register_fake(f"sa_layers::{name}", by_name(name, fake))
     overload: Callable[..., Any] = getattr(torch.ops.sa_layers, name).default
     return overload
@@ -46,15 +46,15 @@ def differentiable_operator(
     backward: Callable[..., tuple],
     tangent: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Registers ``torch.ops.sa_layers.<name>`` with derivatives, and returns the function that calls it.
+    """Register ``torch.ops.sa_layers.<name>`` with derivatives, and return the function that calls it.
 
     Args:
         name: The operator's name in its C++ schema.
         fake: As for :func:`native_operator`.
         setup_context: Saves from (inputs, output) what ``backward`` needs.
-        backward: Gradients of the inputs from gradients of the outputs, computed by differentiable operators.
-        tangent: The change of the outputs in forward-mode differentiation: a function of the first two tensors, their
-            changes, and the other inputs. Defaults to None, for an operator that is a product of its tensors.
+        backward: Computes the gradients of the inputs from those of the outputs, by differentiable operators.
+        tangent: Computes the tangents of the outputs in forward mode from the first two tensors, their tangents and
+            the other inputs. Defaults to None, for an operator that is linear in each of its two tensors.
 
     Returns:
         A function of the schema's positional arguments.
@@ -65,7 +65,7 @@ def differentiable_operator(
     torch.library.register_autograd(f"sa_layers::{name}", backward, setup_context=setup_context)
 
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple[Any, Any]:
-        """Flattens the mapped dimension into the batch, the first dimension of every tensor."""
+        """Flatten the mapped dimension into the batch, the first dimension of every tensor."""
         outputs = call(*(_flatten(item, dim, info.batch_size) for item, dim in zip(inputs, in_dims, strict=True)))
         if isinstance(outputs, Tensor):
             return outputs.unflatten(0, (info.batch_size, -1)), 0
@@ -101,14 +101,14 @@ def differentiable_operator(
 
 
 def by_name(operator: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adapts a function that names some of an operator's arguments to all of them, in the order of the schema.
+    """Adapt a function of some of an operator's arguments to a call with all of them, in the order of the schema.
 
     Args:
         operator: A name in ``torch.ops.sa_layers``.
-        function: Its parameters are arguments of the schema, in any order, or are passed by keyword.
+        function: Its parameters have the names of arguments of the schema, in any order, or are keywords.
 
     Returns:
-        A function of the schema's arguments, and of further keywords that ``function`` may name too.
+        A function of the schema's arguments, and of further keywords.
     """
     names = argument_names(getattr(torch.ops.sa_layers, operator).default)
     parameters = inspect.signature(function).parameters.values()

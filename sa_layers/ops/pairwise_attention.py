@@ -1,4 +1,4 @@
-"""Pairwise attention in one operator, for evaluation: relation, position, mapping, softmax and aggregation."""
+"""Pairwise attention as one operator for evaluation: relation, position, mapping, softmax and aggregation."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def pairwise_attention(
 
     .. math:: y_i = \sum_{j \in R(i)} \operatorname{softmax}_j(\gamma([\delta(\varphi_i, \psi_j), p_{ij}])) \odot x_j
 
-    One kernel computes it if :func:`sa_layers.ops.why_not_fused` finds no obstacle; it allocates nothing but its
-    output. Otherwise the unfused operators compute it, which have derivatives. The kernel reads channels-last maps and
-    slices of their channels in place, and copies other maps. On CUDA, mappings of more than 384 channels use the
-    unfused operators. Tensor cores round features, weights and activations of the mapping to the dtype of
-    half-precision maps, and to TF32 for float32 maps if ``torch.backends.cuda.matmul.allow_tf32`` is set. At SAN's
-    widths in half precision, a NaN or inf in a map may there reach pixels up to eight columns away.
+    One kernel computes it if :func:`sa_layers.ops.why_not_fused` returns None and an implementation is eligible on the
+    device; it allocates only its output. Otherwise the unfused operators, which have derivatives, compute it. The
+    kernel reads channels-last maps, and slices of their channels, in place and copies other maps. Tensor cores round
+    features, weights and activations of the mapping to the dtype of half-precision maps, and to TF32 for float32 maps
+    if ``torch.backends.cuda.matmul.allow_tf32`` is set. There, in half precision at SAN's widths, a NaN or inf in a map
+    may spread to pixels up to eight columns away.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
@@ -97,7 +97,7 @@ def pairwise_attention_fused(
     position: PairPosition | None = None,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
-    """The kernel alone, for operands that were checked and that it supports."""
+    """Compute pairwise attention by the kernel, for checked operands that it supports."""
     return native_attention(
         query,
         key,
@@ -124,7 +124,7 @@ def pairwise_attention_unfused(
     position: PairPosition | None = None,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
-    """The same by the operators that it consists of, with derivatives."""
+    """Compute pairwise attention by its unfused operators, which have derivatives."""
     kernel_size, stride, dilation, padding_mode = footprint
     geometry = (stride, dilation, padding_mode)
     features = pairwise_relation(query, key, kernel_size, relation, *geometry).to(mapping.shift.dtype)

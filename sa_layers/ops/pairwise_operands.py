@@ -1,4 +1,4 @@
-"""The operands of pairwise attention beside its maps, and what is checked of all of them."""
+"""The operands of pairwise attention besides its maps, and the checks of all operands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ POSITION_CHANNELS = 4  # at most
 class PairwiseMapping(NamedTuple):
     """The mapping γ of :func:`pairwise_attention` with frozen norms.
 
-    Scale, shift and ReLU, then linear layers with a ReLU between. All tensors are float32, or float64 if the features
-    are. The norm after a linear layer is part of its weight and bias.
+    It applies a scale, a shift and a ReLU, then linear layers with a ReLU between them. The norm after a linear layer
+    is part of its weight and bias. All tensors are float32, or float64 for float64 features.
 
     Args:
-        scale: (D,), by which the features of a pair are multiplied.
+        scale: (D,), multiplied with the features of a pair.
         shift: (D,), added to them before the first ReLU.
-        weights: One to three of shape (out, in): from D, through any widths, to Cw.
-        biases: As many, of shape (out,).
+        weights: One to three tensors (out, in), from D channels to Cw.
+        biases: A tensor (out,) for each weight.
     """
 
     scale: Tensor
@@ -41,14 +41,15 @@ class PairPosition(NamedTuple):
 
     .. math:: Q (x_i, y_i, 1)^\top + K (x_j, y_j, 1)^\top
 
-    With :math:`K = -Q` it is relative, with rows of zeros in each a concatenation. The second term is 0 for a
-    neighbour beyond the border under 'zeros' padding; a reflected neighbour has the coordinates of the pixel shown.
+    With :math:`K = -Q` it is relative; with complementary rows of zeros in Q and K it is a concatenation. Under 'zeros'
+    padding, the second term is 0 for a neighbour beyond the border. A reflected neighbour has the coordinates of the
+    pixel that it reflects.
 
     Args:
         query: Q, (P, 3) with P up to 4; float32, or float64 if the features are.
         key: K, the shape and dtype of ``query``.
-        size: Height and width of the map across which coordinates run from -1 to 1, in pixels. Defaults to None, the
-            map of the query.
+        size: (height, width) in pixels of the map across which coordinates run from -1 to 1. Defaults to None, for
+            that of the query.
     """
 
     query: Tensor
@@ -111,4 +112,4 @@ def check_pairwise_attention(
     expected = torch.promote_types(query.dtype, torch.float32)
     for name, tensor in parameters:
         if tensor.dtype != expected:
-            raise TypeError(f"{name} must be {expected} beside features of {query.dtype}, got {tensor.dtype}")
+            raise TypeError(f"{name} must be {expected} for features of {query.dtype}, got {tensor.dtype}")

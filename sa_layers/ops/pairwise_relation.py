@@ -1,4 +1,4 @@
-"""Pairwise relations δ(x_i, x_j): a pixel and each neighbour in its footprint compared one pair at a time."""
+"""Pairwise relations δ(x_i, x_j): a pixel compared with each neighbour in its footprint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pairwise_relation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> Tensor:
-    r"""Compares every pixel's query with the keys of its footprint.
+    r"""Compare the query of every pixel with the keys of its footprint.
 
     With :math:`\varphi_i` the query and :math:`\psi_j` the key, the relations of the paper's section 3.1 are
 
@@ -74,18 +74,18 @@ def pairwise_relation(
 
 
 def geometry_of(footprint: Footprint, relation: str) -> tuple[Any, ...]:
-    """The arguments that follow the maps in the schemas of relations: kernel_size, relation, stride, ..."""
+    """The arguments after the tensors in the schemas: kernel_size, relation, stride, dilation, padding_mode."""
     kernel_size, *rest = footprint
     return (kernel_size, relation, *rest)
 
 
 def relation_width(relation: str, channels: int) -> int:
-    """The channels D of a relation between maps of ``channels``."""
+    """The channels D of a relation between maps with ``channels`` channels."""
     return {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
 
 
 def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint, relation: str) -> Tensor:
-    """The relation as one broadcast over the unfolded keys."""
+    """Compute :func:`pairwise_relation` in plain torch, by broadcasting over the unfolded keys."""
     centre = footprint.centre(query).flatten(2).unsqueeze(2)
     neighbours = footprint.unfold(key)
     if relation == "subtraction":
@@ -100,8 +100,8 @@ def pairwise_relation_in_torch(query: Tensor, key: Tensor, footprint: Footprint,
     return torch.cat([centre.expand_as(neighbours), neighbours], dim=1)
 
 
-# 'hadamard' and 'dot' are products of query and key: relation, query and key form a trilinear expression, as in
-# aggregation. The other relations are linear, so the gradients do not depend on the operand that they are handed.
+# 'hadamard' and 'dot' are products of query and key, so their gradients are relations and gradients again, as in
+# aggregation. The other relations are linear: their gradients do not depend on the values of query and key.
 
 _PRODUCTS = ("hadamard", "dot")
 

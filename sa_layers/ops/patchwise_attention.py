@@ -1,4 +1,4 @@
-"""Patchwise attention in one operator, for evaluation: relation, mapping and aggregation."""
+"""Patchwise attention as one operator for evaluation: relation, mapping and aggregation."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def patchwise_attention(
 
     Equations 4 and 5 of the paper with the norms of the mapping frozen: :math:`\delta` is the relation, :math:`s, t`
     the first norm, and the second is part of :math:`W_1, b_1`. One kernel computes it if
-    :func:`sa_layers.ops.why_not_fused` finds no obstacle; neither the relation nor the weights are written to memory as
-    a whole. Otherwise the unfused operators compute it, which have derivatives. On CUDA, more than 512 weights for a
-    tap use the unfused operators. Tensor cores round activated features, :math:`W_1, h, W_2` to the dtype of
-    half-precision maps, and to TF32 for float32 maps if ``torch.backends.cuda.matmul.allow_tf32`` is set. At SAN's
-    widths in half precision, a NaN or inf in a map may there reach every output pixel of a thread block that reads it.
+    :func:`sa_layers.ops.why_not_fused` returns None and an implementation is eligible on the device; it never writes
+    all relations or weights to memory. Otherwise the unfused operators, which have derivatives, compute it. Tensor
+    cores round activated features, :math:`W_1, h, W_2` to the dtype of half-precision maps, and to TF32 for float32
+    maps if ``torch.backends.cuda.matmul.allow_tf32`` is set. There, in half precision at SAN's widths, a NaN or inf in
+    a map may spread to every output pixel of a thread block that reads it.
 
     Args:
         query: φ, (N, R, H, W); float32, float16 or bfloat16, fastest as a channels-last map or a slice of its channels;
@@ -95,7 +95,7 @@ def patchwise_attention_fused(
     relation: str,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
-    """The kernel alone, for operands that were checked and that it supports."""
+    """Compute patchwise attention by the kernel, for checked operands that it supports."""
     parameters = (*mapping, *(epilogue or (None, None)))
     geometry = geometry_of(footprint, relation)
     return native_attention(query, key, value, *parameters, *geometry, query.is_cuda and tf32_is_allowed())
@@ -110,7 +110,7 @@ def patchwise_attention_unfused(
     relation: str,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
-    """The same in plain torch, operation by operation, with derivatives."""
+    """Compute patchwise attention by its unfused operators, which have derivatives."""
     accumulate = torch.promote_types(query.dtype, torch.float32)
     scale, shift, hidden_weight, hidden_bias, weight, bias = mapping
     kernel_size, stride, dilation, padding_mode = footprint
@@ -128,7 +128,7 @@ def patchwise_attention_unfused(
     output = aggregation_in_torch(value.to(accumulate), weights, footprint)
     if epilogue is not None:
         output = torch.relu(output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1))
-    # channels last, by dimensions: torch.vmap knows no memory formats
+    # channels last by permutation, since torch.vmap does not support memory formats
     return output.to(value.dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 

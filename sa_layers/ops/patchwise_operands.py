@@ -1,4 +1,4 @@
-"""The operands of patchwise attention beside its maps, and what is checked of all of them."""
+"""The operands of patchwise attention besides its maps, and the checks of all operands."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .patchwise_relation import PATCHWISE_RELATIONS
 class PatchwiseMapping(NamedTuple):
     """The mapping γ of :func:`patchwise_attention`, two linear layers with frozen norms.
 
-    All tensors are float32, or float64 if the features are. (D, E) is (1 + taps, R) for the relation 'concatenation',
-    the query before the taps of the footprint. It is (taps, 1) for 'star' and (taps * taps, 1) for 'clique', in the
-    order of :func:`patchwise_relation`.
+    All tensors are float32, or float64 for float64 features. (D, E) is (1 + taps, R) for the relation 'concatenation',
+    with the query first; (taps, 1) for 'star'; and (taps * taps, 1) for 'clique', in the order of
+    :func:`patchwise_relation`.
 
     Args:
         scale: s of the first norm, (D, E).
         shift: t of the first norm, (D, E).
         hidden_weight: W_1, the first linear layer with the second norm's scale, (D, E, Cw).
         hidden_bias: b_1, the second norm's shift, (Cw,).
-        weight: W_2, from hidden channels to the weights of each tap, (Cw, taps, Cw).
+        weight: W_2, from the hidden channels to the weights of every tap, (Cw, taps, Cw).
         bias: b_2, (taps, Cw).
     """
 

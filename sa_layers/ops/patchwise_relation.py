@@ -1,4 +1,4 @@
-"""Patchwise relations δ(x_R(i)): a footprint described as a whole, one vector for all its taps."""
+"""Patchwise relations δ(x_R(i)): one vector for a whole footprint."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def patchwise_relation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> Tensor:
-    r"""Describes every footprint by one vector.
+    r"""Describe every footprint by one vector.
 
     With :math:`\varphi` the query and :math:`\psi` the key, the relations of the paper's section 3.2 are
 
-    - 'concatenation': :math:`[\varphi_i, [\psi_j]_{j \in R(i)}]`, D = C + C * K*K; the keys channel by channel, within
-      a channel tap by tap
+    - 'concatenation': :math:`[\varphi_i, [\psi_j]_{j \in R(i)}]`, D = C + C * K*K; keys are ordered by
+      channel, then by tap
     - 'star': :math:`[\varphi_i^\top \psi_j]_{j \in R(i)}`, D = K*K
     - 'clique': :math:`[\varphi_j^\top \psi_k]_{j, k \in R(i)}`, D = K*K * K*K; k varies fastest
 
     Args:
         query: φ, (N, C, H, W); float64, float32, float16 or bfloat16, of any strides.
-        key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding what lies beyond the border is 0.
+        key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding, pixels beyond the border are 0.
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
         relation: One of the three above.
         stride: Pixels between footprints. Defaults to 1.
@@ -63,10 +63,10 @@ def patchwise_relation(
     check_map(query, "query")
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
-    if decide(query.device) == "reference":  # without a native form there is nothing to choose or to warn of
+    if decide(query.device) == "reference":  # it has no native kernel, so there is no fallback to warn of
         return compute_by_reference("patchwise_relation", query, key, footprint, relation=relation)
     keys = footprint.unfold(key)
     if relation == "concatenation":
         return torch.cat([footprint.centre(query).flatten(2), keys.flatten(1, 2)], dim=1).unsqueeze(2)
-    queries = footprint.unfold(query)  # a (C, K*K) matrix for each pixel, and one for the keys
+    queries = footprint.unfold(query)  # a (C, K*K) matrix for each pixel, as for the keys
     return (queries.permute(0, 3, 2, 1) @ keys.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2).unsqueeze(2)

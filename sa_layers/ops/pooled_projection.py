@@ -1,4 +1,4 @@
-"""A network's stem in one pass: linear layer, 2x2 max-pooling, ReLU."""
+"""The stem of a network in one pass: a linear layer, 2x2 max-pooling and a ReLU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .native import native_operator
 
 
 def pooled_projection(image: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
-    r"""Project every pixel, then take the maximum of every 2x2 pixels and a ReLU. Not differentiable.
+    r"""Apply a linear layer to every pixel, then 2x2 max-pooling and a ReLU. Not differentiable.
 
     .. math:: y_{c,i} = \max(0,\; t_c + \max_{j \in 2 \times 2} \textstyle\sum_k w_{kc} \, x_{k,j})
 
-    A norm after the linear layer must be part of ``weight`` and ``shift``: max-pooling commutes with the ReLU and with
-    a shift, but not with a negative scale. The projected map, which is four times as large as the result and the
-    largest of a network, is never written.
+    A norm after the linear layer must be part of ``weight`` and ``shift``: max-pooling commutes with a ReLU and a
+    shift, but not with a negative scale. The output of the linear layer, the largest map of the network, is never
+    written.
 
     Args:
         image: x, (N, K, H, W); an odd last row or column is dropped.

@@ -1,4 +1,4 @@
-"""A linear layer of every pixel with the frozen norms around it, channels last, in one pass if memory bounds it."""
+"""A linear layer of every pixel of a channels-last map, fused with frozen norms where it is bound by memory."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from .native import native_operator
 
 PANEL = 16  # output channels that the CPU kernel computes together
 NONE = (None, None)
-CUDA_CHANNELS = 256  # of the features: a wider layer is bound by its products, for which torch's kernel is used
+CUDA_CHANNELS = 256  # of the input: wider layers are bound by arithmetic, for which torch's kernel is faster
 
 
 class Linear(NamedTuple):
-    """A linear layer from C to D channels as :func:`project` takes it; made by :func:`pack`."""
+    """A linear layer from C to D channels for :func:`project`, made by :func:`pack`."""
 
     weight: Tensor
-    """(C, D), or for the kernel 'panels' (panels, C, 16), in which the last panel is padded with zeros."""
+    """(C, D); for the kernel 'panels' (panels, C, 16), with the last panel padded with zeros."""
     bias: Tensor
     """(D,) or (panels * 16,)."""
     channels: int
     """D."""
     kernel: str
-    """What computes the layer, chosen when it is packed:
+    """What computes the layer, chosen by :func:`pack`:
 
     - 'panels': one kernel for the prologue, the pooling, the layer and the epilogue;
-    - 'prologue': one kernel for the prologue and the layer if it supports the sizes, otherwise as 'product';
-    - 'product': torch's matrix product between native kernels;
+    - 'prologue': one kernel for the prologue and the layer if it supports the sizes, otherwise like 'product';
+    - 'product': torch's matrix product, with native kernels for prologue, pooling and epilogue;
     - 'torch': plain torch.
     """
 
     def new_map(self, features: Tensor) -> Tensor:
-        """Allocates the layer's output: (N, H, W, C) -> (N, H, W, D), with more channels where panels are padded."""
+        """Allocate the output: (N, H, W, C) -> (N, H, W, D), with more channels if panels are padded."""
         return features.new_empty(*features.shape[:3], self.bias.shape[0])
 
 
 def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Arrange a layer's parameters for their device and dtype, and choose its kernel.
+    """Pack the parameters of a linear layer for their device and dtype, and choose its kernel.
 
     Args:
         weight: (C, D).
-        bias: (D,). Defaults to None, for zeros.
+        bias: (D,), or None (default) for zeros.
 
     Example:
         >>> pack(torch.ones(3, 40, dtype=torch.float64)).weight.shape
@@ -97,12 +97,12 @@ def project(
     Args:
         features: x, (N, H, W, C), contiguous: channels last.
         linear: w and b.
-        out: y, (N, H, W, D), contiguous, or a whole :meth:`Linear.new_map`, whose channels behind the first D are then
-            unspecified.
-        accumulate: Whether to add the layer, without b, to the values of ``out``. Defaults to False.
-        prologue: s and t, (C,), a frozen norm followed by a ReLU; float32, or float64 for features in float64.
-            Defaults to None, for neither.
-        epilogue: s' and t', (D,), likewise.
+        out: y, (N, H, W, D), contiguous; or a whole :meth:`Linear.new_map`, whose channels after the first D are then
+            undefined.
+        accumulate: Whether to add the layer, without b, to ``out`` instead of overwriting it. Defaults to False.
+        prologue: s and t, (C,), a frozen norm before the layer, with its ReLU; float32, or float64 for float64
+            features. Defaults to None, for no norm.
+        epilogue: s' and t', (D,), the same after the layer.
         pool: Whether x is the maximum of every 2x2 pixels of ``features``, after the prologue; an odd last row or
             column is dropped. Defaults to False.
 
@@ -141,7 +141,7 @@ def project(
 
 
 def _multiply(features: Tensor, linear: Linear, out: Tensor, accumulate: bool, prologue: AffineReLU | None) -> None:
-    """The prologue and the layer by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
+    """Compute the prologue and the layer by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
     one_kernel = linear.kernel == "prologue" and prologue is not None and not accumulate
     if one_kernel and _normed_projection(features, linear.weight, linear.bias, *(prologue or NONE), out):
         return

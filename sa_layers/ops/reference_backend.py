@@ -1,6 +1,6 @@
 """The backend 'reference': forward and backward of every operator by the Numba reference on NumPy arrays.
 
-The reference is imported by the first call, so that the other backends need neither NumPy nor Numba.
+The first call imports the reference, so that the other backends need neither NumPy nor Numba.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def compute_by_reference(name: str, first: Tensor, second: Tensor, footprint: Footprint, **options: str) -> Tensor:
-    """Compute an operator by its reference, differentiable once.
+    """Compute an operator by its reference, which is differentiable once.
 
     Args:
-        name: The operator, the same in :mod:`sa_layers.reference`.
+        name: The name of the operator, also in :mod:`sa_layers.reference`.
         first: Its first operand, on the CPU.
         second: Its second operand, of the same dtype.
         footprint: The arguments that follow the operands.

@@ -1,4 +1,4 @@
-"""Softmax over the footprint, then aggregation: what a pairwise layer does with its logits."""
+"""A softmax over the footprint, then aggregation: the end of pairwise attention."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def softmax_aggregation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> Tensor:
-    r"""Averages the pixels of every footprint, weighted by a softmax over its taps.
+    r"""Average the pixels of every footprint, weighted by a softmax over its taps.
 
     .. math:: y_{c,i} = \sum_{j \in R(i)} \operatorname{softmax}_j(l_{c \bmod C_w,\, j - i}) \; x_{c,j}
 
@@ -91,7 +91,7 @@ def _backward_softmax_aggregation(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
     size = value.shape[2:]
     grad_value = grad_logits = None
     if torch.is_grad_enabled():
-        # differentiated again: through the softmax and operators that have derivatives of every order
+        # create_graph: use the softmax and operators that are differentiable any number of times
         weight = _softmax(logits)
         grad_value = native_value_gradient(grad, weight, *size, *ctx.footprint) if value_needs else None
         if logits_needs:

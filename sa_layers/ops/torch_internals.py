@@ -1,7 +1,7 @@
-"""Private names of torch that the operators, layers and the fused path use, because there is no public name.
+"""The private names of torch that operators, layers and the fused path use, because there is no public name.
 
-Nothing else in these packages uses a private name of torch. ``tests/ops/test_torch_internals.py`` says in a sentence
-which of them a new torch no longer has.
+No other file of these packages uses a private name of torch. ``tests/ops/test_torch_internals.py`` fails with a
+sentence for each name that a new torch no longer has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PRIVATE_NAMES = {
     "torch.nn.Module()._apply": "find out that a module was moved or converted",
     "torch.Tensor._version": "find a parameter that was changed in place",
 }
-"""Each name, and what the library uses it for."""
+"""Each name, and the purpose for which the library uses it."""
 
 MODULE_REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 """The dictionaries of a module whose changes make a folded value invalid."""
@@ -83,6 +83,6 @@ def has_forward_hooks(module: nn.Module) -> bool:
 
 
 def registered(module: nn.Module, name: str) -> Tensor | None:
-    """A parameter or buffer as it is registered, without running a parametrisation; None if there is none."""
+    """The registered parameter or buffer of a name, without running a parametrisation, or None."""
     tensor = module._parameters.get(name)
     return module._buffers.get(name) if tensor is None else tensor

@@ -1,4 +1,4 @@
-"""Refuses a torch that is too old, in a sentence, before a missing function of it is met somewhere deeper."""
+"""Raises a clear error for a torch that is too old, before the import of something that it does not have."""
 
 import re
 

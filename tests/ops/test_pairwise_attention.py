@@ -73,7 +73,7 @@ class TestPairwiseAttention(AttentionTester):
         query, key, value = self.operands(CORNERS[0])
         self.refuses(ValueError, r"key must have the shape \(2, 4, 6, 7\) for query", query, key[:, 1:], value)
         self.refuses(ValueError, r"divides the channels of value \(3\), got 2", query, key, value[:, 1:])
-        self.refuses(TypeError, "query and value must have one dtype", query, key, value.float())
+        self.refuses(TypeError, "query and value must have the same dtype", query, key, value.float())
         words = "relation must be one of subtraction, .* got 'cosine'"
         self.refuses(ValueError, words, query, key, value, relation="cosine")
 
@@ -81,7 +81,7 @@ class TestPairwiseAttention(AttentionTester):
         ("change", "error", "message"),
         [
             ({"scale": torch.zeros(5)}, ValueError, r"mapping.scale must have the shape \(6\)"),
-            ({"scale": torch.zeros(6)}, TypeError, "mapping.scale must be torch.float64 beside features of"),
+            ({"scale": torch.zeros(6)}, TypeError, "mapping.scale must be torch.float64 for features of"),
             ({"weights": [torch.zeros(2, 5)] * 2}, ValueError, r"mapping.weights\[0\] must have the shape \(out, 6\)"),
             ({"weights": [], "biases": []}, ValueError, "mapping must have one to 3 weights and as many biases, got 0"),
         ],

@@ -54,7 +54,7 @@ class TestPatchwiseAttention(AttentionTester):
         self.refuses(ValueError, r"key must have the shape \(2, 4, 6, 7\) for query", query, key[:, 1:], value)
         self.refuses(ValueError, r"value must have the shape \(2, C, 6, 7\) for query", query, key, value[..., 1:])
         self.refuses(ValueError, r"divides the channels of value \(3\), got 2", query, key, value[:, 1:])
-        self.refuses(TypeError, "query and value must have one dtype", query, key, value.float())
+        self.refuses(TypeError, "query and value must have the same dtype", query, key, value.float())
         words = "relation must be one of concatenation, star, clique, got 'dot'"
         self.refuses(ValueError, words, query, key, value, relation="dot")
 
