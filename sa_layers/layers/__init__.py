@@ -1,4 +1,4 @@
-"""Self-attention as layers: in place of a convolution, or as the residual block of the SAN networks."""
+"""Self-attention layers that replace a convolution, and the residual block of the SAN networks."""
 
 from .mapping import make_mapping
 from .pairwise_self_attention import PairwiseSelfAttention

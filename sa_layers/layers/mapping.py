@@ -1,4 +1,4 @@
-"""The mapping γ: from a relation vector to attention weights (or to the logits of a softmax)."""
+"""The mapping γ from a relation to attention weights, or to the logits of a softmax."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def make_mapping(
     norm_layer: NormLayer,
     act_layer: ActLayer,
 ) -> nn.Sequential:
-    """Norm, activation and linear layer, ``layers`` times; only the last linear layer has a bias.
+    """Make a mapping: norm, activation and linear layer, ``layers`` times; only the last linear layer has a bias.
 
-    With two layers this is the official network's mapping, which normalises before the first linear layer too. Linear
-    layers are 1x1 convolutions, since a relation is laid out as a map of taps x pixels: (N, D, K*K, Ho*Wo).
+    Two layers are the mapping of the official network, which also normalises before the first linear layer. Linear
+    layers are 1x1 convolutions, since a relation has the layout of a map of taps x pixels: (N, D, K*K, Ho*Wo).
 
     Args:
-        in_channels: D, the channels of the relation, with its position encoding.
+        in_channels: D, the channels of the relation and its position encoding.
         hidden_channels: The channels between the linear layers.
         out_channels: The channels of the weights.
         layers: The number of linear layers: 1, 2 or 3.

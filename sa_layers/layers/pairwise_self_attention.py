@@ -1,4 +1,4 @@
-"""Pairwise self-attention (section 3.1 of the paper): each neighbour is weighed by its relation to the centre."""
+"""Pairwise self-attention (section 3.1 of the paper): each neighbour is weighted by its relation to the centre."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .self_attention import SelfAttention
 
 
 class PairwiseSelfAttention(SelfAttention):
-    r"""Vector attention from the relation of each pair of pixels.
+    r"""Vector attention with weights from the relation of each pair of pixels.
 
     .. math:: y_i = \sum_{j \in R(i)} \operatorname{softmax}_j(\gamma([\delta(x_i, x_j), p_i - p_j])) \odot \beta(x_j)
 
@@ -28,8 +28,8 @@ class PairwiseSelfAttention(SelfAttention):
     normalised mapping of the official network. The arguments are those of :class:`SelfAttention`; ``relation`` is
     'subtraction' (default), 'summation', 'hadamard', 'dot' or 'concatenation'.
 
-    In evaluation without gradients, one operator, :func:`sa_layers.ops.pairwise_attention`, computes everything but φ,
-    ψ and β, with the same result. :meth:`why_not_fused` says why it is not used.
+    In evaluation without gradients, the operator :func:`sa_layers.ops.pairwise_attention` computes everything after φ,
+    ψ and β, with the same result up to rounding. :meth:`why_not_fused` says why it is not used.
 
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -44,31 +44,31 @@ class PairwiseSelfAttention(SelfAttention):
     default_position = "relative"
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> PositionEncoding | None:
-        """The encoding that is concatenated to the relation."""
+        """Make the encoding that is concatenated to the relation."""
         if position is not None:
             return PositionEncoding(position, size)
         super().make_position(position, size)
         return None
 
     def mapping_widths(self) -> tuple[int, int, int]:
-        """A pair is mapped alone: the weights of one tap."""
+        """Each pair is mapped to the weights of one tap."""
         position = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         width = relation_width(self.relation, self.relation_channels) + position
         return width, self.relation_channels, self.weight_channels
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
-        """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. A new relation overrides it."""
+        """δ: (N, D, Kh * Kw, Ho * Wo), the features of every pair. Override it for a new relation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         return pairwise_relation(query, key, kernel_size, self.relation, stride, dilation, padding_mode)
 
     def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
-        """δ with its position encoding, and γ: the logits of the softmax."""
+        """δ, its position encoding and γ: the logits of the softmax."""
         relation = self.relate(query, key)
         if self.position is not None:
             position = self.position(query, *self.footprint)
             relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
         if relation.is_cuda and relation.requires_grad:
-            # The kernel of a norm launches one thread block for each of these few channels, unless channels are last.
+            # torch's batch norm launches only one thread block a channel unless the map is channels last.
             return self.mapping(relation.contiguous(memory_format=torch.channels_last)).contiguous()
         return self.mapping(relation)
 
@@ -76,11 +76,11 @@ class PairwiseSelfAttention(SelfAttention):
         """δ, γ, the softmax and the aggregation."""
         return softmax_aggregation(value, self.map_relation(query, key), *self.footprint)
 
-    def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - the base's
+    def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - documented in the base
         return super().weights(features).softmax(2)
 
     def why_not_eligible(self) -> str | None:
-        """What keeps the layer from the fused operator: an override, its position encoding, its mapping, its sizes."""
+        """One sentence on why the fused operator cannot replace the layer, or None."""
         if overridden := self.overrides(PairwiseSelfAttention):
             return f"{type(self).__name__} overrides {overridden}"
         if obstacle := self._why_not_position() or why_not_mapping(self.mapping, layers=(1, 2, 3)):
@@ -92,7 +92,7 @@ class PairwiseSelfAttention(SelfAttention):
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def fold(self) -> Attend:
-        """The fused operator with its mapping and position."""
+        """Return the fused operator with its mapping and position."""
         mapping, position = fold_pairwise_mapping(self.mapping), None
         if isinstance(self.position, PositionEncoding):
             encoding = self.position
@@ -106,7 +106,7 @@ class PairwiseSelfAttention(SelfAttention):
         )
 
     def _why_not_position(self) -> str | None:
-        """What keeps the position encoding from being two affine maps."""
+        """One sentence on why the position encoding is not two affine maps of coordinates, or None."""
         if self.position is None:
             return None
         if type(self.position) is not PositionEncoding:

@@ -1,4 +1,4 @@
-"""Patchwise self-attention (section 3.2 of the paper): the footprint as a whole weighs each of its pixels."""
+"""Patchwise self-attention (section 3.2 of the paper): all weights of a footprint come from the whole footprint."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .self_attention import SelfAttention
 
 
 class PatchwiseSelfAttention(SelfAttention):
-    r"""Vector attention from the patch under the footprint.
+    r"""Vector attention with weights from the whole footprint.
 
     .. math:: y_i = \sum_{j \in R(i)} \gamma(\delta(x_{R(i)}))_j \odot \beta(x_j)
 
     Equations 4 and 5 of "Exploring Self-attention for Image Recognition"; no softmax. The arguments are those of
     :class:`SelfAttention`; ``relation`` is 'concatenation' (default), 'star' or 'clique'. There is no position
-    encoding: the mapping has weights of its own for every tap.
+    encoding, since the mapping has separate weights for every tap.
 
-    In evaluation without gradients, one operator, :func:`sa_layers.ops.patchwise_attention`, computes everything but φ,
-    ψ and β, with the same result. :meth:`why_not_fused` says why it is not used.
+    In evaluation without gradients, the operator :func:`sa_layers.ops.patchwise_attention` computes everything after φ,
+    ψ and β, with the same result up to rounding. :meth:`why_not_fused` says why it is not used.
 
     Shapes:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -41,19 +41,19 @@ class PatchwiseSelfAttention(SelfAttention):
     relations = PATCHWISE_RELATIONS
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> None:
-        """Refuses an encoding."""
+        """Raise an error for an encoding."""
         if position is not None:
             raise ValueError(f"position must be None for patchwise self-attention, got {position!r}")
         super().make_position(position, size)
 
     def mapping_widths(self) -> tuple[int, int, int]:
-        """A footprint is mapped at once: the weights of all its taps."""
+        """Each footprint is mapped to the weights of all its taps."""
         taps = self.footprint.taps
         widths = {"concatenation": (taps + 1) * self.relation_channels, "star": taps, "clique": taps * taps}
         return widths[self.relation], self.weight_channels, taps * self.weight_channels
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
-        """δ: (N, D, 1, Ho * Wo), the features of every footprint. A new relation overrides it."""
+        """δ: (N, D, 1, Ho * Wo), the features of every footprint. Override it for a new relation."""
         kernel_size, stride, dilation, padding_mode = self.footprint
         return patchwise_relation(query, key, kernel_size, self.relation, stride, dilation, padding_mode)
 
@@ -67,7 +67,7 @@ class PatchwiseSelfAttention(SelfAttention):
         return aggregation(value, self.map_relation(query, key), *self.footprint)
 
     def why_not_eligible(self) -> str | None:
-        """What keeps the layer from the fused operator: an override, its mapping, its sizes."""
+        """One sentence on why the fused operator cannot replace the layer: overrides, mapping or sizes; or None."""
         if overridden := self.overrides(PatchwiseSelfAttention):
             return f"{type(self).__name__} overrides {overridden}"
         if obstacle := why_not_mapping(self.mapping):
@@ -77,6 +77,6 @@ class PatchwiseSelfAttention(SelfAttention):
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def fold(self) -> Attend:
-        """The fused operator with its mapping."""
+        """Return the fused operator with its mapping."""
         mapping = fold_patchwise_mapping(self.mapping, self.relation, self.relation_channels, self.weight_channels)
         return partial(patchwise_attention_fused, mapping=mapping, footprint=self.footprint, relation=self.relation)

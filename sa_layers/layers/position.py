@@ -1,4 +1,4 @@
-"""Position: where a pixel lies, told to a relation that otherwise sees only features."""
+"""Position encoding of pairs of pixels, for relations that otherwise depend on features only."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ POSITIONS = ("relative", "absolute")
 
 
 class PositionEncoding(nn.Module):
-    r"""Encodes the positions of every pair (i, j) of a footprint, to be concatenated to its relation.
+    r"""The encoded positions of every pair (i, j) of a footprint, which are concatenated to its relation.
 
     Coordinates run from -1 to 1 across the map and pass through a linear layer, giving :math:`p_i`. 'relative' is
-    :math:`p_i - p_j`, 'absolute' is :math:`[p_i, p_j]`. A neighbour beyond the border has the coordinates of the pixel
-    that the reflection reads. As in the official network, the step between pixels is ``2 / (size - 1)``: the same
-    offset is encoded differently on maps of another size. With ``size``, the step is that of maps of this size,
-    whatever the size of the map at hand, whose centre is 0.
+    :math:`p_i - p_j`, 'absolute' is :math:`[p_i, p_j]`. A reflected neighbour has the coordinates of the pixel that it
+    reflects. As in the official network, pixels are ``2 / (size - 1)`` apart, so the encoding of an offset depends on
+    the size of the map. With the argument ``size``, the distance is that of a map of this size for every input, and the
+    centre of the input is 0.
 
     Args:
         position: 'relative' (2 channels) or 'absolute' (4 channels).
-        size: The map across which coordinates run from -1 to 1, in pixels, an integer or (height, width); usually the
-            map on which the layer was trained. Defaults to None, the map at hand.
+        size: The size in pixels of the map across which coordinates run from -1 to 1, an integer or (height, width);
+            usually that of training. Defaults to None, for the size of the input.
 
     Raises:
         TypeError: ``size`` is not an integer or a pair.
-        ValueError: ``position`` is unknown, or ``size`` is below 2: one pixel has no neighbour to measure a step to.
+        ValueError: ``position`` is unknown, or ``size`` is less than 2.
 
     Example:
         >>> import torch
@@ -44,7 +44,7 @@ class PositionEncoding(nn.Module):
         if self.size is not None and min(self.size) < 2:
             raise ValueError(f"position_size must be at least 2, got {size!r}")
         self.channels = 2 if position == "relative" else 4
-        # (horizontal, vertical) -> p; the bias cancels in p_i - p_j but belongs to the official checkpoints
+        # (horizontal, vertical) -> p; the bias cancels in p_i - p_j, but official checkpoints contain it
         self.transform = nn.Conv2d(2, 2, 1)
 
     def forward(
@@ -55,7 +55,7 @@ class PositionEncoding(nn.Module):
         dilation: IntOrPair = 1,
         padding_mode: str = "reflect",
     ) -> Tensor:
-        """Encodes the pairs of the map of ``features``, (N, C, H, W) -> (1, channels, Kh * Kw, Ho * Wo)."""
+        """Encode the pairs of the map ``features``, (N, C, H, W) -> (1, channels, Kh * Kw, Ho * Wo)."""
         positions = self.transform(coordinates(features, self.size))
         relation = "subtraction" if self.position == "relative" else "concatenation"
         return pairwise_relation(positions, positions, kernel_size, relation, stride, dilation, padding_mode)

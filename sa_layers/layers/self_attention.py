@@ -1,4 +1,4 @@
-"""What pairwise and patchwise self-attention have in common: the constructor, the transformations, the checks."""
+"""The base of pairwise and patchwise self-attention: constructor, transforms and checks."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 class SelfAttention(FusedModule[Attend]):
     """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
 
-    The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can stand wherever a convolution of
-    odd kernel size and "same" padding stands.
+    The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can replace any convolution with an
+    odd kernel size and "same" padding.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output, a multiple of ``share``.
         kernel_size: Taps of the footprint, odd.
         stride: Pixels between footprints. Defaults to 1.
-        padding: None or ``dilation * (kernel_size - 1) / 2``, the only one there is.
+        padding: None (default) or ``dilation * (kernel_size - 1) / 2``, the only padding that is supported.
         dilation: Pixels between taps. Defaults to 1.
-        groups: 1, the only one there is: channels share weights by ``share``.
-        bias: Whether the transformations φ, ψ and β have one. Defaults to True.
-        relation: How features are compared, δ; see the subclasses. Defaults to the subclass's first.
+        groups: 1 (default), the only number that is supported; ``share`` groups channels instead.
+        bias: Whether the transforms φ, ψ and β have a bias. Defaults to True.
+        relation: δ, how features are compared; see the subclasses, which have different defaults.
         position: The position encoding concatenated to δ: 'relative', 'absolute' or None. Defaults to 'relative' for
-            pairwise attention, the only kind that takes one.
-        position_size: The map whose scale positions have, in pixels, an integer or (height, width): that of training,
-            so that an offset is encoded alike on maps of every size. Defaults to None, the map at hand, as in the
-            official network.
-        relation_channels: Channels of φ and ψ. Defaults to ``out_channels // 4`` (r1 = 16 where out_channels is C / 4).
+            pairwise attention; patchwise attention has none.
+        position_size: The size in pixels of the map that sets the scale of positions, an integer or (height, width).
+            With the size of training, an offset has the same encoding on maps of every size. Defaults to None, for the
+            size of the input, as in the official network.
+        relation_channels: Channels of φ and ψ. Defaults to ``out_channels // 4`` (r1 = 16 if out_channels is C / 4).
         mapping_layers: Linear layers of the mapping γ: 1, 2 or 3. Defaults to 2.
-        share: How many channels share a weight. Defaults to 8.
-        shared_transforms: None (default: φ, ψ, β are three), 'query_key' (φ = ψ) or 'all' (φ = ψ = β, which asks for
+        share: The number of channels that share a weight. Defaults to 8.
+        shared_transforms: None (default) for separate φ, ψ and β, 'query_key' (φ = ψ), or 'all' (φ = ψ = β, which needs
             ``relation_channels == out_channels``).
         padding_mode: 'reflect' (default) or 'zeros' beyond the border.
         norm_layer: Makes a normalisation of the mapping for a number of channels. Defaults to BatchNorm2d.
@@ -48,7 +48,7 @@ class SelfAttention(FusedModule[Attend]):
 
     Raises:
         TypeError: A size is not an integer or a pair.
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: The value of an argument is not allowed; the message names it.
     """
 
     relations: tuple[str, ...] = ()
@@ -79,9 +79,9 @@ class SelfAttention(FusedModule[Attend]):
         super().__init__()
         self.footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
         if padding is not None and _padding(padding) != self.footprint.padding:
-            raise ValueError(f"padding must be None or {self.footprint.padding}, the same-size one, got {padding!r}")
+            raise ValueError(f"padding must be None or {self.footprint.padding}, which keeps the size, got {padding!r}")
         if groups != 1:
-            raise ValueError(f"groups must be 1, since channels share weights by `share`, got {groups!r}")
+            raise ValueError(f"groups must be 1, use `share` to group channels, got {groups!r}")
         relation = self.relations[0] if relation is None else relation
         if relation not in self.relations:
             raise ValueError(f"relation must be one of {', '.join(self.relations)}, got {relation!r}")
@@ -93,12 +93,12 @@ class SelfAttention(FusedModule[Attend]):
             relation_channels = out_channels if shared_transforms == "all" else max(out_channels // 4, 1)
         if shared_transforms == "all" and relation_channels != out_channels:
             raise ValueError(
-                f"relation_channels must equal out_channels ({out_channels}) when all transformations are shared, "
+                f"relation_channels must equal out_channels ({out_channels}) if all transforms are shared, "
                 f"got {relation_channels!r}"
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        # the other attributes of nn.Conv2d, which those who hold one read (mmcv's ConvModule does)
+        # the other attributes of nn.Conv2d, for code that reads them, such as mmcv's ConvModule
         self.kernel_size, self.stride, self.dilation, self.padding_mode = self.footprint
         self.padding, self.output_padding, self.groups, self.transposed = self.footprint.padding, (0, 0), 1, False
         self.relation = relation
@@ -117,7 +117,7 @@ class SelfAttention(FusedModule[Attend]):
         self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
-        """The position encoding, if this kind of attention takes one; here none, which has no size either."""
+        """Make the position encoding. The base has none, so ``size`` must be None."""
         if size is not None:
             raise ValueError(f"position_size must be None without a position encoding, got {size!r}")
         return None
@@ -127,22 +127,22 @@ class SelfAttention(FusedModule[Attend]):
         raise NotImplementedError
 
     def relate(self, query: Tensor, key: Tensor) -> Tensor:
-        """δ(query, key), what the mapping takes."""
+        """δ(query, key), the input of the mapping."""
         raise NotImplementedError
 
     def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
-        """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo); of a pairwise layer the logits of its softmax."""
+        """γ(δ(query, key)): (N, Cw, Kh * Kw, Ho * Wo), for a pairwise layer the logits of its softmax."""
         raise NotImplementedError
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Weights from query and key, and the aggregation of value with them."""
+        """Compute the weights from query and key, and the aggregation of value."""
         if (fused := self.folded(query, key, value)) is not None:
             query, key, value = autocast(query, key, value)
             return fused(query, key, value, epilogue=None)
         return self.attend_unfused(query, key, value)
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As :meth:`attend`, by calling the mapping."""
+        """Compute :meth:`attend` by calling the mapping."""
         raise NotImplementedError
 
     def overrides(self, layer: type[SelfAttention]) -> str | None:
@@ -157,17 +157,19 @@ class SelfAttention(FusedModule[Attend]):
         return self.attend(*self.transform(features))
 
     def weights(self, features: Tensor) -> Tensor:
-        """The attention weights: what every footprint multiplies its pixels by.
+        """The attention weights, by which the pixels of every footprint are multiplied.
 
-        Of a pairwise layer, after the softmax: positive, summing to 1 over the footprint. Of a patchwise layer of
-        either sign. Output channel c uses weight channel ``c % Cw``; taps are numbered row by row.
+        For a pairwise layer, the weights after the softmax: they are positive and sum to 1 over the footprint. For a
+        patchwise layer they have either sign. Output channel c uses weight channel ``c % Cw``; taps are numbered row by
+        row.
 
         Args:
-            features: (N, in_channels, H, W), what the layer itself is called with.
+            features: (N, in_channels, H, W), the input of the layer.
 
         Returns:
             (N, Cw, Kh * Kw, Ho, Wo) with ``Cw = out_channels / share`` and ``Ho = ceil(H / stride)``, differentiable.
-            In training mode the norms of the mapping use, and count, the batch's statistics, as in :meth:`forward`.
+            In training mode, the norms of the mapping use batch statistics and update their running statistics, as in
+            :meth:`forward`.
 
         Example:
             >>> import torch
@@ -190,7 +192,7 @@ class SelfAttention(FusedModule[Attend]):
         return query, key, value
 
     def transforms(self) -> list[nn.Conv2d]:
-        """The linear layers of φ, ψ and β, those that are shared once."""
+        """The linear layers of φ, ψ and β, without repeating shared ones."""
         return [getattr(self, name) for name in SHARED_TRANSFORMS[self.shared_transforms]]
 
     def extra_repr(self) -> str:

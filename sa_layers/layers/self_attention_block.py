@@ -1,4 +1,4 @@
-"""The residual block of the SAN networks: self-attention where a ResNet bottleneck has its 3x3 convolution."""
+"""The residual block of the SAN networks: a ResNet bottleneck with self-attention instead of the 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention,
 
 
 class SelfAttentionBlock(FusedModule[EvaluationBlock]):
-    r"""Norm, activation, self-attention at reduced width, norm, activation, linear expansion, and the identity.
+    r"""A pre-activation residual block: norm, activation, self-attention, norm, activation and linear expansion.
 
-    Figure 1 of the paper in pre-activation order, as the official network has it. The reductions are r1 = 16 for the
+    Figure 1 of the paper, with the order of the official network. The reductions are r1 = 16 for the
     relation and r2 = 4 for the value.
 
     Args:
@@ -79,7 +79,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         self.expansion = nn.Conv2d(reduced_channels, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The block's output, of the shape of its input."""
+        """(N, channels, H, W) -> (N, channels, H, W)."""
         folded = self.folded(features)
         if folded is not None and accepts(features, self.expansion.weight):
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
@@ -87,13 +87,13 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             pixels += folded.bias
             return like_input(features, pixels)
         normalised = self.norm1(features)
-        if normalised is features:  # nn.Identity: an in-place activation would reach the identity branch
+        if normalised is features:  # nn.Identity: an in-place activation would overwrite the input
             normalised = features.clone()
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))
 
     def why_not_eligible(self) -> str | None:
-        """What keeps the block from the fused path; an attention that is not eligible does not."""
+        """One sentence on why the block is not eligible, or None; its attention need not be eligible."""
         if type(self.attention) not in ATTENTIONS.values():
             return f"the attention is a {type(self.attention).__name__}"
         return why_not_modules(
@@ -113,7 +113,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         return None if obstacle is None else f"the attention is unfused, since {obstacle}"
 
     def fold(self) -> EvaluationBlock:
-        """The block in evaluation."""
+        """Return the block in evaluation."""
         attention, expansion = self.attention, self.expansion
         transforms = attention.transforms()
         attend: Attend = UnfusedAttention(attention.attend_unfused)

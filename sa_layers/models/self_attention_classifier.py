@@ -1,4 +1,4 @@
-"""A SAN that classifies images: the network of the paper's tables, in plain torch."""
+"""A SAN with a classification head, as in the paper's tables, in plain torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .self_attention_network import SelfAttentionNetwork
 
 
 class SelfAttentionClassifier(nn.Module):
-    """A self-attention network, the mean over the map, dropout and a linear layer.
+    """A self-attention network, global average pooling, dropout and a linear layer.
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
         attention: 'pairwise' (default) or 'patchwise'.
-        num_classes: Classes told apart; 0 gives the pooled features instead of logits. Defaults to 1000.
-        dropout: Share of the pooled features that training leaves out. Defaults to 0.
-        **network_options: Further arguments of :class:`SelfAttentionNetwork`, but for out_indices.
+        num_classes: The number of classes; 0 returns the pooled features instead of logits. Defaults to 1000.
+        dropout: Probability of dropping a pooled feature in training. Defaults to 0.
+        **network_options: Further arguments of :class:`SelfAttentionNetwork`, except ``out_indices``.
 
     Raises:
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: The value of an argument is not allowed; the message names it.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ class SelfAttentionClassifier(nn.Module):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Puts a new linear layer in place, or with 0 classes none.
+        """Replace the linear layer by a new one, or by none for 0 classes.
 
         Raises:
             ValueError: ``num_classes`` is negative.
@@ -64,6 +64,6 @@ class SelfAttentionClassifier(nn.Module):
         return self.network(image)[-1]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, H, W) -> logits (N, num_classes), or with ``pre_logits`` what the linear layer is given."""
+        """(N, num_features, H, W) -> logits (N, num_classes), or the input of the linear layer if ``pre_logits``."""
         pooled = self.dropout(features.mean((2, 3)))
         return pooled if pre_logits else self.head(pooled)

@@ -1,7 +1,7 @@
-"""The self-attention networks SAN10, SAN15 and SAN19: a stem, five stages of residual blocks, no convolution above 1x1.
+"""The self-attention networks SAN10, SAN15 and SAN19: a stem and five stages of residual blocks.
 
-Table 1 of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621), equal to the official
-network in parameters and function. Plain torch: backbones/ adds what OpenMMLab's trainers expect.
+Table 1 of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621), with the parameters and
+the function of the official network. Plain torch; backbones/ adds what OpenMMLab's trainers expect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAGES = 5
 
 
 class SelfAttentionNetwork(nn.Module):
-    """A SAN without a head: the features of its stages.
+    """A SAN without a head, which returns the features of its stages.
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
@@ -33,13 +33,13 @@ class SelfAttentionNetwork(nn.Module):
         in_channels: Channels of the image. Defaults to 3.
         kernel_sizes: The footprint of each stage. Defaults to (3, 7, 7, 7, 7).
         widths: Channels of each stage. Defaults to (64, 256, 512, 1024, 2048).
-        strides: 2 halves the map at the entry of a stage by max-pooling, 1 keeps it. Defaults to 2 for all.
+        strides: 2 for 2x2 max-pooling at the beginning of a stage, 1 for none. Defaults to 2 for all.
         dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
-        out_indices: The stages whose features are returned, from 0 or, negative, from the end. Defaults to (4,).
-        position_image_size: The size of the images of pre-training in pixels, an integer or (height, width): positions
-            keep the scale that they had in each stage's map there, however large the image. Defaults to None: the
-            encoding stretches with the image, as the official network's does, so that six pixels apart in an image of
-            1333 is what one pixel apart was in one of 224.
+        out_indices: The stages whose features are returned; negative numbers count from the end. Defaults to (4,).
+        position_image_size: The size in pixels of the images of pre-training, an integer or (height, width). Positions
+            then have the scale that they had in pre-training for images of every size. Defaults to None, for positions
+            that scale with the image as in the official network: six pixels of an image of 1333 pixels are encoded like
+            one pixel of an image of 224.
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
         act_layer: Makes an activation. Defaults to ReLU.
@@ -47,7 +47,7 @@ class SelfAttentionNetwork(nn.Module):
             shared_transforms, padding_mode.
 
     Raises:
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: The value of an argument is not allowed; the message names it.
 
     Example:
         >>> import torch
@@ -121,10 +121,10 @@ class SelfAttentionNetwork(nn.Module):
         self.min_size = total_stride
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, in_channels, H, W) -> the features of the stages in ``out_indices``, always a tuple.
+        """(N, in_channels, H, W) -> a tuple of the features of the stages in ``out_indices``.
 
         Raises:
-            ValueError: The image is smaller than the network's stride.
+            ValueError: The image is smaller than the stride of the network.
         """
         if min(image.shape[-2:]) < self.min_size:
             raise ValueError(
@@ -141,7 +141,7 @@ class SelfAttentionNetwork(nn.Module):
         return tuple(outputs)
 
     def _evaluate(self, image: Tensor) -> Iterator[Tensor] | None:
-        """The features by the fused path, or None if the whole network does not take it; its stages may still."""
+        """The features by the fused path, or None if the whole network is not eligible; single stages may be."""
         if why_not_this_call([image]) is not None or type(self.stem) is not Stem:
             return None
         stages = []

@@ -1,4 +1,4 @@
-"""One stage of a self-attention network: halve the map, widen it linearly, attend."""
+"""A stage of a self-attention network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..ops.projection import pack
 
 
 class SelfAttentionStage(FusedModule[EvaluationStage]):
-    """Max-pooling, linear transition to the stage's width, residual blocks, norm and activation.
+    """Max-pooling, a linear transition to the width of the stage, residual blocks, norm and activation.
 
     Args:
         in_channels: Channels of the previous stage.
-        channels: Channels of this one.
+        channels: Channels of this stage.
         blocks: The number of residual blocks.
         kernel_size: Taps of the footprint.
-        stride: 2 to pool, 1 not to.
+        stride: 2 for 2x2 max-pooling, 1 for none.
         norm_layer: Makes a normalisation for a number of channels.
         act_layer: Makes an activation.
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
@@ -74,15 +74,15 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         return self.act(self.norm(features))
 
     def folded_for(self, features: Tensor) -> EvaluationStage | None:
-        """The stage in evaluation for a call that is eligible, or None if its modules must be called.
+        """Return the stage in evaluation for an eligible call, or None if its modules must be called.
 
         Args:
-            features: Features of the dtype and device of the stage's input.
+            features: Features with the dtype and device of the input.
         """
         return self.folded_in_eligible_call() if accepts(features, self.transition.weight) else None
 
     def why_not_eligible(self) -> str | None:
-        """What keeps the stage from the fused path."""
+        """One sentence on why the stage is not eligible, or None."""
         if obstacle := why_not_modules(norms=[self.norm], activations=[self.act], linear=[self.transition]):
             return obstacle
         channels = set()
@@ -102,7 +102,7 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         return obstacle
 
     def fold(self) -> EvaluationStage:
-        """The stage in evaluation."""
+        """Return the stage in evaluation."""
         blocks = [block.fold() for block in self.blocks if isinstance(block, SelfAttentionBlock)]
         transition = pack(self.transition.weight.flatten(1).t())
         bias, norm = self.transition.bias, fold_norm(self.norm)
@@ -113,7 +113,7 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         return None if self._pooling_stride() else f"the pooling is not the usual one: {self.pool}"
 
     def _pooling_stride(self) -> int | None:
-        """The stride of the pooling if it is the usual module, or None if it must be called."""
+        """The stride of the pooling, or None if it is a module that must be called."""
         pool = self.pool
         if has_hooks(pool):
             return None

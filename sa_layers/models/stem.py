@@ -1,4 +1,4 @@
-"""The stem of a self-attention network: a linear layer on the pixels of the image, norm and activation."""
+"""The stem of a self-attention network: a linear layer of every pixel, norm and activation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Stem(FusedModule[EvaluationStem], nn.Sequential):
     """Linear layer, norm and activation, in this order.
 
     Args:
-        *modules: The three.
+        *modules: The linear layer, the norm and the activation.
     """
 
     def why_not_eligible(self) -> str | None:
-        """What keeps the stem from being one operator with the pooling of the first stage."""
+        """One sentence on why the stem and the pooling of the first stage cannot be one operator, or None."""
         modules: list[Any] = list(self)
         if len(modules) != 3:
             return f"the stem has {len(modules)} modules instead of three"
@@ -27,7 +27,7 @@ class Stem(FusedModule[EvaluationStem], nn.Sequential):
         return why_not_modules(norms=[norm], activations=[activation], linear=[linear], containers=[self])
 
     def fold(self) -> EvaluationStem:
-        """The stem and the 2x2 pooling of the first stage for one operator."""
+        """Return the parameters of the operator that computes the stem and the 2x2 pooling of the first stage."""
         modules: list[Any] = list(self)
         linear, norm, _ = modules
         return EvaluationStem.of_modules(linear, norm)

@@ -1,6 +1,6 @@
-"""The networks in timm's registry: import this module once, then timm.create_model builds them by name.
+"""The networks in timm's registry: after an import of this module, timm.create_model builds them by name.
 
-Not imported by sa_layers itself, since importing timm takes seconds that only its users should spend.
+sa_layers does not import it, since the import of timm takes seconds.
 
 Example:
     >>> import timm
@@ -32,19 +32,19 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class TimmSelfAttentionNetwork(SelfAttentionClassifier):
-    """A SAN with the methods that timm's tools call.
+    """A SAN with the methods that timm's tools expect.
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages.
         attention: 'pairwise' or 'patchwise'.
-        num_classes: Classes told apart; 0 gives the pooled features. Defaults to 1000.
+        num_classes: The number of classes; 0 returns the pooled features. Defaults to 1000.
         in_chans: Channels of the image. Defaults to 3.
-        global_pool: 'avg' (default), or '' for the map of the last stage, which needs ``num_classes=0``.
-        drop_rate: Share of the pooled features that training leaves out. Defaults to 0.
+        global_pool: 'avg' (default), or '' to return the map of the last stage, which needs ``num_classes=0``.
+        drop_rate: Probability of dropping a pooled feature in training. Defaults to 0.
         **network_options: Further arguments of :class:`SelfAttentionNetwork`.
 
     Raises:
-        ValueError: An argument is not among what is allowed; the message names it.
+        ValueError: The value of an argument is not allowed; the message names it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         ]
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, H, W) -> logits, pooled features, or without pooling the map itself."""
+        """(N, num_features, H, W) -> logits, pooled features, or the map itself without pooling."""
         return super().forward_head(features, pre_logits) if self.global_pool else features
 
     def forward_intermediates(
@@ -88,9 +88,9 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The features of the stages in ``indices`` (an integer: of the last so many), and those of the last stage.
+        """Return the features of the last stage and those of the stages ``indices``; an integer counts the last ones.
 
-        Every stage ends in its norm, so ``norm`` changes nothing; nor does ``stop_early``.
+        ``norm`` has no effect, since every stage ends with a norm; neither has ``stop_early``.
 
         Raises:
             ValueError: ``output_fmt`` is not 'NCHW'.
@@ -98,24 +98,24 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         features = self.network(image)
-        intermediates = [features[index] for index in _taken(indices)]
+        intermediates = [features[index] for index in _stage_indices(indices)]
         return intermediates if intermediates_only else (features[-1], intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops the stages after the last of ``indices``, and the head; returns the indices."""
-        taken = _taken(indices)
-        last = max(taken)
+        """Drop the stages after the last of ``indices`` and the head; return the indices."""
+        stages = _stage_indices(indices)
+        last = max(stages)
         self.network.stages = self.network.stages[: last + 1]
         self.network.out_indices = self.network.out_indices[: last + 1]
         self.num_features = self.head_hidden_size = self.network.out_channels[last]
         if prune_head or last < STAGES - 1:
             self.reset_classifier(0)
-        return taken
+        return stages
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new linear layer in place, or with 0 classes none; changes the pooling unless it is None."""
+        """Replace the linear layer by a new one, or by none for 0 classes, and the pooling unless it is None."""
         if global_pool is not None:
             self.global_pool = _checked_pool(global_pool, num_classes)
         super().reset_classifier(num_classes)
@@ -125,13 +125,13 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         return self.head
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether blocks recompute their activations in the backward pass, to save memory."""
+        """Set whether blocks recompute their activations in the backward pass, to save memory."""
         for stage in self.network.stages:
             assert isinstance(stage, SelfAttentionStage)
             stage.with_cp = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Patterns of parameter names by depth, for learning rates that decay with it."""
+        """Patterns of parameter names by depth, for layer-wise learning rates."""
         blocks = r"^network\.stages\.(\d+)" if coarse else r"^network\.stages\.(\d+)\.blocks\.(\d+)"
         return {"stem": r"^network\.stem", "blocks": blocks}
 
@@ -142,14 +142,14 @@ def _checked_pool(global_pool: str, num_classes: int) -> str:
     return global_pool
 
 
-def _taken(indices: int | Sequence[int] | None) -> list[int]:
-    """The stages that timm means by ``indices``: all, the last so many, or these."""
+def _stage_indices(indices: int | Sequence[int] | None) -> list[int]:
+    """The stages of ``indices`` in timm's convention: None for all, an integer for the last ones, or a list."""
     if indices is None:
         return list(range(STAGES))
-    taken = range(STAGES - indices, STAGES) if isinstance(indices, int) else indices
-    if not taken or not all(-STAGES <= index < STAGES for index in taken):
-        raise ValueError(f"indices must be of {STAGES} stages, got {indices!r}")
-    return [index % STAGES for index in taken]
+    stages = range(STAGES - indices, STAGES) if isinstance(indices, int) else indices
+    if not stages or not all(-STAGES <= index < STAGES for index in stages):
+        raise ValueError(f"indices must refer to {STAGES} stages, got {indices!r}")
+    return [index % STAGES for index in stages]
 
 
 NAMES = [f"san{depth}_{attention}" for depth in (10, 15, 19) for attention in ("pairwise", "patchwise")]
