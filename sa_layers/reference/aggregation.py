@@ -1,4 +1,4 @@
-"""Aggregation: the weighted sum of a footprint, with a weight vector for every neighbour."""
+"""Aggregation: the sum of a footprint, with a weight vector for every neighbour."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def aggregation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> FloatArray:
-    """Sum the values of each footprint, every neighbour times its own weight vector.
+    """Sum the values of each footprint, each multiplied by its own weight vector.
 
     The paper's Eq. 2 and 4, ``y_i = sum over j in R(i) of weight_ij * value_j``, where Cw weight channels are shared by
     C value channels, interleaved: channel c uses weight ``c % Cw``.
@@ -74,7 +74,7 @@ def aggregation_backward(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> tuple[FloatArray, FloatArray]:
-    """Carry a gradient back through `aggregation`.
+    """Compute the gradients of `aggregation`.
 
     Args:
         grad_output: (N, C, Ho, Wo), the gradient of what `aggregation` returned.
@@ -86,11 +86,11 @@ def aggregation_backward(
         padding_mode: see `aggregation`.
 
     Returns:
-        The gradients of value and of weight, each in the shape and dtype of what it belongs to.
+        The gradients of value and of weight, each with the shape and dtype of its input.
 
     Raises:
         TypeError: as `aggregation` does.
-        ValueError: as `aggregation` does, or if ``grad_output`` has not the shape of the output.
+        ValueError: as `aggregation` does, or if ``grad_output`` does not have the shape of the output.
 
     Example:
         >>> value = np.array([[[[1.0, 2.0, 4.0]]]])

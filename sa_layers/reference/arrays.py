@@ -1,4 +1,4 @@
-"""Arrays at the edge: checked once on the way in, float64 inside, the caller's dtype on the way out."""
+"""Checks and conversions of arrays: float64 inside, the caller's dtype outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decorator of the loops: Numba's njit, and the one place where its options are chosen."""
+"""The decorator of compiled loops: Numba's njit with its options."""
 
 from __future__ import annotations
 

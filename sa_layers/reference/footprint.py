@@ -1,4 +1,4 @@
-"""The local footprint R(i): which input pixels j an output pixel i looks at."""
+"""The footprint R(i): the input pixels j that an output pixel i attends to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTSIDE = -1
 
 @dataclass(frozen=True)
 class Footprint:
-    """The footprints of all output pixels, as indices into a map whose rows are laid end to end.
+    """The footprints of all output pixels, as indices into the flattened map.
 
     Attributes:
         neighbours: (Ho*Wo, Kh*Kw) int64; ``neighbours[i, t]`` is the input pixel j under tap t = kh*Kw + kw of output
@@ -51,7 +51,7 @@ def make_footprint(
     """List the neighbours of every output pixel.
 
     Padding is ``dilation * (kernel_size - 1) / 2`` on each side, so the output's size is ``ceil(size / stride)``. Under
-    'reflect', an index bounces off the borders as often as it must, as ``numpy.pad(mode='reflect')`` does.
+    'reflect', an index is reflected at the borders repeatedly if needed, as ``numpy.pad(mode='reflect')`` does.
 
     Args:
         size: height and width of the input map.
@@ -98,7 +98,7 @@ def _positions(size: int, taps: int, stride: int, dilation: int, padding_mode: s
     if padding_mode == "zeros":
         return np.where((position < 0) | (position >= size), OUTSIDE, position)
     if size == 1:
-        return np.zeros_like(position)  # nothing to bounce between: the one pixel repeats
+        return np.zeros_like(position)  # the only pixel repeats
     period = 2 * (size - 1)
     position = position % period
     return np.where(position < size, position, period - position)

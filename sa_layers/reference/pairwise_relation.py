@@ -1,4 +1,4 @@
-"""Pairwise relation: how a pixel relates to each neighbour, one pair at a time."""
+"""Pairwise relation of a pixel to each neighbour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sa_layers.reference.compiled import compiled
 from sa_layers.reference.footprint import IntOrPair, make_footprint
 
 RELATIONS = ("summation", "subtraction", "hadamard", "dot", "concatenation")
-# Numbers, because Numba is slow to compile the comparison of strings.
+# Integers, since Numba compiles comparisons of strings slowly.
 SUMMATION, SUBTRACTION, HADAMARD, DOT, CONCATENATION = range(len(RELATIONS))
 
 
@@ -90,7 +90,7 @@ def pairwise_relation_backward(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> tuple[FloatArray, FloatArray]:
-    """Carry a gradient back through `pairwise_relation`.
+    """Compute the gradients of `pairwise_relation`.
 
     Args:
         grad_output: (N, D, Kh*Kw, Ho*Wo), the gradient of what `pairwise_relation` returned.
@@ -103,11 +103,11 @@ def pairwise_relation_backward(
         padding_mode: see `pairwise_relation`.
 
     Returns:
-        The gradients of query and of key, each in the shape and dtype of what it belongs to.
+        The gradients of query and of key, each with the shape and dtype of its input.
 
     Raises:
         TypeError: as `pairwise_relation` does.
-        ValueError: as `pairwise_relation` does, or if ``grad_output`` has not the shape of the output.
+        ValueError: as `pairwise_relation` does, or if ``grad_output`` does not have the shape of the output.
 
     Example:
         >>> query = key = np.zeros((1, 1, 1, 3))

@@ -1,4 +1,4 @@
-"""Patchwise relation: one vector for a whole footprint, out of all the pixels in it."""
+"""Patchwise relation: one vector for a whole footprint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sa_layers.reference.compiled import compiled
 from sa_layers.reference.footprint import IntOrPair, make_footprint
 
 RELATIONS = ("star", "clique", "concatenation")
-# Numbers, because Numba is slow to compile the comparison of strings.
+# Integers, since Numba compiles comparisons of strings slowly.
 STAR, CLIQUE, CONCATENATION = range(len(RELATIONS))
 
 
@@ -90,7 +90,7 @@ def patchwise_relation_backward(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> tuple[FloatArray, FloatArray]:
-    """Carry a gradient back through `patchwise_relation`.
+    """Compute the gradients of `patchwise_relation`.
 
     Args:
         grad_output: (N, D, 1, Ho*Wo), the gradient of what `patchwise_relation` returned.
@@ -103,11 +103,11 @@ def patchwise_relation_backward(
         padding_mode: see `patchwise_relation`.
 
     Returns:
-        The gradients of query and of key, each in the shape and dtype of what it belongs to.
+        The gradients of query and of key, each with the shape and dtype of its input.
 
     Raises:
         TypeError: as `patchwise_relation` does.
-        ValueError: as `patchwise_relation` does, or if ``grad_output`` has not the shape of the output.
+        ValueError: as `patchwise_relation` does, or if ``grad_output`` does not have the shape of the output.
 
     Example:
         >>> query = key = np.zeros((1, 1, 1, 3))

@@ -1,4 +1,4 @@
-"""Softmax over the footprint, then aggregation: how pairwise attention ends."""
+"""A softmax over the footprint, then aggregation: the end of pairwise attention."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def softmax_aggregation(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> FloatArray:
-    """Make the weights of each footprint sum to 1, then sum its values with them.
+    """Average the values of each footprint, weighted by a softmax over its taps.
 
     ``y_i = sum over j in R(i) of softmax_j(logits_ij) * value_j``: the paper's Eq. 2 with the softmax that the official
     network puts at the end of the mapping gamma. A neighbour outside the map, under zero padding, takes part in the
@@ -63,7 +63,7 @@ def softmax_aggregation_backward(
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
 ) -> tuple[FloatArray, FloatArray]:
-    """Carry a gradient back through `softmax_aggregation`.
+    """Compute the gradients of `softmax_aggregation`.
 
     Args:
         grad_output: (N, C, Ho, Wo), the gradient of what `softmax_aggregation` returned.
@@ -75,11 +75,11 @@ def softmax_aggregation_backward(
         padding_mode: see `softmax_aggregation`.
 
     Returns:
-        The gradients of value and of logits, each in the shape and dtype of what it belongs to.
+        The gradients of value and of logits, each with the shape and dtype of its input.
 
     Raises:
         TypeError: as `softmax_aggregation` does.
-        ValueError: as `softmax_aggregation` does, or if ``grad_output`` has not the shape of the output.
+        ValueError: as `softmax_aggregation` does, or if ``grad_output`` does not have the shape of the output.
 
     Example:
         >>> value = np.array([[[[3.0, 6.0]]]])

@@ -1,4 +1,4 @@
-"""The layers where an nn.Conv2d stood: its first eight arguments, its output size, its attributes; and their errors."""
+"""The layers in place of nn.Conv2d: its first eight arguments, output size and attributes; and their errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_stands_in_for_conv2d(layer_type: type[nn.Module], arguments: tuple[Any,
 
 @LAYERS
 def test_padding_may_be_left_out(layer_type: type[nn.Module]) -> None:
-    """There is only one padding, so nobody has to work it out."""
+    """The default is the only padding that is supported."""
     assert layer_type(8, 8, 7, dilation=2).padding == (6, 6)
 
 
@@ -82,7 +82,7 @@ def test_errors(
 
 @LAYERS
 def test_wrong_inputs(layer_type: type[nn.Module]) -> None:
-    """A map of other channels or dimensions is refused by whatever meets it first, not computed."""
+    """A map with other channels or dimensions is an error."""
     layer = layer_type(16, 16, 3)
     for shape in ((2, 8, 5, 5), (16, 5), (2, 16, 5, 5, 5)):
         with pytest.raises((RuntimeError, ValueError)):
@@ -91,7 +91,7 @@ def test_wrong_inputs(layer_type: type[nn.Module]) -> None:
 
 @LAYERS
 def test_copies(layer_type: type[nn.Module]) -> None:
-    """Copied and pickled, a layer computes the same; state dicts travel."""
+    """Copies, pickles and loaded state dicts compute the same."""
     layer = layer_type(8, 16, 3, dilation=2).eval()
     features = torch.randn(1, 8, 6, 6)
     loaded = layer_type(8, 16, 3, dilation=2).eval()
@@ -104,7 +104,7 @@ def test_copies(layer_type: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
 def test_block_is_residual(attention: str) -> None:
-    """With a zero expansion a block is the identity, and its input is left alone."""
+    """With a zero expansion a block is the identity, and its input is unchanged."""
     block = SelfAttentionBlock(64, 3, attention)
     nn.init.zeros_(block.expansion.weight)
     nn.init.zeros_(block.expansion.bias)

@@ -1,4 +1,4 @@
-"""What is folded follows its module through everything that changes it."""
+"""Folded values are computed again after every change of their module."""
 
 from __future__ import annotations
 

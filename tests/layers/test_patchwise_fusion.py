@@ -1,4 +1,4 @@
-"""A patchwise layer computes the same with the fused operator and without, and takes it only where nobody can tell."""
+"""A patchwise layer gives the same results fused and unfused, and is fused only if it is eligible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extensi
 
 
 def make(in_channels: int = 12, out_channels: int = 16, kernel_size: int = 3, **options: Any) -> PatchwiseSelfAttention:
-    """A layer as training leaves it: every parameter and running statistic is something."""
+    """A layer with random parameters and running statistics."""
     torch.manual_seed(0)
     layer = PatchwiseSelfAttention(in_channels, out_channels, kernel_size, **options)
     for module in layer.modules():

@@ -36,7 +36,7 @@ def test_same_offsets_have_the_same_encoding(size: Any, dilation: int) -> None:
 
 @pytest.mark.parametrize("position", ["relative", "absolute"])
 def test_at_the_size_of_training(position: str) -> None:
-    """There is no difference there, at the border neither."""
+    """There, the encodings are equal, also at the border."""
     torch.manual_seed(0)
     kept, stretched = PositionEncoding(position, (6, 9)), PositionEncoding(position)
     stretched.load_state_dict(kept.state_dict())
@@ -57,7 +57,7 @@ def test_coordinates() -> None:
 
 
 def test_half_precision_on_a_large_map() -> None:
-    """bfloat16 cannot count to 1000, yet its coordinates are as exact as it has them."""
+    """Coordinates in bfloat16 are rounded once, although it cannot represent indices up to 1000."""
     exact = coordinates(torch.zeros(1, 1, 2, 1000, dtype=torch.float64), size=(2, 224))[0, 0, 0]
     rounded = coordinates(torch.zeros(1, 1, 2, 1000, dtype=torch.bfloat16), size=(2, 224))[0, 0, 0]
     assert torch.equal(rounded, exact.to(torch.bfloat16))

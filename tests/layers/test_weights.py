@@ -1,4 +1,4 @@
-"""The weights that a layer tells are those that it multiplies with."""
+"""The weights that a layer returns are those that it uses."""
 
 from __future__ import annotations
 

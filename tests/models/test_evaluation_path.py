@@ -1,4 +1,4 @@
-"""Evaluation channels last: the same features as by calling every module, and only where nobody would notice."""
+"""The fused path of networks: the same features as by calling every module, and only if it is eligible."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_memory_format(memory_format: torch.memory_format) -> None:
 
 
 def test_input_is_left_alone() -> None:
-    """A block adds in place, but to a map of its own."""
+    """A block adds in place to its own copy of the map."""
     torch.manual_seed(0)
     block = SelfAttentionBlock(64, 3).eval()
     randomise(block.norm1)
@@ -231,7 +231,7 @@ def convert(model: SelfAttentionNetwork) -> None:
 
 @pytest.mark.parametrize("change", [change_norm, load, average, train, replace_parameter, replace_module, convert])
 def test_changes_are_seen(change: Callable[[SelfAttentionNetwork], None]) -> None:
-    """Nothing folded outlives what it was folded from."""
+    """Folded values are computed again after every change."""
     model, image = network(), torch.randn(1, 3, 40, 40)
     with torch.no_grad():
         before = model(image)[0]
@@ -265,7 +265,7 @@ def test_copies() -> None:
              "stages.3.transition", "stages.3.blocks.0.attention.key", "stages.4.blocks.0.expansion", "stages.4.act"]
 )  # fmt: skip
 def test_hooks(name: str) -> None:
-    """Whoever watches a module sees it called, with its own input and output, and the result is the same."""
+    """A hook is called with the input and output of its module, and the result is the same."""
     model, image = network(), torch.randn(1, 3, 40, 40)
     seen = []
     with torch.no_grad():

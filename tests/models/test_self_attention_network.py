@@ -175,6 +175,6 @@ def test_image_too_small() -> None:
 
 
 def test_unknown_option() -> None:
-    """A misspelt option is not swallowed."""
+    """A misspelt option is an error."""
     with pytest.raises(TypeError, match="relations"):
         small(relations="dot")

@@ -79,7 +79,7 @@ def test_checkpointing_reaches_every_stage() -> None:
 
 
 def test_checkpoint(tmp_path: object) -> None:
-    """What a plain network saved, timm loads."""
+    """timm loads the checkpoint of a plain network."""
     plain = SelfAttentionClassifier(10, "patchwise", num_classes=3, **SMALL).eval()
     torch.save(plain.state_dict(), f"{tmp_path}/san10.pth")
     model = timm.create_model("san10_patchwise", num_classes=3, checkpoint_path=f"{tmp_path}/san10.pth", **SMALL).eval()
