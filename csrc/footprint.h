@@ -14,16 +14,16 @@ namespace sa_layers {
 
 template <typename T>
 SA_LAYERS_HOST_DEVICE constexpr T min(T a, T b) {
-  return b < a ? b : a;
+  return a < b ? a : b;
 }
 template <typename T>
 SA_LAYERS_HOST_DEVICE constexpr T max(T a, T b) {
-  return a < b ? b : a;
+  return a > b ? a : b;
 }
 // For integers of two types, such as max(1, channels).
-SA_LAYERS_HOST_DEVICE constexpr int64_t min(int64_t a, int64_t b) { return b < a ? b : a; }
-SA_LAYERS_HOST_DEVICE constexpr int64_t max(int64_t a, int64_t b) { return a < b ? b : a; }
-// For non-negative integers.
+SA_LAYERS_HOST_DEVICE constexpr int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+SA_LAYERS_HOST_DEVICE constexpr int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+// For non-negative integers. Axis and Aggregation write it out, which keeps the machine code of the CUDA kernels.
 template <typename T>
 SA_LAYERS_HOST_DEVICE constexpr T ceil_div(T a, T b) {
   return (a + b - 1) / b;
@@ -53,7 +53,7 @@ struct Axis {
 
   SA_LAYERS_HOST_DEVICE int64_t reach() const { return dilation * (kernel - 1); }  // from the first to the last tap
   SA_LAYERS_HOST_DEVICE int64_t padding() const { return reach() / 2; }
-  SA_LAYERS_HOST_DEVICE int64_t output_size() const { return ceil_div(size, stride); }
+  SA_LAYERS_HOST_DEVICE int64_t output_size() const { return (size + stride - 1) / stride; }
   // Where a tap of an output pixel falls, counted from the first padded pixel.
   SA_LAYERS_HOST_DEVICE int64_t padded(int64_t output, int64_t tap) const { return output * stride + tap * dilation; }
   // The pixel that a padded position reads, or -1 for a padded zero.
@@ -84,7 +84,7 @@ struct Aggregation {
   // The number of channels that share a weight map; the counts differ by at most one if weight_channels does not divide
   // channels.
   SA_LAYERS_HOST_DEVICE int64_t sharing(int64_t weight_channel) const {
-    return ceil_div(channels - weight_channel, weight_channels);
+    return (channels - weight_channel + weight_channels - 1) / weight_channels;
   }
 };
 
