@@ -81,7 +81,7 @@ def test_patchwise_attention_with_few_weights_has_pixels_in_lanes():
 
 
 def test_patchwise_attention_has_no_implementation_for_float64():
-    assert all(line.endswith("patchwise attention computes in float32") for line in patchwise(dtype="float64"))
+    assert all(line.endswith("the kernel accumulates in float32") for line in patchwise(dtype="float64"))
 
 
 def test_an_unknown_dtype_is_named():

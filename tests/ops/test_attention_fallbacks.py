@@ -61,7 +61,7 @@ def test_kernels_of_the_cpu() -> None:
     obstacle = why_no_patchwise("cpu", torch.float64)
     assert obstacle is not None
     assert obstacle.startswith("no kernel of patchwise attention is eligible on cpu, since ")
-    assert obstacle.endswith("computes in float32")
+    assert obstacle.endswith("accumulates in float32")
 
 
 @every_attention

@@ -109,7 +109,7 @@ struct PatchwiseOperands {
 // vector.
 
 inline std::string why_not_float64(const VectorType& vector) {
-  return vector.is_float64 ? "the fused operator of patchwise attention computes in float32" : "";
+  return vector.is_float64 ? "the maps are float64, and the kernel accumulates in float32" : "";
 }
 
 inline std::string why_not_pixel_lanes(const PatchwiseAttention& problem, const VectorType& vector) {
