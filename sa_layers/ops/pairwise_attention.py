@@ -43,7 +43,7 @@ def pairwise_attention(
     kernel reads channels-last maps, and slices of their channels, in place and copies other maps. Tensor cores round
     features, weights and activations of the mapping to the dtype of half-precision maps, and to TF32 for float32 maps
     if ``torch.backends.cuda.matmul.allow_tf32`` is set. There, in half precision at SAN's widths, a NaN or inf in a map
-    may spread to pixels up to eight columns away.
+    may spread to every output pixel of a thread block that reads it.
 
     Args:
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
