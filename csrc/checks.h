@@ -54,9 +54,17 @@ inline void check_contiguous(const char* name, const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
 }
 
+// Within these limits, which sa_layers/ops/footprint.py has too, no index and no size of a kernel overflows.
+constexpr int64_t kMaxSize = (int64_t{1} << 16) - 1;  // of kernel_size, stride and dilation, along each axis
+constexpr int64_t kMaxTaps = int64_t{1} << 20;
+constexpr int64_t kMaxReach = int64_t{1} << 20;   // pixels from the first to the last tap, along each axis
+constexpr int64_t kMaxPixels = int64_t{1} << 40;  // of a map
+
 inline void check_pair(const char* name, const Pair& pair, bool odd) {
   STD_TORCH_CHECK(pair.size() == 2 && pair[0] > 0 && pair[1] > 0 && (!odd || (pair[0] % 2 == 1 && pair[1] % 2 == 1)),
                   name, " must be two positive ", odd ? "odd " : "", "numbers, got ", shape_text(pair));
+  STD_TORCH_CHECK(pair[0] <= kMaxSize && pair[1] <= kMaxSize, name, " must be at most ", kMaxSize, ", got ",
+                  shape_text(pair));
 }
 
 inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
@@ -64,7 +72,14 @@ inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kerne
   check_pair("kernel_size", kernel_size, true);
   check_pair("stride", stride, false);
   check_pair("dilation", dilation, false);
+  STD_TORCH_CHECK(kernel_size[0] * kernel_size[1] <= kMaxTaps, "kernel_size must have at most ", kMaxTaps,
+                  " taps, got ", shape_text(kernel_size));
+  STD_TORCH_CHECK(dilation[0] * (kernel_size[0] - 1) <= kMaxReach && dilation[1] * (kernel_size[1] - 1) <= kMaxReach,
+                  "dilation * (kernel_size - 1) must be at most ", kMaxReach, " pixels, got kernel_size ",
+                  shape_text(kernel_size), " and dilation ", shape_text(dilation));
   STD_TORCH_CHECK(height > 0 && width > 0, "height and width must be positive, got ", shape_text({height, width}));
+  STD_TORCH_CHECK(height <= kMaxPixels / width, "a map must have at most ", kMaxPixels, " pixels, got ",
+                  shape_text({height, width}));
   STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros",
                   "padding_mode must be 'reflect' or 'zeros', got '", padding_mode, "'");
   return {{height, kernel_size[0], stride[0], dilation[0]},

@@ -15,6 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PADDING_MODES = ("reflect", "zeros")
+# As in csrc/checks.h: within these limits no index and no size of a kernel overflows.
+MAX_SIZE = 2**16 - 1  # of kernel_size, stride and dilation, along each axis
+MAX_TAPS = 2**20
+MAX_REACH = 2**20  # pixels from the first to the last tap, along each axis
 IntOrPair = int | tuple[int, int]
 
 
@@ -41,7 +45,8 @@ class Footprint(NamedTuple):
 
         Raises:
             TypeError: A size is neither an integer nor a pair of integers.
-            ValueError: A size is not positive, ``kernel_size`` is even, or ``padding_mode`` is unknown.
+            ValueError: A size is not positive or above 65535, ``kernel_size`` is even, the footprint has more than
+                2**20 taps or spans more than 2**20 pixels of an axis, or ``padding_mode`` is unknown.
 
         Example:
             >>> Footprint.parse(7, dilation=(1, 2)).padding
@@ -52,6 +57,16 @@ class Footprint(NamedTuple):
         )
         if footprint.kernel_size[0] % 2 == 0 or footprint.kernel_size[1] % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that there is a centre tap, got {kernel_size}")
+        for name, sizes in zip(("kernel_size", "stride", "dilation"), footprint[:3], strict=True):
+            if max(sizes) > MAX_SIZE:
+                raise ValueError(f"{name} must be at most {MAX_SIZE}, got {sizes}")
+        if footprint.taps > MAX_TAPS:
+            raise ValueError(f"kernel_size must have at most {MAX_TAPS} taps, got {kernel_size}, {footprint.taps} taps")
+        if 2 * max(footprint.padding) > MAX_REACH:
+            raise ValueError(
+                f"dilation * (kernel_size - 1) must be at most {MAX_REACH} pixels, got kernel_size {kernel_size} and "
+                f"dilation {dilation}"
+            )
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         return footprint
