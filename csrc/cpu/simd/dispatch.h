@@ -17,7 +17,7 @@ int64_t vector_lanes(bool is_float64);
 }  // namespace sa_layers::cpu
 
 // Calls the kernel<T>(...) that foreach_target.h compiled for the chosen instruction set. Kernels for float64, which
-// only gradient checks use, run on the baseline: that halves what there is to compile.
+// only gradient checks use, run on the baseline and are compiled for it alone.
 #ifdef __x86_64__
 #define SA_LAYERS_DISPATCH(T, kernel, ...)                              \
   do {                                                                  \
