@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,6 +58,15 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         )
         self.norm = norm_layer(channels)
         self.act = act_layer()
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The children, with the norm and the activation first.
+
+        They follow the blocks, but tools such as :func:`mmcv.cnn.fuse_conv_bn` multiply a norm into the last
+        convolution before it in this list, whatever is between the two; that would be the transition. Parameters keep
+        the order of the calls, by which the states of an optimizer are saved.
+        """
+        return iter(sorted(super().named_children(), key=lambda child: child[0] not in ("norm", "act")))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
