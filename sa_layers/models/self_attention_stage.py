@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,6 +16,7 @@ from ..fused.parameters import fold_norm
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer, NormLayer
+from ..ops.backend import forward_and_recomputation
 from ..ops.projection import pack
 
 
@@ -77,11 +79,15 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             return like_input(features, folded.evaluate(pixels, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
-            if self.with_cp and features.requires_grad:
-                features = checkpoint(block, features, use_reentrant=False)
-            else:
-                features = block(features)
+            recomputed = self.with_cp and features.requires_grad
+            features = self._checkpoint(block, features) if recomputed else block(features)
         return self.act(self.norm(features))
+
+    @staticmethod
+    def _checkpoint(block: nn.Module, features: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # it then recomputes what it traced, and takes context_fn as experimental
+            return checkpoint(block, features, use_reentrant=False)
+        return checkpoint(block, features, use_reentrant=False, context_fn=forward_and_recomputation)
 
     def folded_for(self, features: Tensor) -> EvaluationStage | None:
         """Return the stage in evaluation for an eligible call, or None if its modules must be called.

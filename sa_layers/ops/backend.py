@@ -12,11 +12,12 @@ import functools
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from . import extension
+from .switch import Switch
 from .torch_internals import has_kernel, is_exporting
 
 BACKENDS = ("native", "torch", "reference")
@@ -24,9 +25,12 @@ BACKENDS = ("native", "torch", "reference")
 
 @contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Force one backend for every operator inside the block, in all threads; None restores the automatic choice.
+    """Force one backend for every operator inside the block; None restores the automatic choice.
 
-    The environment variable ``SA_LAYERS_BACKEND`` does the same for a whole process.
+    The block applies to the calling thread or asyncio task, and to tasks that it starts. A new thread starts with the
+    environment variable ``SA_LAYERS_BACKEND``, which does the same for a whole process; to hand the block on, run the
+    thread's function by :func:`contextvars.copy_context`. Gradients of an operator come from the backend that computed
+    it, in whichever thread.
 
     Args:
         name: 'native', 'torch', 'reference' or None.
@@ -39,12 +43,8 @@ def backend(name: str | None) -> Iterator[None]:
         >>> with backend("torch"):
         ...     output = aggregation(torch.ones(1, 8, 5, 5), torch.ones(1, 1, 9, 25), kernel_size=3)
     """
-    global _forced
-    before, _forced = _forced, _known(name, "backend")
-    try:
+    with _forced.switched_to(_known(name, "backend")):
         yield
-    finally:
-        _forced = before
 
 
 def choose(device: torch.device) -> str:
@@ -54,7 +54,7 @@ def choose(device: torch.device) -> str:
         RuntimeError: The backend that was forced cannot be used on this device.
     """
     chosen = decide(device)
-    if chosen == "torch" and _forced is None and device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
+    if chosen == "torch" and device.type in ("cpu", "cuda") and _forced.value is None:
         _warn_once(device)
     return chosen
 
@@ -67,17 +67,26 @@ def decide(device: torch.device) -> str:
         ...     decide(torch.device("cpu"))
         'torch'
     """
-    if _forced == "torch" or (_forced is None and is_exporting()):
+    forced = _forced.value
+    if forced == "torch" or (forced is None and is_exporting()):
         return "torch"  # an exported program must run without the extension
-    if _forced == "reference":
+    if forced == "reference":
         if obstacle := why_not_reference(device):
             raise RuntimeError(f"backend 'reference' cannot be used: {obstacle}")
         return "reference"
     if device.type in _native_devices:
         return "native"
-    if _forced == "native":
+    if forced == "native":
         raise RuntimeError(f"backend 'native' cannot be used: {why_not_native(device)}")
     return "torch"
+
+
+def forward_and_recomputation() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`: recompute by the backend of the forward pass.
+
+    The backward pass may run outside the block that forced it, and does run in another thread for CUDA tensors.
+    """
+    return nullcontext(), _forced.switched_to(_forced.value)
 
 
 def why_not(name: str, device: torch.device) -> str | None:
@@ -117,7 +126,7 @@ def _why_not_numba() -> str | None:
 
 
 def _warn_once(device: torch.device) -> None:
-    if device.type not in _warned:
+    if not torch.compiler.is_compiling() and device.type not in _warned:
         _warned.add(device.type)
         obstacle = why_not_native(device)
         warnings.warn(f"sa_layers computes with plain torch, which is several times slower: {obstacle}", stacklevel=4)
@@ -136,7 +145,7 @@ def devices_of(operator: str) -> frozenset[str]:
     return frozenset(key.lower() for key in ("CPU", "CUDA") if has_kernel(f"sa_layers::{operator}", key))
 
 
+_forced = Switch("forced", _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND"))
 # Plain globals, so that torch.compile can guard them.
-_forced = _known(os.environ.get("SA_LAYERS_BACKEND") or None, "SA_LAYERS_BACKEND")
 _native_devices = devices_of("aggregation")
 _warned: set[str] = set()

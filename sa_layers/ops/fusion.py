@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .backend import choose
+from .switch import Switch
 from .torch_internals import is_exporting, is_transformed
 
 SWITCH = "SA_LAYERS_FUSED"
@@ -21,7 +22,7 @@ SWITCH = "SA_LAYERS_FUSED"
 
 @contextmanager
 def fused(enabled: bool = True) -> Iterator[None]:
-    """Enable or disable the fused operators inside the block, in all threads.
+    """Enable or disable the fused operators inside the block, in the threads and tasks that :func:`backend` names.
 
     The environment variable ``SA_LAYERS_FUSED=off`` does the same for a whole process.
 
@@ -34,12 +35,8 @@ def fused(enabled: bool = True) -> Iterator[None]:
         >>> with torch.no_grad(), fused(False):
         ...     output = layer(torch.ones(1, 8, 5, 5))
     """
-    global _enabled
-    before, _enabled = _enabled, bool(enabled)
-    try:
+    with _enabled.switched_to(bool(enabled)):
         yield
-    finally:
-        _enabled = before
 
 
 def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
@@ -53,7 +50,7 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
         'a gradient is needed, and the fused operators have none'
     """
     tensors = list(tensors)
-    if not _enabled:
+    if not _enabled.value:
         return f"the fused operators are switched off, by {SWITCH} or by sa_layers.ops.fused(False)"
     if is_exporting():
         return "an exported program must run without the extension"
@@ -81,5 +78,4 @@ def _parse(text: str) -> bool:
     return text.lower() != "off"
 
 
-# A plain global, so that torch.compile can guard it.
-_enabled = _parse(os.environ.get(SWITCH, ""))
+_enabled = Switch("enabled", _parse(os.environ.get(SWITCH, "")))
