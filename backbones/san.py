@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -37,7 +37,7 @@ class SAN(SelfAttentionNetwork, BaseModule):
         strides: Stride of each stage, 1 or 2. Defaults to (2, 2, 2, 2, 2).
         dilations: Dilation of the footprint in each stage. Defaults to (1, 1, 1, 1, 1).
         out_indices: Indices of the stages whose features are returned. Negative indices count from the last stage.
-            Defaults to (4,).
+            Defaults to (-1,).
         frozen_stages: Index of the last frozen stage. 0 freezes the stem and stage 0, which together correspond to the
             stem of a ResNet; 1 freezes stage 1 as well, and so on. Defaults to -1, which freezes nothing.
         norm_cfg: Config of the normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
@@ -49,6 +49,9 @@ class SAN(SelfAttentionNetwork, BaseModule):
         init_cfg: Initialisation config of mmengine. Defaults to None, which keeps torch's default initialisation, as
             the official network does. Use ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` to load the
             backbone of a checkpoint.
+        num_stages: Number of stages that are built, from 1 to 5. Those behind the last of ``out_indices`` are never
+            called, and their parameters are frozen. Defaults to None, which builds no such stage. The tensors of
+            stages that are not built are ignored in checkpoints.
         **attention_options: Other arguments of the network and its attention layers: widths, relation, position,
             position_image_size, mapping_layers, share, shared_transforms, padding_mode.
 
@@ -70,13 +73,14 @@ class SAN(SelfAttentionNetwork, BaseModule):
         kernel_sizes: Sequence[int] = (3, 7, 7, 7, 7),
         strides: Sequence[int] = (2, 2, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1, 1),
-        out_indices: int | Sequence[int] = (4,),
+        out_indices: int | Sequence[int] = (-1,),
         frozen_stages: int = -1,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
         norm_eval: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        num_stages: int | None = None,
         **attention_options: Any,
     ) -> None:
         if frozen_stages not in range(-1, STAGES):
@@ -90,12 +94,13 @@ class SAN(SelfAttentionNetwork, BaseModule):
             dilations=dilations,
             out_indices=out_indices,
             with_cp=with_cp,
+            num_stages=num_stages,
             norm_layer=norm_factory(norm_cfg),
             act_layer=act_factory(act_cfg),
             **attention_options,
         )
         self.init_cfg = init_cfg
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = int(frozen_stages)
         self.norm_eval = norm_eval
         self._freeze_stages()
 
@@ -136,9 +141,10 @@ class SAN(SelfAttentionNetwork, BaseModule):
         block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
         return 1 + sum(self.stage_blocks[:stage]) + block, depths
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
         """Reject checkpoints of other networks, of which mmengine would load the matching tensors with a warning."""
-        given = [name.removeprefix(prefix) for name in state_dict if name.startswith(f"{prefix}stages.")]
+        built = tuple(f"{prefix}stages.{index}." for index in range(len(self.stages)))
+        given = [name.removeprefix(prefix) for name in state_dict if name.startswith(built)]
         expected = list(self.state_dict())
         if given and (blocks := _blocks_per_stage(given)) != (own_blocks := _blocks_per_stage(expected)):
             raise ValueError(

@@ -7,7 +7,7 @@ the function of the official network. Plain torch; backbones/ adds what OpenMMLa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from ..fused.eligibility import HOOKED, has_hooks, why_not_this_call
 from ..fused.network import evaluate
 from ..layers.mapping import ActLayer, NormLayer
 from ..layers.self_attention import default_act_layer
-from ..ops.footprint import IntOrPair, pair
+from ..ops.footprint import IntOrPair
+from . import stage_arguments
 from .self_attention_stage import SelfAttentionStage
 from .stem import Stem
 
-STAGES = 5
+STAGES = stage_arguments.STAGES
 
 
 class SelfAttentionNetwork(nn.Module):
@@ -35,7 +36,7 @@ class SelfAttentionNetwork(nn.Module):
         widths: Channels of each stage. Defaults to (64, 256, 512, 1024, 2048).
         strides: 2 for 2x2 max-pooling at the beginning of a stage, 1 for none. Defaults to 2 for all.
         dilations: Pixels between the taps of each stage's footprints. Defaults to 1 for all.
-        out_indices: The stages whose features are returned; negative numbers count from the end. Defaults to (4,).
+        out_indices: The stages whose features are returned; negative numbers count from the end. Defaults to (-1,).
         position_image_size: The size in pixels of the images of pre-training, an integer or (height, width). Positions
             then have the scale that they had in pre-training for images of every size. Defaults to None, for positions
             that scale with the image as in the official network: six pixels of an image of 1333 pixels are encoded like
@@ -43,10 +44,15 @@ class SelfAttentionNetwork(nn.Module):
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
         act_layer: Makes an activation. Defaults to ReLU.
+        num_stages: The number of stages that exist, from 1 to 5, each with its value of the arguments above. Stages
+            behind the last of ``out_indices`` are never called and do not require gradients. Defaults to None, for
+            the stages up to the last of ``out_indices``. Tensors of further stages are ignored when a state dict is
+            loaded.
         **attention_options: Further arguments of the attention layers: relation, position, mapping_layers, share,
             shared_transforms, padding_mode.
 
     Raises:
+        TypeError: An argument that is an integer has another type.
         ValueError: The value of an argument is not allowed; the message names it.
 
     Example:
@@ -71,42 +77,42 @@ class SelfAttentionNetwork(nn.Module):
         widths: Sequence[int] = (64, 256, 512, 1024, 2048),
         strides: Sequence[int] = (2, 2, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1, 1),
-        out_indices: int | Sequence[int] = (4,),
+        out_indices: int | Sequence[int] = (-1,),
         position_image_size: IntOrPair | None = None,
         with_cp: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
         act_layer: ActLayer = default_act_layer,
+        *,
+        num_stages: int | None = None,
         **attention_options: Any,
     ) -> None:
         super().__init__()
-        blocks = self._blocks(depth)
-        for name, values in {
-            "kernel_sizes": kernel_sizes,
-            "widths": widths,
-            "strides": strides,
-            "dilations": dilations,
-        }.items():
-            if not isinstance(values, Sequence) or len(values) != STAGES:
-                raise ValueError(f"{name} must have a value for each of the {STAGES} stages, got {values!r}")
+        self.out_indices, num_stages = stage_arguments.resolve_stages(out_indices, num_stages)
+        self.stage_blocks = stage_arguments.blocks_of_stages(depth, self.arch_settings, num_stages)
+        kernel_sizes, widths, strides, dilations = (
+            stage_arguments.values_of_stages(name, values, num_stages)
+            for name, values in {
+                "kernel_sizes": kernel_sizes,
+                "widths": widths,
+                "strides": strides,
+                "dilations": dilations,
+            }.items()
+        )
+        total_strides = [math.prod(strides[: index + 1]) for index in range(num_stages)]
+        image_size = stage_arguments.sides_of_position_image(position_image_size, total_strides[-1])
         self.attention = attention
-        self.stage_blocks = blocks
-        self.out_indices = self._stage_indices(out_indices)
         self.out_channels = tuple(widths[index] for index in self.out_indices)
+        self.out_strides = tuple(total_strides[index] for index in self.out_indices)
         self.stem = Stem(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
         self.stages = nn.ModuleList()
-        self.out_strides: tuple[int, ...] = ()
-        image_size = self._position_image_size(position_image_size, math.prod(strides))
-        total_stride, channels = 1, widths[0]
-        for index in range(STAGES):
-            total_stride *= strides[index]
+        for index, channels in enumerate((widths[0], *widths[:-1])):
             if image_size is not None:
-                attention_options["position_size"] = tuple(side // total_stride for side in image_size)
-            self.out_strides += (total_stride,) * (index in self.out_indices)
+                attention_options["position_size"] = tuple(side // total_strides[index] for side in image_size)
             self.stages.append(
                 SelfAttentionStage(
                     channels,
                     widths[index],
-                    blocks[index],
+                    self.stage_blocks[index],
                     kernel_sizes[index],
                     strides[index],
                     attention=attention,
@@ -117,8 +123,12 @@ class SelfAttentionNetwork(nn.Module):
                     **attention_options,
                 )
             )
-            channels = widths[index]
-        self.min_size = total_stride
+        self.stages[self.out_indices[-1] + 1 :].requires_grad_(False)
+
+    @property
+    def min_size(self) -> int:
+        """The height and width of the smallest image: the stride of the last stage that is called."""
+        return self.out_strides[-1]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> a tuple of the features of the stages in ``out_indices``.
@@ -134,7 +144,7 @@ class SelfAttentionNetwork(nn.Module):
         if (evaluated := self._evaluate(image)) is not None:
             return tuple(like_input(image, pixels) for pixels in evaluated)
         features, outputs = self.stem(image), []
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(self._called_stages()):
             features = stage(features)
             if index in self.out_indices:
                 outputs.append(features)
@@ -145,7 +155,7 @@ class SelfAttentionNetwork(nn.Module):
         if why_not_this_call([image]) is not None or type(self.stem) is not Stem:
             return None
         stages = []
-        for stage in self.stages:
+        for stage in self._called_stages():
             if type(stage) is not SelfAttentionStage or has_hooks(stage):
                 return None
             folded = stage.folded_for(image)
@@ -164,7 +174,7 @@ class SelfAttentionNetwork(nn.Module):
             'stem: a BatchNorm2d is in training mode'
         """
         parts: list[tuple[str, nn.Module]] = [("stem", self.stem)]
-        parts += [(f"stages.{name}", stage) for name, stage in self.stages.named_children()]
+        parts += [(f"stages.{index}", stage) for index, stage in enumerate(self._called_stages())]
         for name, part in parts:
             if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
                 return f"{name} is a {type(part).__name__}"
@@ -177,29 +187,12 @@ class SelfAttentionNetwork(nn.Module):
                 return f"{name}: {obstacle}"
         return None
 
-    def _blocks(self, depth: int | Sequence[int]) -> tuple[int, ...]:
-        if isinstance(depth, int) and depth in self.arch_settings:
-            return self.arch_settings[depth]
-        if isinstance(depth, Sequence) and len(depth) == STAGES and all(isinstance(n, int) and n > 0 for n in depth):
-            return tuple(depth)
-        known = ", ".join(map(str, self.arch_settings))
-        raise ValueError(
-            f"depth must be one of {known}, or the positive numbers of blocks of {STAGES} stages, got {depth!r}"
-        )
+    def _called_stages(self) -> list[nn.Module]:
+        return list(self.stages)[: self.out_indices[-1] + 1]
 
-    @staticmethod
-    def _position_image_size(size: IntOrPair | None, stride: int) -> tuple[int, int] | None:
-        sides = None if size is None else pair(size, "position_image_size")
-        if sides is not None and min(sides) < 2 * stride:
-            raise ValueError(f"position_image_size must be at least {2 * stride}, twice the stride, got {size!r}")
-        return sides
-
-    @staticmethod
-    def _stage_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        positive = tuple(index + STAGES if index < 0 else index for index in indices)
-        if not indices or any(not 0 <= index < STAGES for index in positive) or list(positive) != sorted(set(positive)):
-            raise ValueError(
-                f"out_indices must be ascending stages from 0 to {STAGES - 1} (or -{STAGES} to -1), got {out_indices!r}"
-            )
-        return positive
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Load a state dict without the tensors of stages that other networks have and this one does not."""
+        absent = tuple(f"{prefix}stages.{index}." for index in range(len(self.stages), STAGES))
+        for name in [name for name in state_dict if name.startswith(absent)]:
+            del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .integers import integer, integers, is_integer
+
 PADDING_MODES = ("reflect", "zeros")
 # As in csrc/checks.h: within these limits no index and no size of a kernel overflows.
 MAX_SIZE = 2**16 - 1  # of kernel_size, stride and dilation, along each axis
@@ -143,7 +145,9 @@ def pair(value: IntOrPair, name: str) -> tuple[int, int]:
     """Return an integer or a pair as (height, width), both positive."""
     values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(values) != 2 or not all(isinstance(item, int) and not isinstance(item, bool) for item in values):
-        raise TypeError(f"{name} must be an integer or a pair of integers, got {value!r}")
+        values = (integer(value, name),) * 2 if is_integer(value) else integers(value) or ()
+        if len(values) != 2:
+            raise TypeError(f"{name} must be an integer or a pair of integers, got {value!r}")
     if min(values) < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return values

@@ -174,19 +174,21 @@ def test_act_cfg(attention: str, image: torch.Tensor) -> None:
     assert backbone(image)[0].min() < 0
 
 
-def test_pretrained(tmp_path: Path, image: torch.Tensor) -> None:
-    """The backbone of a whole detector's checkpoint, by init_cfg's prefix."""
+@pytest.mark.parametrize("out_indices", [(4,), (1, 2)])
+def test_pretrained(out_indices: Any, tmp_path: Path, image: torch.Tensor) -> None:
+    """The backbone of a whole detector's checkpoint, by init_cfg's prefix, also one with fewer stages."""
     trained = small()
     trained(image)  # moves the running statistics
     state = {f"backbone.{name}": values for name, values in trained.state_dict().items()}
     torch.save({"state_dict": state | {"neck.weight": torch.zeros(3)}}, tmp_path / "detector.pth")
     torch.manual_seed(1)
     init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "detector.pth"), "prefix": "backbone."}
-    backbone = SAN(**SMALL, init_cfg=init_cfg)
+    backbone = SAN(**SMALL, out_indices=out_indices, init_cfg=init_cfg)
     assert not torch.equal(backbone.stem[0].weight, trained.stem[0].weight)
     backbone.init_weights()
-    for name, values in trained.state_dict().items():
-        assert torch.equal(backbone.state_dict()[name], values), name
+    assert len(backbone.stages) == out_indices[-1] + 1
+    for name, values in backbone.state_dict().items():
+        assert torch.equal(values, trained.state_dict()[name]), name
 
 
 def test_init_cfg_of_layers() -> None:

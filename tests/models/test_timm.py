@@ -44,7 +44,7 @@ def test_features_only(out_indices: int | tuple[int, ...]) -> None:
     model = timm.create_model("san10_patchwise", features_only=True, out_indices=out_indices, in_chans=1, **SMALL)
     indices = [3, 4] if out_indices == 2 else [index % 5 for index in out_indices]
     plain = SelfAttentionNetwork(10, "patchwise", in_channels=1, out_indices=indices, **SMALL).eval()
-    plain.load_state_dict(model.model.network.state_dict(), strict=max(indices) == 4)
+    plain.load_state_dict(model.model.network.state_dict())
     image = torch.randn(2, 1, 64, 96)
     for output, expected in zip(model.eval()(image), plain(image), strict=True):
         torch.testing.assert_close(output, expected)
