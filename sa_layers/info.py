@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .command_line import command
 from .ops import BACKENDS, extension
 from .ops.backend import decide, devices_of, why_not
 from .ops.implementations import implementations
@@ -109,13 +110,15 @@ def _lines(found: Information) -> list[str]:
     return lines
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the information and return the exit status."""
     description = str(__doc__).partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m sa_layers.info", description=description)
     parser.add_argument("--json", action="store_true", help="print the information as JSON")
+    given = parser.parse_args(arguments)
     found = information()
-    if parser.parse_args(arguments).json:
+    if given.json:
         print(json.dumps(found, indent=2))
     else:
         print("\n".join(_lines(found)))

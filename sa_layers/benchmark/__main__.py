@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from ..command_line import command
+from ..output_file import check_output
 from . import attentions, calls, configs, machine, networks, operators, report
+from .plot import check_plot
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "operators": operators,
@@ -18,6 +21,7 @@ SUBCOMMANDS: dict[str, ModuleType] = {
 }
 
 
+@command("benchmark")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark and return the exit status."""
     parser = argparse.ArgumentParser(
@@ -32,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
+    if parsed.json is not None:
+        check_output(parsed.json, make_folder=True)
+    if getattr(parsed, "plot", None) is not None:
+        check_plot(parsed.plot)
     return parsed.run(parsed)
 
 

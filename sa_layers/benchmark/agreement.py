@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .errors import BenchmarkError
+
 # Largest allowed difference, relative to the largest absolute value. It is wide for half precision because the plain
 # torch baselines round every product or partial sum to half precision.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -47,13 +49,13 @@ def check_agreement(name: str, result: Tensor, expected_name: str, expected: Ten
         expected: Tensor of the same shape and dtype.
 
     Raises:
-        SystemExit: If the difference exceeds the tolerance or is NaN.
+        BenchmarkError: If the difference exceeds the tolerance or is NaN.
 
     Example:
         >>> check_agreement("this", torch.ones(2), "that", torch.ones(2))
     """
     difference, scale = (result - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= TOLERANCES[expected.dtype] * scale:  # also catches NaN
-        raise SystemExit(
+        raise BenchmarkError(
             f"{name} differs from {expected_name} by {difference:.2g}; the largest absolute value is {scale:.2g}"
         )

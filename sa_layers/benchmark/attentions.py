@@ -14,12 +14,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..command_line import integer, number
 from ..layers import PairwiseSelfAttention, PatchwiseSelfAttention
 from ..layers.self_attention import SelfAttention
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
 from .agreement import check_agreement, precision_notes, without_tf32
+from .errors import BenchmarkError
 from .measure import peak_memory, time_interleaved
 from .problems import OURS, STAGES, Stage
 from .report import Column, Report, Row, duration, ratio, size
@@ -48,8 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(ATTENTIONS),
         help="attentions to time (default: both)",
     )
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="batch sizes (default: 1)")
-    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="time limit of each table (default: 5)")
+    parser.add_argument(
+        "--batch", nargs="+", type=integer(1, 2**16), default=[1], metavar="N", help="batch sizes (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=number(0), default=5, metavar="S", help="time limit of each table (default: 5)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     report = Report("Whole attentions", described, COLUMNS, ["attention", "stage", "batch"], tuple(notes(device)))
     for name in arguments.attention:
         for batch in arguments.batch:
-            for number, stage in list(enumerate(STAGES))[-1:] if arguments.quick else enumerate(STAGES):
+            for index, stage in list(enumerate(STAGES))[-1:] if arguments.quick else enumerate(STAGES):
                 layer, operands = make_problem(name, stage, batch, dtype, device)
-                described_stage = f"{number}: {stage.value_channels} x {stage.side} x {stage.side}"
+                described_stage = f"{index}: {stage.value_channels} x {stage.side} x {stage.side}"
                 labels: Row = {"attention": name, "stage": described_stage, "batch": f"batch {batch}"}
                 rows = measure(layer, operands, seconds=0 if arguments.quick else arguments.seconds)
                 report.rows += (labels | row for row in rows)
@@ -87,7 +93,7 @@ def make_problem(
     """Make a layer with random parameters, and query, key and value as slices of one tensor.
 
     Raises:
-        SystemExit: If native kernels are available but no fused kernel supports the layer.
+        BenchmarkError: If native kernels are available but no fused kernel supports the layer.
     """
     torch.manual_seed(0)
     channels = (stage.relation_channels, stage.relation_channels, stage.value_channels)
@@ -103,7 +109,7 @@ def make_problem(
     operands = pixels.permute(0, 3, 1, 2).split(channels, dim=1)
     obstacle = layer.why_not_fused(*operands)
     if obstacle is not None and why_not("native", device) is None:
-        raise SystemExit(f"{name} attention is not fused here: {obstacle}")
+        raise BenchmarkError(f"{name} attention is not fused here: {obstacle}")
     return layer, operands
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..command_line import integer
 from . import machine
-from .networks import ATTENTIONS, RESNETS, TASKS, inference, make_candidates, training_step
+from .errors import BenchmarkError
+from .networks import ATTENTIONS, MIN_SIZE, RESNETS, TASKS, check_training, inference, make_candidates, training_step
 from .report import Column, Report, Row, duration, percentage
 
 COLUMNS = [
@@ -49,22 +51,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="depth of the SANs (default: 19)")
     parser.add_argument("--task", choices=TASKS, default="inference", help="task to profile (default: inference)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="batch size (default: 1)")
+    parser.add_argument("--batch", type=integer(1, 2**16), default=1, metavar="N", help="batch size (default: 1)")
     parser.add_argument(
-        "--size", type=int, default=224, metavar="PIXELS", help="height and width of the images (default: 224)"
+        "--size",
+        type=integer(MIN_SIZE, 2**14),
+        default=224,
+        metavar="PIXELS",
+        help="height and width of the images (default: 224)",
     )
-    parser.add_argument("--runs", type=int, default=25, metavar="N", help="number of runs (default: 25)")
+    parser.add_argument("--runs", type=integer(1), default=25, metavar="N", help="number of runs (default: 25)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Profile both SANs of one depth and the corresponding ResNet."""
     device = machine.prepare(arguments)
     if device.type != "cpu":
-        raise SystemExit(
+        raise BenchmarkError(
             f"--device must be cpu, got {arguments.device}: on a GPU, calls return before the computation is finished"
         )
     if arguments.quick:
         arguments.size, arguments.runs = min(arguments.size, 64), 2
+    check_training([arguments.task], arguments.batch, arguments.size)
     described = machine.describe(device) | {"image": f"{arguments.size} x {arguments.size}", "batch": arguments.batch}
     described |= {"task": arguments.task}
     note = "time: the fastest time of each call, summed over all calls of the operator."

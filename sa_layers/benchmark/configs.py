@@ -18,7 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..command_line import integer, number
+from ..openmmlab_configs import build_model, read_config
 from . import machine
+from .errors import BenchmarkError
 from .measure import Run, time_interleaved
 from .report import Column, Report, Row, duration, ratio
 
@@ -41,17 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="config file, or TOOLBOX::FILE for a config of an installed toolbox",
     )
     parser.add_argument(
-        "--size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"), help="image size (default: 800 1333)"
+        "--size",
+        nargs=2,
+        type=integer(1, 2**14),
+        default=(800, 1333),
+        metavar=("H", "W"),
+        help="image size (default: 800 1333)",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="batch size (default: 1)")
-    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="time limit (default: 60)")
+    parser.add_argument("--batch", type=integer(1, 2**16), default=1, metavar="N", help="batch size (default: 1)")
+    parser.add_argument("--seconds", type=number(0), default=60, metavar="S", help="time limit (default: 60)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Time the models of all configs."""
     device = machine.prepare(arguments)
     if arguments.dtype != "float32":
-        raise SystemExit(f"--dtype must be float32 for models of configs, got {arguments.dtype}")
+        raise BenchmarkError(f"--dtype must be float32 for models of configs, got {arguments.dtype}")
     height, width = (min(side, 128) if arguments.quick else side for side in arguments.size)
     described = machine.describe(device) | {"image": f"{height} x {width}", "batch": arguments.batch}
     notes = ["ratio: time relative to the first model in its faster layout, median of the rounds."]
@@ -76,26 +84,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def build(config: str) -> nn.Module:
-    """Build the model of a config in evaluation mode, with random instead of pretrained parameters."""
-    try:
-        from mmengine.config import Config
-        from mmengine.registry import MODELS, DefaultScope
-    except ImportError:
-        raise SystemExit("configs need OpenMMLab: pip install 'sa-layers[detection]'") from None
+    """Build the model of a config in evaluation mode, with random instead of pretrained parameters.
 
+    Raises:
+        BenchmarkError: If there is no such config.
+        ConfigError: If it cannot be read, or its model cannot be built.
+        MissingPackageError: If OpenMMLab is not installed.
+    """
     path = find(config)
     if not path.is_file():
-        raise SystemExit(f"CONFIG must be a file, or TOOLBOX::FILE of an installed toolbox, got {config!r}")
-    settings = Config.fromfile(path)
-    if "data_preprocessor" in settings:
-        settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
-    settings.model.backbone.init_cfg = None
+        raise BenchmarkError(f"CONFIG must be a file, or TOOLBOX::FILE of an installed toolbox, got {config!r}")
+    settings = read_config(path)
+    if isinstance(settings.model.get("backbone"), dict):
+        settings.model.backbone.init_cfg = None
     torch.manual_seed(0)  # same parameters in both layouts: the time of a head depends on the number of detections
-    with DefaultScope.overwrite_default_scope(settings.get("default_scope", "mmengine")):
-        model = MODELS.build(settings.model)
     logging.disable(logging.INFO)  # init_weights logs a line for every parameter
-    model.init_weights()
-    logging.disable(logging.NOTSET)
+    try:
+        model = build_model(settings, initialise=True)
+    finally:
+        logging.disable(logging.NOTSET)
     return model.eval()
 
 
@@ -106,7 +113,7 @@ def find(config: str) -> Path:
         return Path(config)
     specification = importlib.util.find_spec(toolbox)
     if specification is None or specification.origin is None:
-        raise SystemExit(f"CONFIG {config!r} needs {toolbox}, which is not installed")
+        raise BenchmarkError(f"CONFIG {config!r} needs {toolbox}, which is not installed")
     return Path(specification.origin).parent / ".mim" / "configs" / name
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..command_line import integer
 from ..version import __version__
+from .errors import BenchmarkError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -17,9 +19,13 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that every benchmark has."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default, help=f"cpu, cuda or cuda:N (default on this machine: {default})")
+    parser.add_argument(
+        "--device", type=_device, default=default, help=f"cpu, cuda or cuda:N (default on this machine: {default})"
+    )
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="data type (default: float32)")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: torch's default)")
+    parser.add_argument(
+        "--threads", type=integer(1, 1024), metavar="N", help="number of CPU threads (default: torch's default)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="run a few small problems to check that the benchmark works"
     )
@@ -29,18 +35,28 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
     """Set the number of threads and return the device.
 
     Raises:
-        SystemExit: If the device is not available.
+        BenchmarkError: If the device is not available.
     """
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    if device.type not in ("cpu", "cuda"):
-        raise SystemExit(f"--device must be cpu or cuda, got {arguments.device}")
+    device: torch.device = arguments.device
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise SystemExit(f"--device {arguments.device} is not available: torch finds no GPU on this machine")
+        count = torch.cuda.device_count()
+        if count <= (device.index or 0):
+            found = {0: "no GPU", 1: "one GPU"}.get(count, f"{count} GPUs")
+            raise BenchmarkError(f"--device {device} is not available: torch finds {found} on this machine")
         if device.index is not None:  # set_device requires an index; without one it is the current device
             torch.cuda.set_device(device)
+    return device
+
+
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
     return device
 
 

@@ -17,11 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..command_line import integer, number
+from ..extras import importing
 from ..models import SelfAttentionClassifier
 from ..ops import backend, fused
 from ..ops.backend import why_not
 from . import machine
 from .agreement import check_agreement, precision_notes, without_tf32
+from .errors import BenchmarkError
 from .measure import Run, peak_memory, time_interleaved
 from .plot import Bar, plot_bars
 from .report import Column, Report, Row, duration, ratio, size
@@ -30,6 +33,7 @@ from .report import Column, Report, Row, duration, ratio, size
 RESNETS = {10: (26, (1, 2, 4, 1)), 15: (38, (2, 3, 5, 2)), 19: (50, (3, 4, 6, 3))}
 ATTENTIONS = ("pairwise", "patchwise")
 TASKS = ("inference", "training step")
+MIN_SIZE = 32  # the stride of all networks
 COLUMNS = [
     Column("network", "network"),
     Column("median_s", "median", duration),
@@ -58,11 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--attention", nargs="+", choices=ATTENTIONS, default=ATTENTIONS, help="attentions of the SANs (default: both)"
     )
     parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS, help="tasks to time (default: both)")
-    parser.add_argument("--batch", nargs="+", type=int, metavar="N", help="batch sizes (default: 1 8, on a GPU 1 64)")
     parser.add_argument(
-        "--size", type=int, default=224, metavar="PIXELS", help="height and width of the images (default: 224)"
+        "--batch", nargs="+", type=integer(1, 2**16), metavar="N", help="batch sizes (default: 1 8, on a GPU 1 64)"
     )
-    parser.add_argument("--seconds", type=float, default=30, metavar="S", help="time limit of each table (default: 30)")
+    parser.add_argument(
+        "--size",
+        type=integer(MIN_SIZE, 2**14),
+        default=224,
+        metavar="PIXELS",
+        help="height and width of the images (default: 224)",
+    )
+    parser.add_argument(
+        "--seconds", type=number(0), default=30, metavar="S", help="time limit of each table (default: 30)"
+    )
     parser.add_argument(
         "--without-unfused",
         action="store_true",
@@ -80,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     batches, depths = arguments.batch or ([1, 64] if device.type == "cuda" else [1, 8]), arguments.depth
     if arguments.quick:
         arguments.size, batches, depths = min(arguments.size, 64), batches[:1], depths[:1]
+    check_training(arguments.task, min(batches), arguments.size)
     described = machine.describe(device) | {"dtype": arguments.dtype, "image": f"{arguments.size} x {arguments.size}"}
     report = Report("Networks", described, COLUMNS, ["networks", "task", "batch"], tuple(notes(device)))
     for depth in depths:
@@ -103,6 +116,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_training(tasks: Sequence[str], batch: int, image_size: int) -> None:
+    """Check that the norms of the last stage have more than one value for each channel, as training requires.
+
+    Raises:
+        BenchmarkError: If they do not.
+    """
+    if "training step" in tasks and batch == 1 and image_size < 2 * MIN_SIZE:
+        raise BenchmarkError(
+            f"--size must be at least {2 * MIN_SIZE} for a training step with a batch size of 1, got {image_size}: "
+            "batch norms need more than one value of each channel"
+        )
+
+
 def notes(device: torch.device) -> Iterator[str]:
     """Yield explanations of the tables."""
     yield "ratio: time relative to the ResNet in its faster layout, median of the rounds."
@@ -115,10 +141,8 @@ def notes(device: torch.device) -> Iterator[str]:
 
 def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
     """Make the networks of one depth, by name."""
-    try:
+    with importing("benchmark"):
         from torchvision.models.resnet import Bottleneck, ResNet
-    except ImportError:
-        raise SystemExit("the ResNets need torchvision: pip install 'sa-layers[benchmark]'") from None
 
     device, dtype = image.device, image.dtype
     candidates = {}
@@ -204,7 +228,7 @@ def check_equal(candidates: dict[str, Candidate]) -> None:
     """Compare every version of a SAN with the unfused one.
 
     Raises:
-        SystemExit: If two versions differ.
+        BenchmarkError: If two versions differ.
     """
     with without_tf32():
         results = {name: inference(candidate)() for name, candidate in candidates.items()}

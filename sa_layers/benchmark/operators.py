@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..command_line import integer, number
 from ..ops import Footprint
 from ..ops.backend import why_not
 from . import machine, one_thread_per_output
@@ -38,8 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operator", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="operators to time (default: all)"
     )
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="batch sizes (default: 1)")
-    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="time limit of each table (default: 5)")
+    parser.add_argument(
+        "--batch", nargs="+", type=integer(1, 2**16), default=[1], metavar="N", help="batch sizes (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=number(0), default=5, metavar="S", help="time limit of each table (default: 5)"
+    )
     parser.add_argument(
         "--compile", action="store_true", help="also time the baselines with torch.compile; takes minutes"
     )
@@ -162,7 +167,7 @@ def check_equal(calls: dict[str, Run], problem: Problem) -> None:
     """Compare the result of every implementation with ours.
 
     Raises:
-        SystemExit: If two implementations differ.
+        BenchmarkError: If two implementations differ.
     """
     with without_tf32():
         expected = _tensors(calls[OURS]())

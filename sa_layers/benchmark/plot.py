@@ -7,6 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..extras import importing
+from ..output_file import check_output, make_parent, output_file
+from .errors import BenchmarkError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -41,7 +45,8 @@ def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
         bars: Measurements, sorted by panel.
 
     Raises:
-        SystemExit: If matplotlib is not installed.
+        MissingPackageError: If matplotlib is not installed.
+        OutputError: If the file cannot be written.
     """
     panels = [(name, list(group)) for name, group in groupby(bars, lambda bar: bar.panel)]
     heights = [len(group) + 2 for _, group in panels]
@@ -69,7 +74,8 @@ def plot_roofline(path: Path, title: str, points: Sequence[Point], bandwidth: fl
         peak: FLOP/s of a large matrix product.
 
     Raises:
-        SystemExit: If matplotlib is not installed.
+        MissingPackageError: If matplotlib is not installed.
+        OutputError: If the file cannot be written.
     """
     figure = _make_figure(9, 7)
     axes = figure.subplots()
@@ -94,14 +100,28 @@ def plot_roofline(path: Path, title: str, points: Sequence[Point], bandwidth: fl
     _save(figure, path)
 
 
+def check_plot(path: Path) -> None:
+    """Check that a figure can be written, before the measurements that it shows.
+
+    Raises:
+        BenchmarkError: If the suffix is not that of an image format.
+        MissingPackageError: If matplotlib is not installed.
+        OutputError: If the file cannot be written.
+    """
+    check_output(path, make_folder=True)
+    formats = _make_figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix and path.suffix.removeprefix(".").lower() not in formats:
+        allowed = ", ".join(f".{name}" for name in sorted(formats))
+        raise BenchmarkError(f"the suffix of --plot must be one of {allowed}, got {str(path)!r}")
+
+
 def _make_figure(width: float, height: float) -> Figure:
-    try:
+    with importing("benchmark"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise SystemExit("plots need matplotlib: pip install 'sa-layers[benchmark]'") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    make_parent(path)
+    with output_file(path) as partial:
+        figure.savefig(partial, dpi=150)

@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..output_file import make_parent, output_file
+
 Row = dict[str, Any]
 
 
@@ -94,10 +96,15 @@ class Report:
         return "\n".join(lines)
 
     def write_json(self, path: Path) -> None:
-        """Write the report as JSON, with times in seconds, memory in bytes and speeds in FLOP/s."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the report as JSON, with times in seconds, memory in bytes and speeds in FLOP/s.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        make_parent(path)
         content = {"title": self.title, "machine": self.machine, "results": self.rows, "notes": self.notes}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        with output_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n")
 
     def _machine(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.machine.items())

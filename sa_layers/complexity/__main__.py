@@ -5,34 +5,37 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from ..command_line import command, integer, integers
 from ..layers import ATTENTIONS
 from ..layers.self_attention import SHARED_TRANSFORMS
 from ..models import SelfAttentionNetwork
+from ..models.self_attention_network import STAGES
 from .count import Complexity, count
 from .networks import RESNETS, resnet, san
 from .paper import PAPER
 from .table import table
 
 PAPER_SIZE, PAPER_CLASSES = (224, 224), 1000
+MAX_BLOCKS, MAX_CHANNELS, MAX_SIDE = 1000, 2**20, 2**16  # larger ones overflow counts or take hours
 Networks = dict[str, nn.Module | None]
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 for success, 2 for invalid arguments."""
     parser = _parser()
     given = parser.parse_args(argv)
     size = given.size if len(given.size) == 2 else given.size * 2
-    if len(size) != 2:
-        parser.error(f"argument --size: must be one or two integers, got {given.size}")
     options = {name: value for name, value in vars(given).items() if name in _OPTIONS and value is not None}
     try:
         networks = _custom_network(options, given.classes) if options else _paper_networks(given.classes)
         counted = {name: None if network is None else count(network, size) for name, network in networks.items()}
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         parser.error(str(error))
     if given.layers:
         for name, complexity in counted.items():
@@ -121,15 +124,13 @@ def _billions(number: int) -> str:
     return f"{number / 1e9:.3f} G"
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
-
-
 def _depth(text: str) -> int | tuple[int, ...]:
-    return _integers(text) if "," in text else int(text)
+    blocks = integers(1, MAX_BLOCKS, counts=(1, STAGES))(text)
+    return blocks if "," in text else blocks[0]
 
 
 def _parser() -> argparse.ArgumentParser:
+    stages = partial(integers, 1, counts=(STAGES,))
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.complexity",
         description="Count the parameters and multiply-adds of the paper's networks and compare them with the paper's "
@@ -140,18 +141,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--attention", choices=ATTENTIONS, help="kind of attention")
     parser.add_argument("--relation", help="relation of the attention, such as subtraction")
     parser.add_argument("--position", choices=["relative", "absolute", "none"], help="position encoding")
-    parser.add_argument("--mapping-layers", type=int, metavar="N", help="linear layers of the mapping: 1, 2 or 3")
+    parser.add_argument(
+        "--mapping-layers", type=integer(1, 3), metavar="N", help="linear layers of the mapping: 1, 2 or 3"
+    )
     parser.add_argument(
         "--shared-transforms",
         choices=[name for name in SHARED_TRANSFORMS if name],
         help="query, key and value transforms that share their parameters",
     )
-    parser.add_argument("--share", type=int, metavar="N", help="number of channels that share a weight")
-    parser.add_argument("--kernel-sizes", type=_integers, metavar="K,...", help="footprint size of each stage")
-    parser.add_argument("--widths", type=_integers, metavar="C,...", help="number of channels of each stage")
-    parser.add_argument("--classes", type=int, default=PAPER_CLASSES, metavar="N", help="classes (default: 1000)")
     parser.add_argument(
-        "--size", type=_integers, default=PAPER_SIZE, metavar="H[,W]", help="image size in pixels (default: 224)"
+        "--share", type=integer(1, MAX_CHANNELS), metavar="N", help="number of channels that share a weight"
+    )
+    parser.add_argument(
+        "--kernel-sizes", type=stages(maximum=MAX_SIDE), metavar="K,...", help="footprint size of each stage"
+    )
+    parser.add_argument(
+        "--widths", type=stages(maximum=MAX_CHANNELS), metavar="C,...", help="number of channels of each stage"
+    )
+    parser.add_argument(
+        "--classes", type=integer(1, MAX_CHANNELS), default=PAPER_CLASSES, metavar="N", help="classes (default: 1000)"
+    )
+    parser.add_argument(
+        "--size",
+        type=integers(1, MAX_SIDE, counts=(1, 2)),
+        default=PAPER_SIZE,
+        metavar="H[,W]",
+        help="image size in pixels (default: 224)",
     )
     parser.add_argument("--layers", action="store_true", help="also list the layers of each network")
     return parser

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import CheckpointError, convert_checkpoint
+from ..command_line import command
+from . import convert_checkpoint
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 for success, 1 for failure, 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
@@ -21,11 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("destination", metavar="DST", type=Path, help="file to write")
     parser.add_argument("--to-official", action="store_true", help="convert in the opposite direction")
     given = parser.parse_args(argv)
-    try:
-        architecture = convert_checkpoint(given.source, given.destination, given.to_official)
-    except CheckpointError as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return 1
+    architecture = convert_checkpoint(given.source, given.destination, given.to_official)
     print(f"wrote {given.destination}: {architecture}.")
     if not given.to_official:
         options = ", ".join(f"{name}={value!r}" for name, value in architecture.backbone.items())

@@ -1,5 +1,7 @@
 """Errors of the conversion."""
 
+from ..errors import ReportedError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(ReportedError, ValueError):
     """A checkpoint cannot be read, converted or written. The message names the file and the reason."""

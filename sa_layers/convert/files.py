@@ -1,14 +1,16 @@
-"""Reading of checkpoint files without executing pickled code, and atomic writing."""
+"""Reading of checkpoint files without executing pickled code, and their writing."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..output_file import OutputError, check_output, output_file
 from .errors import CheckpointError
 
 
@@ -35,28 +37,27 @@ def check_destination(source: Path, destination: Path) -> None:
     """Check the destination before any work is done.
 
     Raises:
-        CheckpointError: If ``destination`` is the source or a folder, or its parent folder does not exist.
+        CheckpointError: If ``destination`` is the source or cannot be written.
     """
-    if destination.exists() and source.exists() and destination.samefile(source):
-        raise CheckpointError(f"{destination} is the source: choose another destination")
-    if destination.is_dir():
-        raise CheckpointError(f"cannot write {destination}: it is a folder")
-    if not destination.parent.is_dir():
-        raise CheckpointError(f"cannot write {destination}: {destination.parent} is not a folder")
+    with _as_checkpoint_error():
+        check_output(destination)
+        if destination.exists() and source.exists() and destination.samefile(source):
+            raise CheckpointError(f"{destination} is the source: choose another destination")
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint to a temporary file in the same folder and rename it to ``path``.
+    """Write a checkpoint, which replaces ``path`` when it is complete.
 
     Raises:
         CheckpointError: If the file cannot be written. An existing file at ``path`` is not changed in this case.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _as_checkpoint_error(), output_file(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+@contextmanager
+def _as_checkpoint_error() -> Iterator[None]:
     try:
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise CheckpointError(f"cannot write {path}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
+from sa_layers.command_line import command
 from sa_layers.datasets.atomic_folder import rename_into_place, temporary_folder
 from sa_layers.datasets.checks import check_arguments, check_destination, check_packages, check_replaceable
 from sa_layers.datasets.classes import CLASSES, LABELS, PALETTE
@@ -203,6 +204,7 @@ def _integer(text: str) -> int | str:
         return text
 
 
+@command("datasets")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
@@ -227,12 +229,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         shapes = make_shapes(
             given.out, given.train, given.val, given.size, given.seed, crop_size=given.crop_size, verbose=True
         )
-    except (ShapesArgumentError, ForeignFolderError) as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return 2
-    except ShapesError as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"interrupted: {given.out} was not changed.", file=sys.stderr)
         return 130

@@ -6,11 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..command_line import command, image_size
 from ..layers import ATTENTIONS
 from ..models import SelfAttentionNetwork
-from . import FORMATS, ExportError, export, find, load_openmmlab, make_network, verify
+from . import FORMATS, export, find, load_openmmlab, make_network, verify
+from .formats import check_path
+from .verification import check_sizes
 
 
+@command("export")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 for success, 2 for invalid arguments or a failed check."""
     parser = argparse.ArgumentParser(
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--sizes",
         metavar="HxW",
         nargs=2,
-        type=_size,
+        type=image_size(1, 2**14),
         default=[(224, 224), (320, 256)],
         help="image sizes at which the program is verified (default: 224x224 320x256)",
     )
@@ -51,22 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if source and given.checkpoint is not None:
         parser.error("--checkpoint cannot be used with a CONFIG: give CONFIG CHECKPOINT OUT")
 
-    try:
-        find(given.format)
-        model = make_network(given.depth, given.attention, given.checkpoint) if san else load_openmmlab(*source)
-        export(model, out, given.format)
-        largest = verify(model, out, given.format, given.sizes)
-    except ExportError as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return 2
+    check_path(out, find(given.format))
+    model = make_network(given.depth, given.attention, given.checkpoint) if san else load_openmmlab(*source)
+    check_sizes(model, given.sizes)
+    export(model, out, given.format)
+    largest = verify(model, out, given.format, given.sizes)
     sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
     print(f"wrote {out} ({given.format}): differs from the model by at most {largest:.1e} at {sizes}")
     return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ..output_file import OutputError, check_output, output_file
 from .errors import ExportError
 
 Program = Callable[[Tensor], tuple[Tensor, ...]]
@@ -40,19 +41,16 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
         stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
 
     Raises:
-        ExportError: If the format is unknown, a required package is missing, or ``path`` has the wrong suffix or its
-            folder does not exist.
+        ExportError: If the format is unknown, a required package is missing, or ``path`` has the wrong suffix or
+            cannot be written. An existing file at ``path`` is not changed in this case.
 
     Example:
         >>> from sa_layers.models import SelfAttentionNetwork
         >>> network = SelfAttentionNetwork(10, "patchwise").eval()
         >>> export(network, "san10.onnx")  # doctest: +SKIP
     """
-    path, writer = Path(path), find(format)
-    if path.suffix != writer.suffix:
-        raise ExportError(f"a file of format {format!r} must end in {writer.suffix}, got {str(path)!r}")
-    if not path.absolute().parent.is_dir():
-        raise ExportError(f"cannot write {path.name!r}: there is no folder {str(path.absolute().parent)!r}")
+    writer = find(format)
+    check_path(path, writer)
     parameter = next(model.parameters())
     # torch.export specialises sizes of 1, and may specialise equal sizes. Therefore all three differ and exceed 1 in
     # every stage.
@@ -61,7 +59,28 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
         program = torch.export.export(
             model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
         )
-        writer.write(program, path)
+        try:
+            with output_file(path) as partial:
+                writer.write(program, partial)
+        except OutputError as error:
+            raise ExportError(str(error)) from error
+
+
+def check_path(path: str | Path, format: Format) -> None:
+    """Check that a program can be written, before the minutes that an export takes.
+
+    Raises:
+        ExportError: If ``path`` has the wrong suffix, is not a file, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != format.suffix:
+        raise ExportError(f"a file of this format must end in {format.suffix}, got {str(path)!r}")
+    try:
+        check_output(path)
+        if path.exists() and not path.is_file():
+            raise ExportError(f"cannot write {path}: it is not a file, so the program could not be verified")
+    except OutputError as error:
+        raise ExportError(str(error)) from error
 
 
 def load(path: str | Path, format: str = "onnx") -> Program:

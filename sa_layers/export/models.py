@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import SelfAttentionNetwork
+from ..openmmlab_configs import build_model, read_config
 from .errors import ExportError
 
 
@@ -49,24 +50,15 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> 
         checkpoint: Checkpoint file. Defaults to None, which keeps random parameters.
 
     Raises:
-        ExportError: If OpenMMLab is not installed, a file is missing, the config has no model or belongs to another
-            toolbox, or the checkpoint belongs to another model.
+        ConfigError: If the config is missing or has no model, or its model cannot be built.
+        ExportError: If the config belongs to another toolbox, or the checkpoint is missing or belongs to another model.
+        MissingPackageError: If OpenMMLab is not installed.
     """
-    try:
-        from mmengine.config import Config
-        from mmengine.registry import MODELS, DefaultScope
-    except ModuleNotFoundError as error:
-        raise ExportError(f"configs need OpenMMLab, but {error.name} is not installed") from error
-    if not Path(config).is_file():
-        raise ExportError(f"there is no config {str(config)!r}")
-    settings = Config.fromfile(config)
+    settings = read_config(config)
     scope = settings.get("default_scope")
-    if "model" not in settings or scope not in ("mmseg", "mmpretrain"):
-        raise ExportError(f"{str(config)!r} must be a config of mmseg or mmpretrain with a model, got scope {scope!r}")
-    if "data_preprocessor" in settings:  # in mmpretrain's configs it is outside of the model
-        settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(settings.model)
+    if scope not in ("mmseg", "mmpretrain"):
+        raise ExportError(f"config {config} must be one of mmseg or mmpretrain, got scope {scope!r}")
+    model = build_model(settings)
     if checkpoint is not None:
         _load(model, checkpoint)
     if scope == "mmseg":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def verify(
         The largest absolute difference.
 
     Raises:
-        ExportError: If the outputs differ in number, shape or dtype, or by more than ``tolerance``.
+        ExportError: If the program fails, or the outputs differ in number, shape or dtype, or by more than
+            ``tolerance``.
     """
     program, largest = load(path, format), 0.0
     generator = torch.Generator().manual_seed(0)
@@ -44,7 +46,8 @@ def verify(
         image = torch.randn(batch, in_channels, *size, generator=generator).to(parameter)
         with torch.no_grad():
             expected = outputs(model(image))
-        computed = program(image)
+        with _explained(f"{str(path)!r} fails", size):
+            computed = program(image)
         if [(t.shape, t.dtype) for t in computed] != [(t.shape, t.dtype) for t in expected]:
             raise ExportError(
                 f"{str(path)!r} returns {_describe(computed)} for an image of shape {tuple(image.shape)}, "
@@ -59,6 +62,28 @@ def verify(
                     f"but the tolerance is {tolerance:.0e}"
                 )
     return largest
+
+
+def check_sizes(model: nn.Module, sizes: Iterable[tuple[int, int]], in_channels: int = 3) -> None:
+    """Run the model on an image of each size, so that sizes it does not accept are found before it is exported.
+
+    Raises:
+        ExportError: If the model fails.
+    """
+    parameter = next(model.parameters())
+    for size in sizes:
+        with torch.no_grad(), _explained("the model fails", size):
+            model(parameter.new_zeros(1, in_channels, *size))
+
+
+@contextmanager
+def _explained(failure: str, size: tuple[int, int]) -> Iterator[None]:
+    """Raise :class:`ExportError` for every error: guards of programs are assertions, runtimes have their own."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{failure} for an image of {size[0]} x {size[1]} pixels: {reason[:300]}") from error
 
 
 def _describe(tensors: tuple[torch.Tensor, ...]) -> str:

@@ -4,15 +4,18 @@ Every function takes float16, float32 or float64 arrays of any layout, computes 
 Set the environment variable ``NUMBA_DISABLE_JIT=1`` to step through the loops in a Python debugger.
 """
 
-from sa_layers.reference.aggregation import aggregation, aggregation_backward
-from sa_layers.reference.footprint import Footprint, make_footprint
-from sa_layers.reference.mapping import BatchNorm, FrozenNorm, MappingLayer
-from sa_layers.reference.pairwise_attention import pairwise_attention
-from sa_layers.reference.pairwise_relation import pairwise_relation, pairwise_relation_backward
-from sa_layers.reference.patchwise_attention import patchwise_attention
-from sa_layers.reference.patchwise_relation import patchwise_relation, patchwise_relation_backward
-from sa_layers.reference.position import PairPosition
-from sa_layers.reference.softmax_aggregation import softmax_aggregation, softmax_aggregation_backward
+from sa_layers.extras import importing
+
+with importing("reference"):
+    from sa_layers.reference.aggregation import aggregation, aggregation_backward
+    from sa_layers.reference.footprint import Footprint, make_footprint
+    from sa_layers.reference.mapping import BatchNorm, FrozenNorm, MappingLayer
+    from sa_layers.reference.pairwise_attention import pairwise_attention
+    from sa_layers.reference.pairwise_relation import pairwise_relation, pairwise_relation_backward
+    from sa_layers.reference.patchwise_attention import patchwise_attention
+    from sa_layers.reference.patchwise_relation import patchwise_relation, patchwise_relation_backward
+    from sa_layers.reference.position import PairPosition
+    from sa_layers.reference.softmax_aggregation import softmax_aggregation, softmax_aggregation_backward
 
 __all__ = [
     "BatchNorm",

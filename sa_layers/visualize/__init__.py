@@ -5,10 +5,16 @@ functions of this package accept any module with attention layers and return arr
 ``sa_layers.AttentionVisualizationHook`` draws attention weights during training.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..extras import importing
 from .errors import VisualizationError
-from .measures import difference, entropy
-from .receptive_field import effective_receptive_field
-from .weights import LayerWeights, attention_weights
+
+if TYPE_CHECKING:
+    from .measures import difference, entropy
+    from .receptive_field import effective_receptive_field
+    from .weights import LayerWeights, attention_weights
 
 __all__ = [
     "LayerWeights",
@@ -18,3 +24,18 @@ __all__ = [
     "effective_receptive_field",
     "entropy",
 ]
+_MODULES = {
+    "LayerWeights": "weights",
+    "attention_weights": "weights",
+    "difference": "measures",
+    "effective_receptive_field": "receptive_field",
+    "entropy": "measures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function at its first use, because it needs packages that the command can report as missing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with importing("visualize"):
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,16 +6,17 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sa_layers.command_line import command, integer
+from sa_layers.output_file import check_output, make_parent, output_file
 from sa_layers.visualize.errors import VisualizationError
-from sa_layers.visualize.measures import difference, entropy
-from sa_layers.visualize.weights import LayerWeights, attention_weights, last_of_each_stage
+
+if TYPE_CHECKING:
+    from sa_layers.visualize.weights import LayerWeights
 
 MAX_SIDE = 512
 """Larger images are resized to this longer side, because the weights of all layers are kept in memory."""
-
-EXTRAS = {"cv2": "visualize", "matplotlib": "visualize", "mmengine": "backbones", "mmcv": "backbones"}
-"""Extra of sa-layers that installs each package."""
 
 
 def visualize(
@@ -39,9 +40,11 @@ def visualize(
         The weights of every layer.
 
     Raises:
-        VisualizationError: If an argument cannot be used.
+        ConfigError: If the config cannot be used.
+        OutputError: If the pictures cannot be written.
+        VisualizationError: If another argument cannot be used.
     """
-    # Imported here so that --help does not need these packages and main can report a missing one.
+    # Imported here so that --help does not need these packages.
     import cv2
 
     from sa_layers.visualize.drawing import draw_receptive_fields, draw_weights
@@ -49,6 +52,7 @@ def visualize(
     from sa_layers.visualize.openmmlab import load_model, preprocess
     from sa_layers.visualize.pixels import choose_pixels
     from sa_layers.visualize.receptive_field import effective_receptive_field
+    from sa_layers.visualize.weights import attention_weights, last_of_each_stage
 
     photograph = cv2.imread(str(image), cv2.IMREAD_COLOR) if Path(image).is_file() else None
     if photograph is None:
@@ -56,6 +60,8 @@ def visualize(
     height, width = photograph.shape[:2]
     for pixel in (pixels or {}).values():
         check_pixel(pixel, (height, width))
+    folder = Path(out)
+    check_output(folder / "weights.png", make_folder=True)
     scale = min(1.0, MAX_SIDE / max(height, width))
     if scale < 1:
         size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -68,16 +74,15 @@ def visualize(
     fields = {name: effective_receptive_field(model, inputs, pixel) for name, pixel in pixels.items()}
     rgb = cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
     stages = last_of_each_stage(layers)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     pictures = {
         "weights.png": draw_weights(rgb, stages, pixels),
         "receptive_field.png": draw_receptive_fields(rgb, fields, pixels),
     }
     for name, picture in pictures.items():
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-            raise VisualizationError(f"{folder / name} cannot be written")
+        _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        make_parent(folder / name)
+        with output_file(folder / name) as partial:
+            partial.write_bytes(png.tobytes())
     print_measures(layers, pixels)
     print(f"pictures: {', '.join(str(folder / name) for name in pictures)}")
     return layers
@@ -85,6 +90,8 @@ def visualize(
 
 def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[int, int]]) -> None:
     """Print the mean absolute weight and entropy of each layer at every pixel, and the difference of the first two."""
+    from sa_layers.visualize.measures import difference, entropy
+
     print(", ".join(f"{name} at x {x} y {y}" for name, (x, y) in pixels.items()))
     headings = [f"{measure}, {name}" for measure in ("mean |w|", "entropy") for name in pixels]
     if len(pixels) > 1:
@@ -100,6 +107,7 @@ def print_measures(layers: Sequence[LayerWeights], pixels: Mapping[str, tuple[in
         print(f"{layer.name:{name_width}}", *cells, sep="  ")
 
 
+@command("visualize")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0 for success, 1 for failure, 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
@@ -118,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pixel",
         metavar=("X", "Y"),
         nargs=2,
-        type=int,
+        type=integer(0),
         action="append",
         help="pixel of the image; can be repeated (default: a pixel on an edge and a pixel in a flat region)",
     )
@@ -127,20 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     pixels = {f"pixel {number}": (x, y) for number, (x, y) in enumerate(given.pixel or [], start=1)}
-    try:
-        visualize(given.image, given.config, given.checkpoint, pixels, given.out)
-    except VisualizationError as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: the pictures cannot be written to {given.out}: {error.strerror or error}.", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        extra = EXTRAS[error.name]
-        print(f"error: {error.name} is not installed: pip install 'sa-layers[{extra}]'.", file=sys.stderr)
-        return 1
+    visualize(given.image, given.config, given.checkpoint, pixels, given.out)
     return 0
 
 

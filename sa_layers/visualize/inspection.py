@@ -31,6 +31,9 @@ def compute_features(model: nn.Module, images: Tensor) -> Any:
         return getattr(model, "extract_feat", model)(images)
     except ValueError as error:  # such as an image smaller than the network's stride
         raise VisualizationError(str(error)) from error
+    except (AttributeError, RuntimeError, TypeError) as error:  # models of configs may be of parts that do not match
+        reason = str(error).partition("\n")[0]
+        raise VisualizationError(f"{type(model).__name__} fails for the image: {reason}") from error
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..openmmlab_configs import build_model, read_config
 from .errors import VisualizationError
 
 
@@ -29,22 +28,13 @@ def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.M
             random seed.
 
     Raises:
-        VisualizationError: If the config is missing or has no model, or the checkpoint is missing or belongs to another
-            network.
+        ConfigError: If the config is missing or has no model, or its model cannot be built or initialised.
+        VisualizationError: If the checkpoint is missing or belongs to another network.
     """
-    if not Path(config).is_file():
-        raise VisualizationError(f"config {config} is not a file")
-    settings = Config.fromfile(config)
-    if "model" not in settings:
-        raise VisualizationError(f"config {config} has no model")
-    if "data_preprocessor" in settings:  # in mmpretrain's configs it is outside of the model
-        settings.model.setdefault("data_preprocessor", settings.data_preprocessor)
-    scope = settings.get("default_scope", "mmengine")
-    with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng(devices=[]), quiet():
+    settings = read_config(config)
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
-        model = MODELS.build(settings.model)
-        if checkpoint is None and hasattr(model, "init_weights"):
-            model.init_weights()
+        model = build_model(settings, initialise=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
     return model.eval()
@@ -86,13 +76,19 @@ def preprocess(model: nn.Module, image: NDArray[np.uint8] | Tensor) -> Tensor:
 
     Returns:
         Image tensor of shape (1, 3, H, W).
+
+    Raises:
+        VisualizationError: If the model has no data preprocessor, or it fails.
     """
     preprocessor: Any = getattr(model, "data_preprocessor", None)
     if preprocessor is None:
         raise VisualizationError(f"model must have a data preprocessor, but {type(model).__name__} has none")
     inputs = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    batch = preprocessor({"inputs": [inputs], "data_samples": [BaseDataElement()]}, False)
-    return batch["inputs"]
+    try:
+        return preprocessor({"inputs": [inputs], "data_samples": [BaseDataElement()]}, False)["inputs"]
+    except Exception as error:  # its arguments come from a config
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise VisualizationError(f"the data preprocessor fails for the image: {reason}") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 from sa_layers.benchmark.agreement import check_agreement, precision_notes, without_tf32
 from sa_layers.benchmark.attentions import ATTENTIONS, make_problem, measure
+from sa_layers.benchmark.errors import BenchmarkError
 from sa_layers.benchmark.problems import STAGES
 from sa_layers.ops.backend import decide
 
@@ -42,7 +43,7 @@ def test_different_results_are_rejected() -> None:
     one = torch.ones(3)
     check_agreement("this", one + 1e-5, "that", one)
     for other in (one + 1e-3, one * float("nan")):
-        with pytest.raises(SystemExit, match=r"this differs from that by .*; the largest absolute value is 1"):
+        with pytest.raises(BenchmarkError, match=r"this differs from that by .*; the largest absolute value is 1"):
             check_agreement("this", other, "that", one)
 
 

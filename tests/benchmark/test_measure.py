@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sa_layers.benchmark.errors import BenchmarkError
 from sa_layers.benchmark.measure import make_copy, peak_memory, time_interleaved
 from sa_layers.benchmark.operators import check_equal
 from sa_layers.benchmark.problems import OURS, PROBLEMS, STAGES
@@ -60,7 +61,7 @@ def test_different_results_are_rejected() -> None:
     problem = PROBLEMS["aggregation"](STAGES[4], 1, torch.float32, CPU)
     right = problem.candidates[OURS](*problem.operands, problem.footprint)
     check_equal({OURS: lambda: right, "alike": lambda: right + 1e-7}, problem)
-    with pytest.raises(SystemExit, match=r"aggregation, 1 x 512 x 7 x 7, .*: twice differs from sa_layers by"):
+    with pytest.raises(BenchmarkError, match=r"aggregation, 1 x 512 x 7 x 7, .*: twice differs from sa_layers by"):
         check_equal({OURS: lambda: right, "twice": lambda: 2 * right}, problem)
-    with pytest.raises(SystemExit, match="nothing differs"):
+    with pytest.raises(BenchmarkError, match="nothing differs"):
         check_equal({OURS: lambda: right, "nothing": lambda: right * torch.nan}, problem)

@@ -170,7 +170,10 @@ def test_bad_input(
 def test_pictures_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [folder / "photograph.png", folder / "mmseg.py", "--out", folder / "mmseg.py"]
     assert main([str(argument) for argument in arguments]) == 1
-    assert f"error: the pictures cannot be written to {folder / 'mmseg.py'}: File exists." in capsys.readouterr().err
+    assert (
+        f"error: cannot write {folder / 'mmseg.py' / 'weights.png'}: {folder / 'mmseg.py'} is not a folder."
+        in capsys.readouterr().err
+    )
 
 
 class Classifier(BaseModel):
