@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..fused import FusedModule
 from ..fused.channels_last import like_input, to_channels_first, to_channels_last
@@ -16,8 +14,8 @@ from ..fused.parameters import fold_norm
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer, NormLayer
-from ..ops.backend import forward_and_recomputation
 from ..ops.projection import pack
+from .recomputation import recompute
 
 
 class SelfAttentionStage(FusedModule[EvaluationStage]):
@@ -79,15 +77,8 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             return like_input(features, folded.evaluate(pixels, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
-            recomputed = self.with_cp and features.requires_grad
-            features = self._checkpoint(block, features) if recomputed else block(features)
+            features = recompute(block, features) if self.with_cp and features.requires_grad else block(features)
         return self.act(self.norm(features))
-
-    @staticmethod
-    def _checkpoint(block: nn.Module, features: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # it then recomputes what it traced, and takes context_fn as experimental
-            return checkpoint(block, features, use_reentrant=False)
-        return checkpoint(block, features, use_reentrant=False, context_fn=forward_and_recomputation)
 
     def folded_for(self, features: Tensor) -> EvaluationStage | None:
         """Return the stage in evaluation for an eligible call, or None if its modules must be called.

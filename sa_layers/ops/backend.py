@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -81,12 +81,13 @@ def decide(device: torch.device) -> str:
     return "torch"
 
 
-def forward_and_recomputation() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`: recompute by the backend of the forward pass.
+def present_backend() -> Callable[[], AbstractContextManager[None]]:
+    """Return a function that makes contexts in which the backend is forced that is forced now, or none.
 
-    The backward pass may run outside the block that forced it, and does run in another thread for CUDA tensors.
+    For a part of the forward pass that is computed again in the backward pass. That may run outside the block which
+    forced the backend, does run in another thread for CUDA tensors, and can be repeated.
     """
-    return nullcontext(), _forced.switched_to(_forced.value)
+    return functools.partial(_forced.switched_to, _forced.value)
 
 
 def why_not(name: str, device: torch.device) -> str | None:
