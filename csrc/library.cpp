@@ -23,16 +23,17 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "aggregation_weight_gradient(Tensor grad_output, Tensor value, int weight_channels, int[2] kernel_size, "
       "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
-  // The weights are a softmax of the logits over the taps; logsumexp (N, Cw, Ho * Wo) is float32, float64 for float64.
+  // The weights are a softmax of the logits over the taps. max_logits and normalizers (N, Cw, Ho * Wo), the maximum
+  // over the taps and the sum of exp(logit - maximum), are float32, or float64 for float64.
   library.def(
       "softmax_aggregation(Tensor value, Tensor logits, int[2] kernel_size, int[2] stride, int[2] dilation, "
-      "str padding_mode) -> (Tensor output, Tensor logsumexp)");
+      "str padding_mode) -> (Tensor output, Tensor max_logits, Tensor normalizers)");
   library.def(
-      "softmax_aggregation_value_gradient(Tensor grad_output, Tensor logits, Tensor logsumexp, SymInt height, "
-      "SymInt width, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "softmax_aggregation_value_gradient(Tensor grad_output, Tensor logits, Tensor max_logits, Tensor normalizers, "
+      "SymInt height, SymInt width, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
   library.def(
-      "softmax_aggregation_logits_gradient(Tensor grad_output, Tensor value, Tensor logits, Tensor output, "
-      "Tensor logsumexp, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "softmax_aggregation_logits_gradient(Tensor grad_output, Tensor value, Tensor logits, Tensor max_logits, "
+      "Tensor normalizers, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
   // relation is 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation'.
   library.def(

@@ -17,7 +17,8 @@ inline std::vector<int64_t> output_shape(const Aggregation& problem) {
 inline std::vector<int64_t> weight_shape(const Aggregation& problem) {
   return {problem.batch, problem.weight_channels, problem.footprint.taps(), problem.footprint.output_pixels()};
 }
-inline std::vector<int64_t> logsumexp_shape(const Aggregation& problem) {
+// The maximum of the logits over the taps, and the normalizer.
+inline std::vector<int64_t> softmax_shape(const Aggregation& problem) {
   return {problem.batch, problem.weight_channels, problem.footprint.output_pixels()};
 }
 inline std::vector<int64_t> relation_shape(const Aggregation& problem, Relation relation) {
@@ -65,12 +66,10 @@ inline Aggregation check_weight_gradient(const Tensor& grad_output, const Tensor
   return problem;
 }
 
-inline void check_logsumexp(const Tensor& logsumexp, const Tensor& logits, const Aggregation& problem) {
-  check_shape("logsumexp", logsumexp, logsumexp_shape(problem));
-  STD_TORCH_CHECK(logsumexp.scalar_type() == compute_dtype(logits), "logsumexp must have the dtype ",
-                  torch::headeronly::toString(compute_dtype(logits)), ", got ",
-                  torch::headeronly::toString(logsumexp.scalar_type()));
-  STD_TORCH_CHECK(logsumexp.device() == logits.device(), "logsumexp must be on the device of logits");
+inline void check_softmax(const Tensor& max_logits, const Tensor& normalizers, const Tensor& logits,
+                          const Aggregation& problem) {
+  check_coefficients("max_logits", max_logits, logits, softmax_shape(problem));
+  check_coefficients("normalizers", normalizers, logits, softmax_shape(problem));
 }
 
 inline Relation parse_relation(const std::string& name) {

@@ -70,23 +70,24 @@ def _softmax(logits: Tensor) -> Tensor:
     return logits.softmax(2, dtype=accumulate).to(logits.dtype)
 
 
-def _fake_softmax_aggregation(value: Tensor, logits: Tensor, stride: Any) -> tuple[Tensor, Tensor]:
+def _fake_softmax_aggregation(value: Tensor, logits: Tensor, stride: Any) -> tuple[Tensor, Tensor, Tensor]:
     height, width = output_size(value.shape[2], value.shape[3], stride)
     accumulate = torch.promote_types(logits.dtype, torch.float32)
-    return (
-        value.new_empty(value.shape[0], value.shape[1], height, width),
-        logits.new_empty(logits.shape[0], logits.shape[1], height * width, dtype=accumulate),
-    )
+    max_logits = logits.new_empty(logits.shape[0], logits.shape[1], height * width, dtype=accumulate)
+    output = value.new_empty(value.shape[0], value.shape[1], height, width)
+    return output, max_logits, torch.empty_like(max_logits)
 
 
-def _setup_softmax_aggregation(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _setup_softmax_aggregation(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     value, logits, *ctx.footprint = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(value, logits, *output)
+    _, max_logits, normalizers = output
+    ctx.mark_non_differentiable(max_logits, normalizers)
+    # without the result, which the next operation may change in place
+    ctx.save_for_backward(value, logits, max_logits, normalizers)
 
 
-def _backward_softmax_aggregation(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
-    value, logits, output, logsumexp = ctx.saved_tensors
+def _backward_softmax_aggregation(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
+    value, logits, max_logits, normalizers = ctx.saved_tensors
     value_needs, logits_needs = ctx.needs_input_grad[:2]
     size = value.shape[2:]
     grad_value = grad_logits = None
@@ -99,19 +100,19 @@ def _backward_softmax_aggregation(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
             grad_logits = weight * (grad_weight - (weight * grad_weight).sum(2, keepdim=True))
         return grad_value, grad_logits, *(None,) * 4
     if value_needs:
-        grad_value = _value_gradient(grad, logits, logsumexp, *size, *ctx.footprint)
+        grad_value = _value_gradient(grad, logits, max_logits, normalizers, *size, *ctx.footprint)
     if logits_needs:
-        grad_logits = _logits_gradient(grad, value, logits, output, logsumexp, *ctx.footprint)
+        grad_logits = _logits_gradient(grad, value, logits, max_logits, normalizers, *ctx.footprint)
     return grad_value, grad_logits, *(None,) * 4
 
 
 def _tangent_softmax_aggregation(
     value: Tensor, logits: Tensor, value_change: Tensor, logits_change: Tensor, *footprint: Any
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, None, None]:
     weight = _softmax(logits)
     weight_change = weight * (logits_change - (weight * logits_change).sum(2, keepdim=True))
     by_value = native_aggregation(value_change, weight, *footprint)
-    return by_value + native_aggregation(value, weight_change, *footprint), None
+    return by_value + native_aggregation(value, weight_change, *footprint), None, None
 
 
 def _fake_value_gradient(grad_output: Tensor, height: int, width: int) -> Tensor:

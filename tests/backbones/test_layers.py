@@ -47,6 +47,17 @@ def test_conv_module(name: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_conv_module_without_a_norm(name: str) -> None:
+    """As in mmdet's heads: an in-place ReLU directly behind the layer."""
+    module = ConvModule(16, 16, 3, padding=1, conv_cfg={"type": f"sa_layers.{name}"}, act_cfg={"type": "ReLU"})
+    assert module.activate.inplace
+    features = torch.randn(2, 16, 8, 6)
+    parameters = list(module.parameters())
+    expected = torch.autograd.grad(module.conv(features).relu().sum(), parameters)
+    torch.testing.assert_close(torch.autograd.grad(module(features).sum(), parameters), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_norm_and_activation_by_config(name: str) -> None:
     """norm_cfg and act_cfg make the layers of the mapping; by default those of the layer itself."""
     config = {"type": f"sa_layers.{name}", "norm_cfg": {"type": "GN", "num_groups": 1}, "act_cfg": {"type": "GELU"}}

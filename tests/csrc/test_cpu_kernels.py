@@ -34,7 +34,7 @@ torch.save((torch.ops.sa_layers.cpu_capability(), results), sys.argv[2])
 
 
 def every_operator(channels, weight_channels, height, width, kernel_size, stride, dilation, dtype):
-    """Every kernel's result on seeded input."""
+    """Every kernel's result on seeded input. A softmax is also computed of integers with a large offset."""
     operators, generator = torch.ops.sa_layers, torch.Generator().manual_seed(0)
     output_size = (height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1
     taps, pixels = kernel_size[0] * kernel_size[1], output_size[0] * output_size[1]
@@ -45,16 +45,20 @@ def every_operator(channels, weight_channels, height, width, kernel_size, stride
     value, query = normal(2, channels, height, width), normal(2, channels, height, width)
     weight, grad = normal(2, weight_channels, taps, pixels), normal(2, channels, *output_size)
     footprint = (kernel_size, stride, dilation, "reflect")
-    output, logsumexp = operators.softmax_aggregation(value, weight, *footprint)
     results = [
         operators.aggregation(value, weight, *footprint),
         operators.aggregation_value_gradient(grad, weight, height, width, *footprint),
         operators.aggregation_weight_gradient(grad, value, weight_channels, *footprint),
-        output,
-        logsumexp,
-        operators.softmax_aggregation_value_gradient(grad, weight, logsumexp, height, width, *footprint),
-        operators.softmax_aggregation_logits_gradient(grad, value, weight, output, logsumexp, *footprint),
     ]
+    for logits in (weight, (4 * weight).round() + (1e4 if dtype == torch.float16 else 1e7)):
+        output, *softmax = operators.softmax_aggregation(value, logits, *footprint)
+        results += [
+            output,
+            softmax[0] - logits.amax(2),
+            softmax[1],
+            operators.softmax_aggregation_value_gradient(grad, logits, *softmax, height, width, *footprint),
+            operators.softmax_aggregation_logits_gradient(grad, value, logits, *softmax, *footprint),
+        ]
     for relation in ("subtraction", "summation", "hadamard", "dot", "concatenation"):
         geometry = (kernel_size, relation, stride, dilation, "reflect")
         result = operators.pairwise_relation(query, value, *geometry)

@@ -284,6 +284,17 @@ class OperatorTester:
             torch.use_deterministic_algorithms(False)
         assert all(torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
 
+    @pytest.mark.variants(3)
+    @pytest.mark.backends("native", "torch")
+    def test_output_may_be_changed_in_place(self, place: torch.device, options: Options) -> None:
+        """Before the backward pass, as a convolution's may."""
+        function, operands = self.function(CORNERS[1], options), self.place_operands(CORNERS[1], place)
+        gradients = [
+            torch.autograd.grad(change(function(*operands)).square().sum(), operands)
+            for change in (lambda output: output.mul_(2).add_(1).relu_(), lambda output: output.mul(2).add(1).relu())
+        ]
+        assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
     @pytest.mark.backends("native")
     def test_threads_change_no_bit(self, place: torch.device, options: Options) -> None:
         problem = Problem(2, 8, 8, (14, 14), arguments(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -23,12 +24,12 @@ class TestSoftmaxAggregation(OperatorTester):
     def schemas(self, problem: Problem, device: torch.device, options: Options) -> dict[str, tuple]:
         value, logits = self.place_operands(problem, device, torch.float32)
         fixed = value.detach(), logits.detach()  # derivatives of its gradients are made of other operators
-        output, logsumexp = torch.ops.sa_layers.softmax_aggregation(*fixed, *problem.footprint)
+        output, *softmax = torch.ops.sa_layers.softmax_aggregation(*fixed, *problem.footprint)
         grad = torch.randn_like(output)
         return {
             "softmax_aggregation": (value, logits, *problem.footprint),
-            "softmax_aggregation_value_gradient": (grad, fixed[1], logsumexp, *problem.size, *problem.footprint),
-            "softmax_aggregation_logits_gradient": (grad, *fixed, output, logsumexp, *problem.footprint),
+            "softmax_aggregation_value_gradient": (grad, fixed[1], *softmax, *problem.size, *problem.footprint),
+            "softmax_aggregation_logits_gradient": (grad, *fixed, *softmax, *problem.footprint),
         }
 
     def test_a_constant_map_is_its_own_average(self, place: torch.device) -> None:
@@ -38,11 +39,29 @@ class TestSoftmaxAggregation(OperatorTester):
             output = ops.softmax_aggregation(torch.full_like(value, 3.0), 10 * logits, **problem.arguments)
             torch.testing.assert_close(output, torch.full_like(output, 3.0))
 
-    def test_large_logits_do_not_overflow(self, place: torch.device) -> None:
-        value, logits = self.place_operands(CORNERS[0], place, torch.float32)
-        for shift in 1e4, -1e4:
-            shifted = ops.softmax_aggregation(value, logits.round() + shift, **CORNERS[0].arguments)
-            torch.testing.assert_close(shifted, ops.softmax_aggregation(value, logits.round(), **CORNERS[0].arguments))
+    @pytest.mark.parametrize("offset", [1e3, -1e5, 1e7])
+    def test_an_offset_of_the_logits_changes_nothing(self, place: torch.device, offset: float) -> None:
+        """Neither the output nor a gradient, beyond rounding; the logits are integers, so adding it rounds nothing."""
+        for dtype in torch.float32, torch.float64:
+            for problem in CORNERS:
+                value, logits = self.place_operands(problem, place, dtype)
+                results = []
+                for shift in (0, offset):
+                    operands = value, (4 * logits.detach()).round().add(shift).requires_grad_()
+                    output = ops.softmax_aggregation(*operands, **problem.arguments)
+                    grad = problem.normal(*output.shape).to(output)
+                    results.append([output, *torch.autograd.grad(output, operands, grad)])
+                tolerance = 4 * torch.finfo(dtype).eps
+                torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+    def test_an_average_of_large_numbers_is_finite(self, place: torch.device, dtype: torch.dtype) -> None:
+        """Weighted sums are taken of normalized weights, or of weights that are small enough."""
+        for problem in CORNERS:
+            value, logits = self.place_operands(problem, place, dtype)
+            large = torch.full_like(value, torch.finfo(dtype).max * 0.9)
+            output = ops.softmax_aggregation(large, logits, **problem.arguments)
+            torch.testing.assert_close(output, large.detach()[..., :1, :1].expand_as(output), rtol=1e-2, atol=0)
 
     def test_refuses_tensors(self) -> None:
         self.refuses_tensors("value", "logits")

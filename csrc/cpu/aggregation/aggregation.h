@@ -68,9 +68,21 @@ void aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_out
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
     const PlainWeights<T> weights{weight + task.weight_map(problem), problem.footprint.output_pixels()};
-    transposed_gather_channels(problem, task, weights, grad_output, grad_value);
+    transposed_gather_channels<T>(problem, task, weights, /*factors=*/nullptr, grad_output, grad_value);
   }
 }
+
+// The sink of correlate() that stores the sums.
+template <typename T, typename Lanes>
+struct WeightGradientSink {
+  T* to;
+  int64_t tap_stride;
+  Lanes lanes;
+
+  ALWAYS_INLINE Vector<T> scale(Vector<T> gradient) const { return gradient; }
+  ALWAYS_INLINE void add(int64_t tap, Vector<T> sum) const { store(to + tap * tap_stride, sum, lanes); }
+  ALWAYS_INLINE void finish() const {}
+};
 
 template <typename T>
 void aggregation_weight_gradient(const AggregationTasks& tasks, const T* grad_output, const T* value, T* grad_weight,
@@ -80,9 +92,9 @@ void aggregation_weight_gradient(const AggregationTasks& tasks, const T* grad_ou
     const AggregationTask task = tasks[index];
     T* const to = grad_weight + task.weight_map(problem);
     const int64_t tap_stride = problem.footprint.output_pixels();
-    correlate_channels(problem, task, grad_output, value,
-                       [=](int64_t tap, int64_t pixel, auto lanes, Vector<T> sum)
-                           ALWAYS_INLINE_LAMBDA { store(to + tap * tap_stride + pixel, sum, lanes); });
+    correlate_channels(problem, task, grad_output, value, [=](int64_t pixel, auto lanes, int) ALWAYS_INLINE_LAMBDA {
+      return WeightGradientSink<T, decltype(lanes)>{to + pixel, tap_stride, lanes};
+    });
   }
 }
 

@@ -82,72 +82,71 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
   return result;
 }
 
-std::tuple<Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor& logits, const Pair& kernel_size,
-                                               const Pair& stride, const Pair& dilation,
-                                               const std::string& padding_mode) {
+std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor& logits,
+                                                       const Pair& kernel_size, const Pair& stride,
+                                                       const Pair& dilation, const std::string& padding_mode) {
   check_dims("value", value, 4);
   const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
   const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
   STD_TORCH_CHECK(problem.channels >= problem.weight_channels, "value must have at least as many channels as logits, ",
-                  problem.weight_channels, ", got ", problem.channels);  // or some of logsumexp would stay unwritten
+                  problem.weight_channels, ", got ", problem.channels);  // or some normalizers would stay unwritten
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(logits);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
-  const Tensor logsumexp = torch::stable::new_empty(value, logsumexp_shape(problem), compute_dtype(value));
+  const Tensor max_logits = torch::stable::new_empty(value, softmax_shape(problem), compute_dtype(value));
+  const Tensor normalizers = torch::stable::new_empty(value, softmax_shape(problem), compute_dtype(value));
   dispatch_dtype("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, softmax_aggregation, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output),
-                         mutable_data<Compute<T>>(logsumexp), begin, end);
+                         mutable_data<Compute<T>>(max_logits), mutable_data<Compute<T>>(normalizers), begin, end);
     });
   });
-  return {output, logsumexp};
+  return {output, max_logits, normalizers};
 }
 
-Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tensor& logits, const Tensor& logsumexp,
-                                          int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
-                                          const Pair& dilation, const std::string& padding_mode) {
+Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tensor& logits, const Tensor& max_logits,
+                                          const Tensor& normalizers, int64_t height, int64_t width,
+                                          const Pair& kernel_size, const Pair& stride, const Pair& dilation,
+                                          const std::string& padding_mode) {
   const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
   const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint);
   check_shape("grad_output", grad_output, output_shape(problem));
-  check_logsumexp(logsumexp, logits, problem);
+  check_softmax(max_logits, normalizers, logits, problem);
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(logits);
-  const Tensor normalizers = torch::stable::contiguous(logsumexp);
+  const Tensor maxima = torch::stable::contiguous(max_logits), divisors = torch::stable::contiguous(normalizers);
   const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
   dispatch_dtype("grad_output", grad_output, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, softmax_aggregation_value_gradient, tasks, data<T>(gradients), data<T>(weights),
-                         data<Compute<T>>(normalizers), mutable_data<T>(result), begin, end);
+                         data<Compute<T>>(maxima), data<Compute<T>>(divisors), mutable_data<T>(result), begin, end);
     });
   });
   return result;
 }
 
 Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tensor& value, const Tensor& logits,
-                                           const Tensor& output, const Tensor& logsumexp, const Pair& kernel_size,
+                                           const Tensor& max_logits, const Tensor& normalizers, const Pair& kernel_size,
                                            const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
   check_dims("value", value, 4);
   const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
   const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
-  for (const auto& [name, tensor] :
-       {std::pair<const char*, const Tensor&>{"grad_output", grad_output}, {"output", output}}) {
-    check_shape(name, tensor, output_shape(problem));
-    check_like(name, tensor, "value", value);
-  }
-  check_logsumexp(logsumexp, logits, problem);
+  check_shape("grad_output", grad_output, output_shape(problem));
+  check_like("grad_output", grad_output, "value", value);
+  check_softmax(max_logits, normalizers, logits, problem);
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
-  const Tensor weights = torch::stable::contiguous(logits), outputs = torch::stable::contiguous(output);
-  const Tensor normalizers = torch::stable::contiguous(logsumexp);
+  const Tensor weights = torch::stable::contiguous(logits);
+  const Tensor maxima = torch::stable::contiguous(max_logits), divisors = torch::stable::contiguous(normalizers);
   const Tensor result = torch::stable::new_empty(logits, weight_shape(problem));
   dispatch_dtype("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, softmax_aggregation_logits_gradient, tasks, data<T>(gradients), data<T>(values),
-                         data<T>(weights), data<T>(outputs), data<Compute<T>>(normalizers), mutable_data<T>(result),
-                         begin, end);
+                         data<T>(weights), data<Compute<T>>(maxima), data<Compute<T>>(divisors),
+                         mutable_data<T>(result), begin, end);
     });
   });
   return result;

@@ -20,8 +20,8 @@ struct AggregationTask {
     return (image * problem.weight_channels + weight_channel) * problem.footprint.taps() *
            problem.footprint.output_pixels();
   }
-  // Offset in (N, Cw, Ho * Wo).
-  int64_t logsumexp_map(const Aggregation& problem) const {
+  // Offset of the softmax's maximum and normalizer in (N, Cw, Ho * Wo).
+  int64_t softmax_map(const Aggregation& problem) const {
     return (image * problem.weight_channels + weight_channel) * problem.footprint.output_pixels();
   }
 };

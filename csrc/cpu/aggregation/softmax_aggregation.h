@@ -1,5 +1,6 @@
 // Softmax over the footprint and aggregation in one pass, and the gradients, which recompute the softmax from the
-// logits and their logsumexp.
+// logits, their maximum over the taps and its normalizer, the sum of exp(logit - maximum). The two stay apart: their
+// logsumexp would lose the bits of the normalizer beside a large maximum.
 #if defined(SA_LAYERS_CPU_AGGREGATION_SOFTMAX_AGGREGATION_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_AGGREGATION_SOFTMAX_AGGREGATION_H
 #undef SA_LAYERS_CPU_AGGREGATION_SOFTMAX_AGGREGATION_H
@@ -15,24 +16,17 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// The softmax, recomputed from logits and logsumexp.
-template <typename T>
-struct SoftmaxWeights {
-  PlainWeights<T> logits;
-  const Compute<T>* logsumexp;
-
-  template <typename Lanes>
-  ALWAYS_INLINE Vector<T> operator()(int64_t tap, int64_t pixel, Lanes lanes) const {
-    return exp(logits(tap, pixel, lanes) - load(logsumexp + pixel, lanes));
-  }
-};
-
-// The weights stay unnormalised; the sums are divided by their total. The first pass over the taps, for the maximum,
-// brings the logits into the cache; computing the exponentials costs little beside the sums of eight channels.
+// The weights stay unnormalised; the sums are divided by their total. They are halved until the largest times the
+// number of taps is at most 1, so that the sums overflow no sooner than an average. The first pass over the taps, for
+// the maximum, brings the logits into the cache; computing the exponentials costs little beside the sums of eight
+// channels.
 template <int kChannels, typename T>
 void softmax_gather(const Band& band, const BandTables& tables, const PlainWeights<T>& logits, const Compute<T>* copy,
-                    T* output, int64_t channel_stride, Compute<T>* logsumexp) {
+                    T* output, int64_t channel_stride, Compute<T>* max_logits, Compute<T>* normalizers) {
   const int64_t taps = band.footprint.taps(), columns = band.footprint.columns.kernel, channel_size = band.size();
+  int halvings = 0;
+  while (int64_t{1} << halvings < taps) ++halvings;
+  const Compute<T> doublings = static_cast<Compute<T>>(int64_t{1} << halvings);
   const auto sum = [&](int64_t pixel, int64_t offset, auto lanes) ALWAYS_INLINE_LAMBDA {
     Vector<T> max_logit = logits(0, pixel, lanes);
     for (int64_t tap = 1; tap < taps; ++tap) {
@@ -41,14 +35,17 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
     }
     Vector<T> total = {}, sums[kChannels] = {};
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const Vector<T> weight = exp(load(logits.data + tap * logits.tap_stride + pixel, lanes) - max_logit);
+      const Vector<T> logit = load(logits.data + tap * logits.tap_stride + pixel, lanes);
+      const Vector<T> weight = exp(logit - max_logit, halvings);
       const Compute<T>* values = copy + offset + tap / columns * band.tap_stride + tables.offset(band, tap % columns);
       total += weight;
 #pragma GCC unroll 8
       for (int c = 0; c < kChannels; ++c) sums[c] += weight * load(values + c * channel_size);
     }
-    for (int c = 0; c < kChannels; ++c) store(output + c * channel_stride + pixel, sums[c] / total, lanes);
-    store(logsumexp + pixel, max_logit + log(total), lanes);
+    const Vector<T> factor = 1 / total;
+    for (int c = 0; c < kChannels; ++c) store(output + c * channel_stride + pixel, sums[c] * factor, lanes);
+    store(max_logits + pixel, max_logit, lanes);
+    store(normalizers + pixel, total * doublings, lanes);
   };
   for_each_vector<T, /*kPairs=*/false>(band, [&](auto, int64_t pixel, int64_t, int64_t offset, auto lanes)
                                                  ALWAYS_INLINE_LAMBDA { sum(pixel, offset, lanes); });
@@ -56,76 +53,97 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
 
 template <typename T>
 void softmax_aggregation(const AggregationTasks& tasks, const T* value, const T* logits, T* output,
-                         Compute<T>* logsumexp, int64_t begin, int64_t end) {
+                         Compute<T>* max_logits, Compute<T>* normalizers, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
   const int64_t pixels = problem.footprint.output_pixels();
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
     const PlainWeights<T> weights{logits + task.weight_map(problem), pixels};
-    Compute<T>* const to = logsumexp + task.logsumexp_map(problem);
+    const int64_t map = task.softmax_map(problem);
     for_each_copied_block(problem, task, value, output,
                           [&](auto width, const Band& band, const BandTables& tables, const Compute<T>* copy, T* maps,
                               int64_t channel_stride) {
-                            softmax_gather<width.value>(band, tables, weights, copy, maps, channel_stride, to);
+                            softmax_gather<width.value>(band, tables, weights, copy, maps, channel_stride,
+                                                        max_logits + map, normalizers + map);
                           });
   }
 }
 
+// exp(logit - maximum): the softmax without its normalizer.
+template <typename T>
+struct Exponentials {
+  PlainWeights<T> logits;
+  const Compute<T>* max_logits;
+
+  template <typename Lanes>
+  ALWAYS_INLINE Vector<T> operator()(int64_t tap, int64_t pixel, Lanes lanes) const {
+    return exp(logits(tap, pixel, lanes) - load(max_logits + pixel, lanes));
+  }
+};
+
+// The gradients of the output are divided by the normalizers instead of every weight.
 template <typename T>
 void softmax_aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_output, const T* logits,
-                                        const Compute<T>* logsumexp, T* grad_value, int64_t begin, int64_t end) {
+                                        const Compute<T>* max_logits, const Compute<T>* normalizers, T* grad_value,
+                                        int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
+  const int64_t pixels = problem.footprint.output_pixels();
+  const Scratch<Compute<T>> factors(pixels);
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const SoftmaxWeights<T> weights{{logits + task.weight_map(problem), problem.footprint.output_pixels()},
-                                    logsumexp + task.logsumexp_map(problem)};
-    transposed_gather_channels(problem, task, weights, grad_output, grad_value);
+    const int64_t map = task.softmax_map(problem);
+    for (int64_t i = 0; i < pixels; ++i) factors.data()[i] = 1 / normalizers[map + i];
+    const Exponentials<T> weights{{logits + task.weight_map(problem), pixels}, max_logits + map};
+    transposed_gather_channels<T>(problem, task, weights, factors.data(), grad_output, grad_value);
   }
 }
 
-// The Jacobian of the softmax needs, for each pixel, the sum over the taps of weight * gradient of the weight. It
-// equals the sum over the channels of gradient * output, which needs no pass over the taps.
-template <typename T>
-void sum_products(const Aggregation& problem, const AggregationTask& task, const T* grad_output, const T* output,
-                  Compute<T>* sums) {
-  const int64_t pixels = problem.footprint.output_pixels(), width = problem.footprint.columns.output_size();
-  const int64_t begin = task.row_begin * width, end = task.row_end * width;
-  const int64_t channels = problem.sharing(task.weight_channel), step = problem.weight_channels * pixels;
-  grad_output += task.output_map(problem), output += task.output_map(problem);
-  for (int64_t i = begin; i < end; i += kLanes<T>) {
-    Vector<T> sum = {};
-    const auto add_channels = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
-      for (int64_t c = 0; c < channels; ++c) {
-        sum += load(grad_output + c * step + i, lanes) * load(output + c * step + i, lanes);
-      }
-    };
-    if (i + kLanes<T> <= end) {
-      add_channels(AllLanes{});
-    } else {
-      add_channels(SomeLanes{0, end - i});
-    }
-    store(sums + i - begin, sum);
+// The sink of correlate() for the gradient of the logits. With w the exponentials, n their normalizer and g the
+// gradient of the weights, which includes the factor 1/n, it is w * (g - sum over the taps of w * g / n). The sum is
+// known after the last tap; until then w and g are in scratch: 2 * taps * kLanes<T> elements.
+template <typename T, typename Lanes>
+struct LogitsGradientSink {
+  const Exponentials<T>& weights;
+  int64_t taps, pixel;
+  Lanes lanes;
+  Compute<T>* scratch;
+  T* to;
+  Vector<T> factor, sum = {};
+
+  ALWAYS_INLINE Vector<T> scale(Vector<T> gradient) const { return gradient * factor; }
+  ALWAYS_INLINE void add(int64_t tap, Vector<T> gradient) {
+    const Vector<T> weight = weights(tap, pixel, lanes);
+    sum += weight * gradient;
+    store(scratch + 2 * tap * kLanes<T>, weight);
+    store(scratch + (2 * tap + 1) * kLanes<T>, gradient);
   }
-}
+  ALWAYS_INLINE void finish() const {
+    const Vector<T> mean = sum * factor;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const Compute<T>* from = scratch + 2 * tap * kLanes<T>;
+      store(to + tap * weights.logits.tap_stride + pixel, load(from) * (load(from + kLanes<T>) - mean), lanes);
+    }
+  }
+};
 
 template <typename T>
 void softmax_aggregation_logits_gradient(const AggregationTasks& tasks, const T* grad_output, const T* value,
-                                         const T* logits, const T* output, const Compute<T>* logsumexp, T* grad_logits,
-                                         int64_t begin, int64_t end) {
+                                         const T* logits, const Compute<T>* max_logits, const Compute<T>* normalizers,
+                                         T* grad_logits, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
-  const int64_t pixels = problem.footprint.output_pixels(), width = problem.footprint.columns.output_size();
+  const int64_t taps = problem.footprint.taps(), scratch_size = 2 * taps * kLanes<T>;
+  const Scratch<Compute<T>> scratch(2 * scratch_size);
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const Scratch<Compute<T>> products((task.row_end - task.row_begin) * width + kLanes<T>);
-    sum_products(problem, task, grad_output, output, products.data());
-    const Compute<T>* const mean = products.data() - task.row_begin * width;
-    const SoftmaxWeights<T> weights{{logits + task.weight_map(problem), problem.footprint.output_pixels()},
-                                    logsumexp + task.logsumexp_map(problem)};
+    const int64_t map = task.softmax_map(problem);
+    const Exponentials<T> weights{{logits + task.weight_map(problem), problem.footprint.output_pixels()},
+                                  max_logits + map};
     T* const to = grad_logits + task.weight_map(problem);
     correlate_channels(problem, task, grad_output, value,
-                       [=](int64_t tap, int64_t pixel, auto lanes, Vector<T> grad_weight) ALWAYS_INLINE_LAMBDA {
-                         const Vector<T> gradient = weights(tap, pixel, lanes) * (grad_weight - load(mean + pixel));
-                         store(to + tap * pixels + pixel, gradient, lanes);
+                       [&](int64_t pixel, auto lanes, int second) ALWAYS_INLINE_LAMBDA {
+                         const Vector<T> factor = 1 / load(normalizers + map + pixel, lanes);
+                         return LogitsGradientSink<T, decltype(lanes)>{
+                             weights, taps, pixel, lanes, scratch.data() + second * scratch_size, to, factor};
                        });
   }
 }

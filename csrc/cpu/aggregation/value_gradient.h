@@ -23,12 +23,16 @@ struct PaddedGradients {
         row_size(footprint.columns.output_size() + 2 * margin + kLanes<T>),
         channel_size(footprint.rows.output_size() * row_size) {}
 
-  void copy(const Footprint& footprint, const T* from, Compute<T>* to) const {
+  // `factors`, one for each output pixel or null, multiply the gradients.
+  void copy(const Footprint& footprint, const T* from, const Compute<T>* factors, Compute<T>* to) const {
     const int64_t width = footprint.columns.output_size();
     for (int64_t row = 0; row < footprint.rows.output_size(); ++row, from += width, to += row_size) {
       for (int64_t i = 0; i < margin; ++i) to[i] = 0;
       convert_run(from, to + margin, width);
       for (int64_t i = margin + width; i < row_size; ++i) to[i] = 0;
+      if (factors == nullptr) continue;
+      for (int64_t i = 0; i < width; ++i) to[margin + i] *= factors[i];
+      factors += width;
     }
   }
 };
@@ -100,9 +104,10 @@ void transposed_gather(const Band& band, const BandTables& tables, const Weights
   });
 }
 
+// `factors`, (Ho * Wo) or null, multiply the gradients of every channel.
 template <typename T, typename Weights>
 void transposed_gather_channels(const Aggregation& problem, const AggregationTask& task, const Weights& weights,
-                                const T* grad_output, T* grad_value) {
+                                const Compute<T>* factors, const T* grad_output, T* grad_value) {
   const Footprint& footprint = problem.footprint;
   const Band band(footprint, task.row_begin, task.row_end);
   const BandTables tables(band);
@@ -116,7 +121,7 @@ void transposed_gather_channels(const Aggregation& problem, const AggregationTas
   for_each_block(channels, [&](auto width, int64_t first) {
     for (int c = 0; c < width.value; ++c) {
       const T* from = grad_output + (first + c) * step * output_pixels;
-      layout.copy(footprint, from, gradients.data() + c * layout.channel_size);
+      layout.copy(footprint, from, factors, gradients.data() + c * layout.channel_size);
     }
     const auto gather_into = [&](Compute<T>* maps, int64_t map_stride) {
       for (int c = 0; c < width.value; ++c) {

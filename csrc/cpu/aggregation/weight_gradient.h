@@ -11,18 +11,24 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// weight(t, p) = sum over c of gradient(c, p) * value(c, source(t, p)), passed to emit(tap, pixel, lanes, sum).
-template <int kChannels, typename T, typename Emit>
+// weight(t, p) = sum over c of gradient(c, p) * value(c, source(t, p)).
+//
+// A sink takes the sums of a vector of pixels. `open(pixel, lanes, index)` makes one, with index 1 for the second of a
+// pair and 0 otherwise. Its scale(gradient) is what enters the sums, add(tap, sum) is called for the taps in order, and
+// finish() after the last.
+template <int kChannels, typename T, typename Open>
 void correlate(const Band& band, const BandTables& tables, const T* gradient, int64_t channel_stride,
-               const Compute<T>* copy, const Emit& emit) {
+               const Compute<T>* copy, const Open& open) {
   const int64_t columns = band.footprint.columns.kernel, channel_size = band.size();
   for_each_vector<T>(band, [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset,
                                auto lanes) ALWAYS_INLINE_LAMBDA {
     constexpr bool kPair = decltype(pair)::value;
+    auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
     Vector<T> gradients[kChannels], second_gradients[kChannels];
     for (int c = 0; c < kChannels; ++c) {
-      gradients[c] = load(gradient + c * channel_stride + pixel, lanes);
-      if constexpr (kPair) second_gradients[c] = load(gradient + c * channel_stride + second_pixel, lanes);
+      const T* from = gradient + c * channel_stride;
+      gradients[c] = sink.scale(load(from + pixel, lanes));
+      if constexpr (kPair) second_gradients[c] = second_sink.scale(load(from + second_pixel, lanes));
     }
     for_each_tap_row<kPair>(band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
       for (int64_t j = 0; j < columns; ++j) {
@@ -35,25 +41,29 @@ void correlate(const Band& band, const BandTables& tables, const T* gradient, in
           if constexpr (first.value) sum += gradients[c] * value;
           if constexpr (second.value) second_sum += second_gradients[c] * value;
         }
-        if constexpr (first.value) emit(i * columns + j, pixel, lanes, sum);
-        if constexpr (second.value) emit((i - 1) * columns + j, second_pixel, lanes, second_sum);
+        if constexpr (first.value) sink.add(i * columns + j, sum);
+        if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
       }
     });
+    sink.finish();
+    if constexpr (kPair) second_sink.finish();
   });
 }
 
 // The same for any number of channels. Their gradients are kept in scratch: 2 * channels * kLanes<T> elements.
-template <typename T, typename Emit>
+template <typename T, typename Open>
 void correlate_many(int64_t channels, const Band& band, const BandTables& tables, const T* gradient,
-                    int64_t channel_stride, const Compute<T>* copy, Compute<T>* scratch, const Emit& emit) {
+                    int64_t channel_stride, const Compute<T>* copy, Compute<T>* scratch, const Open& open) {
   const int64_t columns = band.footprint.columns.kernel, channel_size = band.size();
   for_each_vector<T>(band, [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset,
                                auto lanes) ALWAYS_INLINE_LAMBDA {
     constexpr bool kPair = decltype(pair)::value;
+    auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
     for (int64_t c = 0; c < channels; ++c) {
-      store(scratch + 2 * c * kLanes<T>, load(gradient + c * channel_stride + pixel, lanes));
+      const T* from = gradient + c * channel_stride;
+      store(scratch + 2 * c * kLanes<T>, sink.scale(load(from + pixel, lanes)));
       if constexpr (kPair) {
-        store(scratch + (2 * c + 1) * kLanes<T>, load(gradient + c * channel_stride + second_pixel, lanes));
+        store(scratch + (2 * c + 1) * kLanes<T>, second_sink.scale(load(from + second_pixel, lanes)));
       }
     }
     for_each_tap_row<kPair>(band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
@@ -66,16 +76,18 @@ void correlate_many(int64_t channels, const Band& band, const BandTables& tables
           if constexpr (first.value) sum += load(scratch + 2 * c * kLanes<T>) * value;
           if constexpr (second.value) second_sum += load(scratch + (2 * c + 1) * kLanes<T>) * value;
         }
-        if constexpr (first.value) emit(i * columns + j, pixel, lanes, sum);
-        if constexpr (second.value) emit((i - 1) * columns + j, second_pixel, lanes, second_sum);
+        if constexpr (first.value) sink.add(i * columns + j, sum);
+        if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
       }
     });
+    sink.finish();
+    if constexpr (kPair) second_sink.finish();
   });
 }
 
-template <typename T, typename Emit>
+template <typename T, typename Open>
 void correlate_channels(const Aggregation& problem, const AggregationTask& task, const T* grad_output, const T* value,
-                        const Emit& emit) {
+                        const Open& open) {
   const Band band(problem.footprint, task.row_begin, task.row_end);
   const BandTables tables(band);
   const int64_t channels = problem.sharing(task.weight_channel), step = problem.weight_channels;
@@ -86,12 +98,12 @@ void correlate_channels(const Aggregation& problem, const AggregationTask& task,
   }
   const int64_t channel_stride = step * band.footprint.output_pixels();
   if (channels == 8) {
-    correlate<8>(band, tables, grad_output, channel_stride, copy.data(), emit);
+    correlate<8>(band, tables, grad_output, channel_stride, copy.data(), open);
   } else if (channels == 1) {
-    correlate<1>(band, tables, grad_output, channel_stride, copy.data(), emit);
+    correlate<1>(band, tables, grad_output, channel_stride, copy.data(), open);
   } else {
     const Scratch<Compute<T>> scratch(2 * channels * kLanes<T>);
-    correlate_many(channels, band, tables, grad_output, channel_stride, copy.data(), scratch.data(), emit);
+    correlate_many(channels, band, tables, grad_output, channel_stride, copy.data(), scratch.data(), open);
   }
 }
 

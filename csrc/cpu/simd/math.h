@@ -1,4 +1,4 @@
-// exp, log and 2^x of vectors.
+// exp and 2^x of vectors.
 #if defined(SA_LAYERS_CPU_SIMD_MATH_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_SIMD_MATH_H
 #undef SA_LAYERS_CPU_SIMD_MATH_H
@@ -11,18 +11,18 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// The natural exponential and logarithm.
-
+// 2^-halvings * exp(x), for x <= 0: a softmax relative to the largest logit. The factor costs nothing, and with enough
+// halvings a weighted sum cannot overflow before it is normalised.
+//
 // exp(x) = 2^n * exp(r) with |r| <= log(2) / 2, where the Taylor series up to the seventh power has an error below
 // 1e-8. Results below the normal numbers are 0; NaN stays NaN.
-inline Vector<float> exp(Vector<float> x) {
-  const Vector<float> low = broadcast<float>(-87.3f), high = broadcast<float>(88.7f);
+ALWAYS_INLINE Vector<float> exp(Vector<float> x, int halvings = 0) {
+  const Vector<float> low = broadcast<float>(0.693147181f * halvings - 87.3f);
   const Bits vanishes = x < low;
   x = vanishes ? low : x;
-  x = x > high ? high : x;
-  // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
-  const Vector<float> rounder = broadcast<float>(12582912.0f), shifted = x * 1.44269504f + rounder;
-  const Vector<float> n = shifted - rounder;
+  // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits; 127 more make it an exponent.
+  const Vector<float> rounder = broadcast<float>(12583039.0f - halvings);
+  const Vector<float> shifted = x * 1.44269504f + rounder, n = shifted - rounder;
   const Vector<float> r =
       (x - n * 0.693145752f) - n * 1.42860677e-6f;  // log(2) in two parts; the product with the first is exact
   Vector<float> y = r * (1.0f / 5040) + (1.0f / 720);
@@ -32,25 +32,14 @@ inline Vector<float> exp(Vector<float> x) {
   y = y * r + 0.5f;
   y = y * r + 1.0f;
   y = y * r + 1.0f;
-  const Bits power = (bit_cast<Bits>(shifted) << 23) + 0x3f800000;
-  y *= bit_cast<Vector<float>>(power);
+  y *= bit_cast<Vector<float>>(bit_cast<Bits>(shifted) << 23);
   return vanishes ? Vector<float>{} : y;
 }
 
-// Newton's method for exp(y) = x: three steps square the error of a linear guess from 0.06 down to 1e-12.
-inline Vector<float> log(Vector<float> x) {
-  Vector<float> y = __builtin_convertvector(bit_cast<Bits>(x) - 0x3f800000, Vector<float>) * (0.693147181f / (1 << 23));
-  for (int step = 0; step < 3; ++step) y += x * exp(-y) - 1.0f;
-  return y;
-}
-
 // float64 is for gradient checks: accurate rather than fast.
-inline Vector<double> exp(Vector<double> x) {
-  for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
-  return x;
-}
-inline Vector<double> log(Vector<double> x) {
-  for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_log(x[lane]);
+inline Vector<double> exp(Vector<double> x, int halvings = 0) {
+  const double scale = 1.0 / (int64_t{1} << halvings);
+  for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = scale * __builtin_exp(x[lane]);
   return x;
 }
 

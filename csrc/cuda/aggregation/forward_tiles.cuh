@@ -1,5 +1,7 @@
 // Aggregation at stride 1 and dilation 1, tile by tile: each weight is read from global memory once for up to kChannels
-// channels that share it. With kSoftmax the weights are logits, normalized by an online softmax.
+// channels that share it. With kSoftmax the weights are logits, normalized by an online softmax; its maximum and its
+// normalizer are kept for the gradients. They stay apart: their logsumexp would lose the bits of the normalizer beside
+// a large maximum.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +27,22 @@ struct AggregationTiles {
   bool reflecting;  // otherwise zero padding
 };
 
-// Further operands of the gradients' kernels where the weights are a softmax of logits, (N, Cw, Kh * Kw, Ho * Wo).
+// Further operands of the gradients' kernels where the weights are a softmax of logits, (N, Cw, Kh * Kw, Ho * Wo): of
+// each pixel the maximum over the taps, and the sum of exp(logit - maximum), both (N, Cw, Ho * Wo).
 template <typename T>
 struct SoftmaxTensors {
   const T* logits;
-  const T* output;
-  const Compute<T>* logsumexp;  // (N, Cw, Ho * Wo)
+  const Compute<T>* max_logits;
+  const Compute<T>* normalizers;
 };
+
+// The power of two that an unnormalized softmax over the taps is multiplied by, so that its weighted sums overflow no
+// sooner than an average.
+__host__ __device__ constexpr float softmax_scale(int64_t taps) {
+  float scale = 1;
+  for (int64_t count = 1; count < taps; count *= 2) scale /= 2;
+  return scale;
+}
 
 // An online softmax over the lines of taps.
 template <int kKernel>
@@ -67,7 +78,9 @@ struct OnlineSoftmax {
 template <typename T, int kKernel, bool kSoftmax>
 __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
     aggregation_tiles(AggregationTiles problem, const T* __restrict__ value, const T* __restrict__ weight,
-                      T* __restrict__ output, Compute<T>* __restrict__ logsumexp) {
+                      T* __restrict__ output, Compute<T>* __restrict__ max_logits,
+                      Compute<T>* __restrict__ normalizers) {
+  constexpr float kScale = kSoftmax ? softmax_scale(kKernel * kKernel) : 1.0f;
   const Tiling& tiling = problem.tiling;
   const Tile tile = tile_of_block(tiling);
   const Group group = group_of_thread(tiling, tile);
@@ -80,7 +93,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
   for (int first = 0; first < problem.sharing; first += kChannels) {
     const int count = min(kChannels, problem.sharing - first);
     if (first > 0) __syncthreads();  // the previous channels are read
-    copy_tile<kKernel>(tiling, tile, problem.channels, value, first, count, problem.reflecting, copy);
+    copy_tile<kKernel>(
+        tiling, tile, problem.channels, value, first, count, problem.reflecting, [](int64_t, int) { return kScale; },
+        copy);
     __syncthreads();
     if (group.count == 0) continue;
 
@@ -106,6 +121,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
         }
       }
     }
+    float factors[kGroup];
+    if constexpr (kSoftmax) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) factors[i] = (1 / kScale) / online.total[i];
+    }
     const int own = problem.channels.count(map) - first;
     T* const to = output + problem.channels.begin(map) + first * problem.channels.step() + offset;
 #pragma unroll
@@ -113,16 +133,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax>)
       if (channel >= own) break;
       if constexpr (kSoftmax) {
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i) sums[channel][i] /= online.total[i];
+        for (int i = 0; i < kGroup; ++i) sums[channel][i] *= factors[i];
       }
       store_group(sums[channel], tiling, group.count, to + channel * problem.channels.step());
     }
     if constexpr (kSoftmax) {
       if (first > 0) continue;
-      float normalizers[kGroup];
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i) normalizers[i] = online.maximum[i] + logarithm(online.total[i]);
-      store_group(normalizers, tiling, group.count, logsumexp + map * tiling.pixels() + offset);
+      store_group(online.maximum, tiling, group.count, max_logits + map * tiling.pixels() + offset);
+      store_group(online.total, tiling, group.count, normalizers + map * tiling.pixels() + offset);
     }
   }
 }

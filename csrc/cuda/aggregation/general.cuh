@@ -39,7 +39,7 @@ struct Work {
 template <typename T, bool kSoftmax>
 __global__ void aggregation_general(Aggregation problem, int64_t threads, const T* __restrict__ value,
                                     const T* __restrict__ weight, T* __restrict__ output,
-                                    Compute<T>* __restrict__ logsumexp) {
+                                    Compute<T>* __restrict__ max_logits, Compute<T>* __restrict__ normalizers) {
   if (thread_index() >= threads) return;
   const Axis rows = problem.footprint.rows, columns = problem.footprint.columns;
   const int64_t pixels = problem.footprint.pixels(), output_pixels = problem.footprint.output_pixels();
@@ -47,6 +47,7 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
   const int64_t row = work.pixel / columns.output_size(), column = work.pixel % columns.output_size();
   const T* const values = value + work.channel * pixels;
   const T* weights = weight + work.weight_map * problem.footprint.taps() * output_pixels + work.pixel;
+  const Compute<T> scale = softmax_scale(problem.footprint.taps());
   Compute<T> maximum = -INFINITY, total = 0;
   if constexpr (kSoftmax) {
     for (int64_t tap = 0; tap < problem.footprint.taps(); ++tap) {
@@ -61,7 +62,7 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
       const int64_t value_column = columns.pixel(columns.padded(column, column_tap), problem.footprint.mode);
       Compute<T> tap_weight = widen(*weights);
       if constexpr (kSoftmax) {
-        tap_weight = exponential(tap_weight - maximum);
+        tap_weight = scale * exponential(tap_weight - maximum);
         total += tap_weight;
       }
       if (value_row < 0 || value_column < 0) continue;
@@ -81,39 +82,62 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
     if (channel < work.count) narrow(sums[channel], to[channel * problem.weight_channels * output_pixels]);
   }
   if constexpr (kSoftmax) {
-    if (work.first == 0) logsumexp[work.weight_map * output_pixels + work.pixel] = maximum + logarithm(total);
+    if (work.first > 0) return;
+    max_logits[work.weight_map * output_pixels + work.pixel] = maximum;
+    normalizers[work.weight_map * output_pixels + work.pixel] = total / scale;
   }
 }
 
-// With a softmax, the gradient of its logits.
+// The gradient of one weight: the sum over the channels that share it.
+template <typename T>
+__device__ Compute<T> weight_gradient(const Aggregation& problem, int64_t weight_map, int64_t tap, int64_t pixel,
+                                      const T* __restrict__ grad_output, const T* __restrict__ value) {
+  const Axis &rows = problem.footprint.rows, &columns = problem.footprint.columns;
+  const int64_t output_pixels = problem.footprint.output_pixels(), image = weight_map / problem.weight_channels;
+  const int64_t value_row =
+      rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel), problem.footprint.mode);
+  const int64_t value_column =
+      columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel), problem.footprint.mode);
+  if (value_row < 0 || value_column < 0) return 0;
+  Compute<T> sum = 0;
+  for (int64_t c = weight_map % problem.weight_channels; c < problem.channels; c += problem.weight_channels) {
+    const int64_t channel = image * problem.channels + c;
+    sum += widen(grad_output[channel * output_pixels + pixel]) *
+           widen(value[channel * problem.footprint.pixels() + value_row * columns.size + value_column]);
+  }
+  return sum;
+}
+
+// A thread for each weight or, with a softmax, for all taps of an output pixel: the gradient of a logit needs those of
+// all their weights, see aggregation_weight_gradient_tiles.
 template <typename T, bool kSoftmax>
 __global__ void aggregation_weight_gradient_general(Aggregation problem, int64_t threads, SoftmaxTensors<T> softmax,
                                                     const T* __restrict__ grad_output, const T* __restrict__ value,
                                                     T* __restrict__ grad_weight) {
   const int64_t index = thread_index();
   if (index >= threads) return;
-  const Axis rows = problem.footprint.rows, columns = problem.footprint.columns;
   const int64_t output_pixels = problem.footprint.output_pixels(), taps = problem.footprint.taps();
-  const int64_t pixel = index % output_pixels, tap = index / output_pixels % taps;
-  const int64_t weight_map = index / output_pixels / taps, image = weight_map / problem.weight_channels;
-  const int64_t value_row =
-      rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel), problem.footprint.mode);
-  const int64_t value_column =
-      columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel), problem.footprint.mode);
-  const bool inside = value_row >= 0 && value_column >= 0;
-  const int64_t value_pixel = inside ? value_row * columns.size + value_column : 0;
-  Compute<T> sum = 0, mean = 0;  // see aggregation_weight_gradient_tiles
-  for (int64_t c = weight_map % problem.weight_channels; c < problem.channels; c += problem.weight_channels) {
-    const int64_t channel = image * problem.channels + c;
-    const Compute<T> gradient = widen(grad_output[channel * output_pixels + pixel]);
-    if (inside) sum += gradient * widen(value[channel * problem.footprint.pixels() + value_pixel]);
-    if constexpr (kSoftmax) mean += gradient * widen(softmax.output[channel * output_pixels + pixel]);
-  }
+  const int64_t pixel = index % output_pixels;
   if constexpr (kSoftmax) {
-    const Compute<T> logsumexp = softmax.logsumexp[weight_map * output_pixels + pixel];
-    sum = exponential(widen(softmax.logits[index]) - logsumexp) * (sum - mean);
+    const int64_t weight_map = index / output_pixels;
+    const Compute<T> maximum = softmax.max_logits[index], normalizer = softmax.normalizers[index];
+    const auto weight_at = [&](int64_t tap) {
+      const int64_t at = (weight_map * taps + tap) * output_pixels + pixel;
+      return exponential(widen(softmax.logits[at]) - maximum) / normalizer;
+    };
+    Compute<T> mean = 0;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      mean += weight_at(tap) * weight_gradient(problem, weight_map, tap, pixel, grad_output, value);
+    }
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const Compute<T> gradient = weight_gradient(problem, weight_map, tap, pixel, grad_output, value);
+      narrow(weight_at(tap) * (gradient - mean), grad_weight[(weight_map * taps + tap) * output_pixels + pixel]);
+    }
+  } else {
+    narrow(
+        weight_gradient(problem, index / output_pixels / taps, index / output_pixels % taps, pixel, grad_output, value),
+        grad_weight[index]);
   }
-  narrow(sum, grad_weight[index]);
 }
 
 // Iterates over the output pixels and taps that read a pixel, along one axis:
@@ -156,7 +180,8 @@ __global__ void aggregation_value_gradient_general(Aggregation problem, int64_t 
       const int64_t pixel = row.output * columns.output_size() + column.output;
       Compute<T> tap_weight = widen(weights[(row.tap * columns.kernel + column.tap) * output_pixels + pixel]);
       if constexpr (kSoftmax) {
-        tap_weight = exponential(tap_weight - softmax.logsumexp[work.weight_map * output_pixels + pixel]);
+        const int64_t at = work.weight_map * output_pixels + pixel;
+        tap_weight = exponential(tap_weight - softmax.max_logits[at]) / softmax.normalizers[at];
       }
 #pragma unroll
       for (int channel = 0; channel < kBlockChannels; ++channel) {

@@ -17,16 +17,18 @@ cudaError_t launch_aggregation_value_gradient(const Aggregation& problem, Elemen
 cudaError_t launch_aggregation_weight_gradient(const Aggregation& problem, Element element, const void* grad_output,
                                                const void* value, void* grad_weight, cudaStream_t stream);
 
-// Softmax aggregation. logsumexp, (N, Cw, Ho * Wo), is float, or double for kFloat64.
+// Softmax aggregation. max_logits and normalizers, (N, Cw, Ho * Wo), are float, or double for kFloat64.
 cudaError_t launch_softmax_aggregation(const Aggregation& problem, Element element, const void* value,
-                                       const void* logits, void* output, void* logsumexp, cudaStream_t stream);
+                                       const void* logits, void* output, void* max_logits, void* normalizers,
+                                       cudaStream_t stream);
 cudaError_t launch_softmax_aggregation_value_gradient(const Aggregation& problem, Element element,
                                                       const void* grad_output, const void* logits,
-                                                      const void* logsumexp, void* grad_value, cudaStream_t stream);
+                                                      const void* max_logits, const void* normalizers, void* grad_value,
+                                                      cudaStream_t stream);
 cudaError_t launch_softmax_aggregation_logits_gradient(const Aggregation& problem, Element element,
                                                        const void* grad_output, const void* value, const void* logits,
-                                                       const void* output, const void* logsumexp, void* grad_logits,
-                                                       cudaStream_t stream);
+                                                       const void* max_logits, const void* normalizers,
+                                                       void* grad_logits, cudaStream_t stream);
 
 // Pairwise relations, except kDot. The problem has as many weight channels as channels.
 cudaError_t launch_pairwise_relation(const Aggregation& problem, Relation relation, Element element, const void* query,

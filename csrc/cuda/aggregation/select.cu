@@ -73,22 +73,25 @@ cudaError_t launch_either(const Aggregation& problem, const AggregationTiles& ti
 
 template <bool kSoftmax>
 cudaError_t launch_aggregation_kernel(const Aggregation& problem, Element element, const void* value,
-                                      const void* weight, void* output, void* logsumexp, cudaStream_t stream) {
+                                      const void* weight, void* output, void* max_logits, void* normalizers,
+                                      cudaStream_t stream) {
   return dispatch(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
-    const bool aligned = is_aligned<T>(problem, {value, weight, output}) && is_aligned<float>(problem, {logsumexp});
+    const bool aligned =
+        is_aligned<T>(problem, {value, weight, output}) && is_aligned<float>(problem, {max_logits, normalizers});
     return launch_either<T>(
         problem, make_tiles<T>(problem, aligned, 0, kChannels),
         [](auto kernel) { return &aggregation_tiles<T, kernel.value, kSoftmax>; }, &aggregation_general<T, kSoftmax>,
         Work::threads(problem, problem.footprint.output_pixels()), stream, static_cast<const T*>(value),
-        static_cast<const T*>(weight), static_cast<T*>(output), static_cast<Compute<T>*>(logsumexp));
+        static_cast<const T*>(weight), static_cast<T*>(output), static_cast<Compute<T>*>(max_logits),
+        static_cast<Compute<T>*>(normalizers));
   });
 }
 
 template <bool kSoftmax>
 cudaError_t launch_value_gradient_kernel(const Aggregation& problem, Element element, const void* grad_output,
-                                         const void* weight, const void* logsumexp, void* grad_value,
-                                         cudaStream_t stream) {
+                                         const void* weight, const void* max_logits, const void* normalizers,
+                                         void* grad_value, cudaStream_t stream) {
   return dispatch(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
     const int flank = problem.footprint.mode == Padding::kReflect ? int(problem.footprint.rows.padding()) : 0;
@@ -96,26 +99,27 @@ cudaError_t launch_value_gradient_kernel(const Aggregation& problem, Element ele
         problem, make_tiles<T>(problem, false, flank, kChannels),
         [](auto kernel) { return &aggregation_value_gradient_tiles<T, kernel.value, kSoftmax>; },
         &aggregation_value_gradient_general<T, kSoftmax>, Work::threads(problem, problem.footprint.pixels()), stream,
-        SoftmaxTensors<T>{nullptr, nullptr, static_cast<const Compute<T>*>(logsumexp)},
+        SoftmaxTensors<T>{nullptr, static_cast<const Compute<T>*>(max_logits),
+                          static_cast<const Compute<T>*>(normalizers)},
         static_cast<const T*>(grad_output), static_cast<const T*>(weight), static_cast<T*>(grad_value));
   });
 }
 
 template <bool kSoftmax>
 cudaError_t launch_weight_gradient_kernel(const Aggregation& problem, Element element, const void* grad_output,
-                                          const void* value, const void* logits, const void* output,
-                                          const void* logsumexp, void* grad_weight, cudaStream_t stream) {
+                                          const void* value, const void* logits, const void* max_logits,
+                                          const void* normalizers, void* grad_weight, cudaStream_t stream) {
   return dispatch(element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
-    const bool aligned = is_aligned<T>(problem, {grad_output, value, logits, output, grad_weight}) &&
-                         is_aligned<float>(problem, {logsumexp});
+    const bool aligned = is_aligned<T>(problem, {grad_output, value, logits, grad_weight}) &&
+                         is_aligned<float>(problem, {max_logits, normalizers});
     return launch_either<T>(
         problem, make_tiles<T>(problem, aligned, 0, problem.sharing(0)),
         [](auto kernel) { return &aggregation_weight_gradient_tiles<T, kernel.value, kSoftmax>; },
         &aggregation_weight_gradient_general<T, kSoftmax>,
-        problem.weight_maps() * problem.footprint.taps() * problem.footprint.output_pixels(), stream,
-        SoftmaxTensors<T>{static_cast<const T*>(logits), static_cast<const T*>(output),
-                          static_cast<const Compute<T>*>(logsumexp)},
+        problem.weight_maps() * (kSoftmax ? 1 : problem.footprint.taps()) * problem.footprint.output_pixels(), stream,
+        SoftmaxTensors<T>{static_cast<const T*>(logits), static_cast<const Compute<T>*>(max_logits),
+                          static_cast<const Compute<T>*>(normalizers)},
         static_cast<const T*>(grad_output), static_cast<const T*>(value), static_cast<T*>(grad_weight));
   });
 }
@@ -124,12 +128,13 @@ cudaError_t launch_weight_gradient_kernel(const Aggregation& problem, Element el
 
 cudaError_t launch_aggregation(const Aggregation& problem, Element element, const void* value, const void* weight,
                                void* output, cudaStream_t stream) {
-  return launch_aggregation_kernel<false>(problem, element, value, weight, output, nullptr, stream);
+  return launch_aggregation_kernel<false>(problem, element, value, weight, output, nullptr, nullptr, stream);
 }
 
 cudaError_t launch_aggregation_value_gradient(const Aggregation& problem, Element element, const void* grad_output,
                                               const void* weight, void* grad_value, cudaStream_t stream) {
-  return launch_value_gradient_kernel<false>(problem, element, grad_output, weight, nullptr, grad_value, stream);
+  return launch_value_gradient_kernel<false>(problem, element, grad_output, weight, nullptr, nullptr, grad_value,
+                                             stream);
 }
 
 cudaError_t launch_aggregation_weight_gradient(const Aggregation& problem, Element element, const void* grad_output,
@@ -139,21 +144,24 @@ cudaError_t launch_aggregation_weight_gradient(const Aggregation& problem, Eleme
 }
 
 cudaError_t launch_softmax_aggregation(const Aggregation& problem, Element element, const void* value,
-                                       const void* logits, void* output, void* logsumexp, cudaStream_t stream) {
-  return launch_aggregation_kernel<true>(problem, element, value, logits, output, logsumexp, stream);
+                                       const void* logits, void* output, void* max_logits, void* normalizers,
+                                       cudaStream_t stream) {
+  return launch_aggregation_kernel<true>(problem, element, value, logits, output, max_logits, normalizers, stream);
 }
 
 cudaError_t launch_softmax_aggregation_value_gradient(const Aggregation& problem, Element element,
                                                       const void* grad_output, const void* logits,
-                                                      const void* logsumexp, void* grad_value, cudaStream_t stream) {
-  return launch_value_gradient_kernel<true>(problem, element, grad_output, logits, logsumexp, grad_value, stream);
+                                                      const void* max_logits, const void* normalizers, void* grad_value,
+                                                      cudaStream_t stream) {
+  return launch_value_gradient_kernel<true>(problem, element, grad_output, logits, max_logits, normalizers, grad_value,
+                                            stream);
 }
 
 cudaError_t launch_softmax_aggregation_logits_gradient(const Aggregation& problem, Element element,
                                                        const void* grad_output, const void* value, const void* logits,
-                                                       const void* output, const void* logsumexp, void* grad_logits,
-                                                       cudaStream_t stream) {
-  return launch_weight_gradient_kernel<true>(problem, element, grad_output, value, logits, output, logsumexp,
+                                                       const void* max_logits, const void* normalizers,
+                                                       void* grad_logits, cudaStream_t stream) {
+  return launch_weight_gradient_kernel<true>(problem, element, grad_output, value, logits, max_logits, normalizers,
                                              grad_logits, stream);
 }
 

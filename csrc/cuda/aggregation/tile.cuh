@@ -114,10 +114,11 @@ struct Channels {
   __device__ int64_t step() const { return weight_channels * pixels; }
 };
 
-// Copies what the tile's footprints reach, `count` channels starting at `first`, with padding resolved.
-template <int kKernel, typename T>
+// Copies what the tile's footprints reach, `count` channels starting at `first`, with padding resolved, times
+// factor(index of the weight map, offset of the pixel in a map).
+template <int kKernel, typename T, typename Factor>
 __device__ void copy_tile(const Tiling& tiling, const Tile& tile, const Channels& channels, const T* maps, int first,
-                          int count, bool reflecting, float* copy) {
+                          int count, bool reflecting, const Factor& factor, float* copy) {
   const int lines = tile.lines + kKernel - 1, groups = ceil_div(tile.pixels, kGroup) + tiling.tail_groups();
   const int places = lines * groups * kGroup;
   for (int index = int(threadIdx.x); index < tile.maps * places; index += int(blockDim.x)) {
@@ -134,12 +135,14 @@ __device__ void copy_tile(const Tiling& tiling, const Tile& tile, const Channels
     const bool inside = line >= 0 && line < tiling.lines && pixel >= 0 && pixel < tiling.length;
     const int64_t weight_map = tile.first_map + map;
     const int own = inside ? channels.count(weight_map) - first : 0;
-    const T* from = maps + channels.begin(weight_map) + first * channels.step() + line * tiling.line_step() +
-                    pixel * tiling.pixel_step();
+    const int offset = line * tiling.line_step() + pixel * tiling.pixel_step();
+    const T* from = maps + channels.begin(weight_map) + first * channels.step() + offset;
+    float scale = 1.0f;
+    if (inside) scale = factor(weight_map, offset);
     float* to = copy + map * tiling.channels * tiling.channel_size() + copy_line * tiling.pitch() + copy_pixel;
 #pragma unroll 8
     for (int channel = 0; channel < count; ++channel) {
-      to[channel * tiling.channel_size()] = channel < own ? widen(from[channel * channels.step()]) : 0.0f;
+      to[channel * tiling.channel_size()] = channel < own ? scale * widen(from[channel * channels.step()]) : 0.0f;
     }
   }
 }

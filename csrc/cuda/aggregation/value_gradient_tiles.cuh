@@ -63,13 +63,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax || kKernel == 7>)
   // The output pixels whose footprints cover the group are on lines up to `last_line`, at kPositions positions.
   const int last_line = tile.first_line + group.line + kReach, first_position = tile.first_pixel + group.pixel - kReach;
   const T* const weights = weight + map * kKernel * kKernel * tiling.pixels();
-  const Compute<T>* const logsumexp = kSoftmax ? softmax.logsumexp + map * tiling.pixels() : nullptr;
+  const Compute<T>* const max_logits = kSoftmax ? softmax.max_logits + map * tiling.pixels() : nullptr;
   const auto is_inside = [&](int position) { return unsigned(first_position + position) < unsigned(tiling.length); };
 
   for (int first = 0; first < problem.sharing; first += kChannels) {
     const int count = min(kChannels, problem.sharing - first);
     if (first > 0) __syncthreads();  // the previous sums are read
-    copy_tile<kKernel>(tiling, tile, problem.channels, grad_output, first, count, false, copy);
+    copy_tile<kKernel>(
+        tiling, tile, problem.channels, grad_output, first, count, false,
+        [&](int64_t weight_map, int offset) {
+          // The gradients are divided by the normalizers instead of every weight.
+          return kSoftmax ? 1 / float(softmax.normalizers[weight_map * tiling.pixels() + offset]) : 1.0f;
+        },
+        copy);
     __syncthreads();
 
     float sums[kChannels][kGroup] = {};
@@ -78,11 +84,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax || kKernel == 7>)
       const int line = last_line - across;
       if (group.count == 0 || line < 0 || line >= tiling.lines) continue;
       const int at = line * tiling.line_step() + first_position * tiling.pixel_step();
-      float normalizers[kPositions];
+      float maxima[kPositions];
       if constexpr (kSoftmax) {
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
-          normalizers[i] = is_inside(i) ? logsumexp[at + i * tiling.pixel_step()] : 0.0f;
+          maxima[i] = is_inside(i) ? max_logits[at + i * tiling.pixel_step()] : 0.0f;
         }
       }
       float tap_weights[kKernel][kGroup];
@@ -95,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kSoftmax || kKernel == 7>)
           float number = 0;
           if (is_inside(position)) {
             number = widen(from[position * tiling.pixel_step()]);
-            if constexpr (kSoftmax) number = exponential(number - normalizers[position]);
+            if constexpr (kSoftmax) number = exponential(number - maxima[position]);
           }
           tap_weights[along][i] = number;
         }

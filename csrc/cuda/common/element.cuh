@@ -35,8 +35,6 @@ __device__ inline void narrow(float number, __nv_bfloat16& to) { to = __float2bf
 // Fast for float32: accurate to two units in the last place near 1, where the weights that matter are.
 __device__ inline float exponential(float number) { return __expf(number); }
 __device__ inline double exponential(double number) { return exp(number); }
-__device__ inline float logarithm(float number) { return logf(number); }
-__device__ inline double logarithm(double number) { return log(number); }
 
 // Propagates NaN, as torch's ReLU does.
 template <typename C>
