@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
+from sa_layers.checkpoints import matching
 from sa_layers.models import SelfAttentionNetwork
 from sa_layers.models.self_attention_network import STAGES
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
+from .pretrained import is_called_by_mmengine, load_pretrained
 
 NAMES = ["SAN", "SelfAttentionNetwork"]
 
@@ -48,7 +50,8 @@ class SAN(SelfAttentionNetwork, BaseModule):
             False.
         init_cfg: Initialisation config of mmengine. Defaults to None, which keeps torch's default initialisation, as
             the official network does. Use ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` to load the
-            backbone of a checkpoint.
+            backbone of a checkpoint, in any layout that :mod:`sa_layers.checkpoints` knows. A checkpoint that does not
+            fit is an error.
         num_stages: Number of stages that are built, from 1 to 5. Those behind the last of ``out_indices`` are never
             called, and their parameters are frozen. Defaults to None, which builds no such stage. The tensors of
             stages that are not built are ignored in checkpoints.
@@ -141,20 +144,31 @@ class SAN(SelfAttentionNetwork, BaseModule):
         block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
         return 1 + sum(self.stage_blocks[:stage]) + block, depths
 
+    def init_weights(self) -> None:
+        """Initialise the backbone as ``init_cfg`` says.
+
+        A checkpoint is loaded by :func:`load_pretrained`, which, unlike mmengine, executes no code from the file and
+        refuses checkpoints that do not fit.
+        """
+        if self._is_init:
+            super().init_weights()  # mmengine logs a warning
+            return
+        given = self.init_cfg
+        configs = [given] if isinstance(given, dict) else list(given or [])
+        pretrained = [config for config in configs if config["type"] in ("Pretrained", PretrainedInit)]
+        self.init_cfg = [config for config in configs if config not in pretrained]
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
+        for config in pretrained:
+            load_pretrained(self, **{name: value for name, value in config.items() if name != "type"})
+
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """Reject checkpoints of other networks, of which mmengine would load the matching tensors with a warning."""
-        built = tuple(f"{prefix}stages.{index}." for index in range(len(self.stages)))
-        given = [name.removeprefix(prefix) for name in state_dict if name.startswith(built)]
-        expected = list(self.state_dict())
-        if given and (blocks := _blocks_per_stage(given)) != (own_blocks := _blocks_per_stage(expected)):
-            raise ValueError(
-                f"the checkpoint has another depth: its stages have {blocks} blocks, this backbone has {own_blocks}"
-            )
-        if given and (has_position := _has_position(given)) != _has_position(expected):
-            kinds = "pairwise attention with positions", "patchwise attention, or pairwise attention without positions"
-            raise ValueError(
-                f"the checkpoint is for {kinds[not has_position]}, but this backbone has {kinds[has_position]}"
-            )
+        """Refuse checkpoints of which mmengine would load nothing, or only a part, with a warning."""
+        if is_called_by_mmengine():
+            matching.prepare(state_dict, prefix)
+            matching.check(self, matching.below(state_dict, prefix), whole=True)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _freeze_stages(self) -> None:
@@ -165,15 +179,3 @@ class SAN(SelfAttentionNetwork, BaseModule):
             module.eval()
             for parameter in module.parameters():
                 parameter.requires_grad = False
-
-
-def _blocks_per_stage(names: Iterable[str]) -> tuple[int, ...]:
-    """Count the blocks of each stage in the names of a state dict."""
-    stage_of_block = {
-        match[0]: int(match[1]) for name in names if (match := re.match(r"stages\.(\d+)\.blocks\.\d+", name))
-    }
-    return tuple(list(stage_of_block.values()).count(stage) for stage in range(STAGES))
-
-
-def _has_position(names: Iterable[str]) -> bool:
-    return any(".attention.position." in name for name in names)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError
+from ..checkpoints.matching import first
 from ..models import SelfAttentionNetwork
 from ..models.self_attention_network import STAGES
-from .errors import CheckpointError
-
-MAX_NAMES = 3  # number of tensors that an error message lists
 
 
 class Architecture(NamedTuple):
-    """A classifier of the official code, of any depth, with the published widths and footprints."""
+    """A network of the official code, of any depth, with the published widths and footprints.
+
+    ``classes`` is 0 for a network without a head.
+    """
 
     depth: int | tuple[int, ...]
     attention: str
@@ -41,7 +42,7 @@ class Architecture(NamedTuple):
             >>> print(Architecture((3, 4, 6, 8, 3), "pairwise", 10))
             SAN(3, 4, 6, 8, 3) pairwise, 10 classes
         """
-        return f"SAN{self.depth} {self.attention}, {self.classes} classes"
+        return f"SAN{self.depth} {self.attention}, {f'{self.classes} classes' if self.classes else 'without a head'}"
 
 
 def detect(state: Mapping[str, Tensor], display_name: Callable[[str], str] = str) -> Architecture:
@@ -50,8 +51,9 @@ def detect(state: Mapping[str, Tensor], display_name: Callable[[str], str] = str
     The parameters of pairwise attention do not depend on the footprint, so the published footprints are assumed.
 
     Args:
-        state: State dict with our names, as returned by :func:`~sa_layers.convert.names.to_ours`.
-        display_name: Function from our name of a tensor to the name that error messages show. Defaults to the identity.
+        state: State dict with OpenMMLab's names, as returned by :func:`~sa_layers.checkpoints.rename`. Its head may
+            be absent.
+        display_name: Function from the name of a tensor to the name that error messages show. Defaults to the identity.
 
     Raises:
         CheckpointError: If tensors are missing, unexpected or of the wrong shape. The message lists the first of them.
@@ -64,14 +66,15 @@ def detect(state: Mapping[str, Tensor], display_name: Callable[[str], str] = str
         empty = ", ".join(str(stage) for stage, numbers in enumerate(blocks) if not numbers)
         raise CheckpointError(f"each of the {STAGES} stages must have blocks, but these stages have none: {empty}")
     head = state.get("head.fc.weight")
-    if head is None or head.ndim != 2:
+    has_head = any(name.startswith("head.") for name in state)
+    if has_head and (head is None or head.ndim != 2):
         raise CheckpointError(
             f"{display_name('head.fc.weight')}, the weight of the head, is missing or is not a matrix"
         )
     depths = tuple(len(numbers) for numbers in blocks)
     named = {settings: depth for depth, settings in SelfAttentionNetwork.arch_settings.items()}
     attention = "pairwise" if any(".position." in name for name in state) else "patchwise"
-    architecture = Architecture(named.get(depths, depths), attention, len(head))
+    architecture = Architecture(named.get(depths, depths), attention, 0 if head is None else len(head))
     check_shapes(state, expected_shapes(architecture), display_name)
     return architecture
 
@@ -85,8 +88,9 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """
     with torch.device("meta"):
         backbone = SelfAttentionNetwork(architecture.depth, architecture.attention)
-        head = nn.ModuleDict({"fc": nn.Linear(backbone.out_channels[-1], architecture.classes)})
-        whole = nn.ModuleDict({"backbone": backbone, "head": head})
+        whole = nn.ModuleDict({"backbone": backbone})
+        if architecture.classes:
+            whole["head"] = nn.ModuleDict({"fc": nn.Linear(backbone.out_channels[-1], architecture.classes)})
     return {name: tuple(values.shape) for name, values in whole.state_dict().items()}
 
 
@@ -102,14 +106,9 @@ def check_shapes(
     unexpected = [name for name in state if name not in expected]
     misshapen = [name for name in state if name in expected and tuple(state[name].shape) != expected[name]]
     if missing:
-        raise CheckpointError(f"{len(missing)} tensor(s) are missing: {_first(map(display_name, missing))}")
+        raise CheckpointError(f"{len(missing)} tensor(s) are missing: {first(map(display_name, missing))}")
     if unexpected:
-        raise CheckpointError(f"{len(unexpected)} tensor(s) are unexpected: {_first(map(display_name, unexpected))}")
+        raise CheckpointError(f"{len(unexpected)} tensor(s) are unexpected: {first(map(display_name, unexpected))}")
     if misshapen:
         shapes = (f"{display_name(name)} is {tuple(state[name].shape)}, not {expected[name]}" for name in misshapen)
-        raise CheckpointError(f"{len(misshapen)} tensor(s) have the wrong shape: {_first(shapes)}")
-
-
-def _first(names: Iterable[str]) -> str:
-    first = list(islice(names, MAX_NAMES + 1))
-    return ", ".join(first[:MAX_NAMES]) + ", ..." * (len(first) > MAX_NAMES)
+        raise CheckpointError(f"{len(misshapen)} tensor(s) have the wrong shape: {first(shapes)}")

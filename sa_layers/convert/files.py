@@ -1,4 +1,4 @@
-"""Reading of checkpoint files without executing pickled code, and their writing."""
+"""Writing of checkpoint files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ..checkpoints import CheckpointError
 from ..output_file import OutputError, check_output, output_file
-from .errors import CheckpointError
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint: its entry 'state_dict' or, without this entry, the whole checkpoint.
-
-    Raises:
-        CheckpointError: If the file cannot be read or contains no state dict.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # zipfile, pickle and torch raise errors of different types
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
-        raise CheckpointError(f"{path} is not an intact checkpoint of tensors and plain values: {reason}") from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(values, Tensor) for values in state.values()):
-        raise CheckpointError(f"{path} contains no state dict")
-    return state
 
 
 def check_destination(source: Path, destination: Path) -> None:

@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from torch import nn
+
+from ..checkpoints.reading import TRUST
 from ..command_line import command, image_size
 from ..layers import ATTENTIONS
 from ..models import SelfAttentionNetwork
@@ -36,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--attention", choices=ATTENTIONS, help="attention of the SAN, without a CONFIG")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="state dict of the SAN, without a CONFIG (default: random parameters)"
+        "--checkpoint", metavar="FILE", help="checkpoint of the SAN, without a CONFIG (default: random parameters)"
     )
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="format of the program (default: onnx)")
     parser.add_argument(
         "--sizes",
@@ -56,13 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--checkpoint cannot be used with a CONFIG: give CONFIG CHECKPOINT OUT")
 
     check_path(out, find(given.format))
-    model = make_network(given.depth, given.attention, given.checkpoint) if san else load_openmmlab(*source)
+    model = _make_model(given, source)
     check_sizes(model, given.sizes)
     export(model, out, given.format)
     largest = verify(model, out, given.format, given.sizes)
     sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
     print(f"wrote {out} ({given.format}): differs from the model by at most {largest:.1e} at {sizes}")
     return 0
+
+
+def _make_model(given: argparse.Namespace, source: Sequence[str]) -> nn.Module:
+    if source:
+        config, checkpoint = source if len(source) == 2 else (source[0], None)
+        return load_openmmlab(config, checkpoint, given.trust)
+    return make_network(given.depth, given.attention, given.checkpoint, given.trust)
 
 
 if __name__ == "__main__":

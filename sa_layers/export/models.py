@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError, load_checkpoint
 from ..models import SelfAttentionNetwork
 from ..openmmlab_configs import build_model, read_config
 from .errors import ExportError
@@ -25,33 +24,40 @@ class Logits(nn.Module):
         return self.model(image, mode="tensor")
 
 
-def make_network(depth: int, attention: str, checkpoint: str | Path | None = None) -> SelfAttentionNetwork:
+def make_network(
+    depth: int, attention: str, checkpoint: str | Path | None = None, trust: bool = False
+) -> SelfAttentionNetwork:
     """Make a SAN10, SAN15 or SAN19 in evaluation mode that returns the features of its last four stages.
 
     Args:
         depth: 10, 15 or 19.
         attention: 'pairwise' or 'patchwise'.
-        checkpoint: File with the state dict. Defaults to None, which keeps random parameters.
+        checkpoint: Checkpoint file in any layout of a SAN. Defaults to None, which keeps random parameters.
+        trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
+            Defaults to False.
 
     Raises:
-        ExportError: If the checkpoint is missing or belongs to another network.
+        ExportError: If the checkpoint is missing, needs ``trust`` or belongs to another network.
     """
     network = SelfAttentionNetwork(depth, attention, out_indices=(1, 2, 3, 4))
     if checkpoint is not None:
-        _load(network, checkpoint)
+        _load(network, checkpoint, trust)
     return network.eval()
 
 
-def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> Logits:
+def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None, trust: bool = False) -> Logits:
     """Build the model of an mmseg or mmpretrain config in evaluation mode, from normalised image to logits.
 
     Args:
         config: Config file.
         checkpoint: Checkpoint file. Defaults to None, which keeps random parameters.
+        trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
+            Defaults to False.
 
     Raises:
         ConfigError: If the config is missing or has no model, or its model cannot be built.
-        ExportError: If the config belongs to another toolbox, or the checkpoint is missing or belongs to another model.
+        ExportError: If the config belongs to another toolbox, or the checkpoint is missing, needs ``trust`` or belongs
+            to another model.
         MissingPackageError: If OpenMMLab is not installed.
     """
     settings = read_config(config)
@@ -60,7 +66,7 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None) -> 
         raise ExportError(f"config {config} must be one of mmseg or mmpretrain, got scope {scope!r}")
     model = build_model(settings)
     if checkpoint is not None:
-        _load(model, checkpoint)
+        _load(model, checkpoint, trust)
     if scope == "mmseg":
         _replace_upsampling(model)
     return Logits(model).eval()
@@ -79,14 +85,8 @@ def _replace_upsampling(model: nn.Module) -> None:
                 setattr(parent, name, upsample)
 
 
-def _load(model: nn.Module, checkpoint: str | Path) -> None:
-    if not Path(checkpoint).is_file():
-        raise ExportError(f"there is no checkpoint {str(checkpoint)!r}")
-    # Checkpoints of mmengine contain its own classes, which weights_only=True rejects.
-    loaded: Any = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+def _load(model: nn.Module, checkpoint: str | Path, trust: bool) -> None:
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        difference = str(error).splitlines()[1].strip()[:300]
-        raise ExportError(f"checkpoint {str(checkpoint)!r} belongs to another model: {difference}") from error
+        load_checkpoint(model, checkpoint, trust)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..checkpoints import matching
 from .self_attention_network import SelfAttentionNetwork
 
 
 class SelfAttentionClassifier(nn.Module):
     """A self-attention network, global average pooling, dropout and a linear layer.
+
+    ``load_state_dict`` also accepts the names of the authors' checkpoints and of OpenMMLab's;
+    :func:`sa_layers.checkpoints.load_checkpoint` reads a file.
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
@@ -67,3 +71,7 @@ class SelfAttentionClassifier(nn.Module):
         """(N, num_features, H, W) -> logits (N, num_classes), or the input of the linear layer if ``pre_logits``."""
         pooled = self.dropout(features.mean((2, 3)))
         return pooled if pre_logits else self.head(pooled)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        matching.prepare(state_dict, prefix, "network.", "head.")
+        super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..checkpoints import matching
 from ..fused.channels_last import like_input
 from ..fused.eligibility import HOOKED, has_hooks, why_not_this_call
 from ..fused.network import evaluate
@@ -191,8 +192,13 @@ class SelfAttentionNetwork(nn.Module):
         return list(self.stages)[: self.out_indices[-1] + 1]
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """Load a state dict without the tensors of stages that other networks have and this one does not."""
+        """Rename the tensors of other layouts, leave out those of stages that only other networks have, refuse others.
+
+        sa_layers/checkpoints/matching.py says what is refused.
+        """
+        matching.prepare(state_dict, prefix)
         absent = tuple(f"{prefix}stages.{index}." for index in range(len(self.stages), STAGES))
         for name in [name for name in state_dict if name.startswith(absent)]:
             del state_dict[name]
+        matching.check(self, matching.below(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:
@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
     ) from error
 from torch import Tensor, nn
 
+from ..checkpoints.loading import fit
 from .self_attention_classifier import SelfAttentionClassifier
 from .self_attention_network import STAGES
 from .self_attention_stage import SelfAttentionStage
@@ -173,14 +174,30 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Rename the tensors of a checkpoint in any layout: the authors', OpenMMLab's, or a network alone."""
+    return fit(state_dict, model.state_dict(keep_vars=True))
+
+
+def _names_file(options: Mapping[str, Any]) -> bool:
+    """Whether the options of timm.create_model say where pretrained weights are."""
+    sources = [options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay")]
+    given = [source if isinstance(source, dict) else vars(source) for source in sources if source is not None]
+    return any(source.get(name) for source in given for name in ("file", "url", "hf_hub_id", "state_dict"))
+
+
 def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
-    if pretrained:
-        raise ValueError(f"{variant} has no pretrained weights yet: pass pretrained=False, or checkpoint_path=...")
+    if pretrained and not _names_file(options):
+        raise ValueError(
+            f"{variant} has no pretrained weights yet: pass checkpoint_path=..., "
+            "or pretrained_cfg_overlay=dict(file=...) with pretrained=True"
+        )
     depth, attention = variant.removeprefix("san").split("_")
     return build_model_with_cfg(
         TimmSelfAttentionNetwork,
         variant,
         pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"feature_cls": "getter"},
         depth=int(depth),
         attention=attention,

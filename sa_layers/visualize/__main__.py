@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sa_layers.checkpoints.reading import TRUST
 from sa_layers.command_line import command, integer
 from sa_layers.output_file import check_output, make_parent, output_file
 from sa_layers.visualize.errors import VisualizationError
@@ -25,6 +26,7 @@ def visualize(
     checkpoint: str | Path | None = None,
     pixels: Mapping[str, tuple[int, int]] | None = None,
     out: str | Path = "attention",
+    trust: bool = False,
 ) -> list[LayerWeights]:
     """Draw attention weights and receptive fields of a config's model, and print measures of the weights.
 
@@ -35,6 +37,8 @@ def visualize(
         pixels: Pixels (x, y) of the image at which to draw, by name. Defaults to a pixel on an edge and a pixel in a
             flat region.
         out: Folder in which weights.png and receptive_field.png are written. Defaults to 'attention'.
+        trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
+            Defaults to False.
 
     Returns:
         The weights of every layer.
@@ -68,7 +72,7 @@ def visualize(
         photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
         pixels = {name: (int(x * scale), int(y * scale)) for name, (x, y) in (pixels or {}).items()}
     pixels = dict(pixels or choose_pixels(photograph.astype("uint8", copy=False)))
-    model = load_model(config, checkpoint)
+    model = load_model(config, checkpoint, trust)
     inputs = preprocess(model, photograph)
     layers = attention_weights(model, inputs)
     fields = {name: effective_receptive_field(model, inputs, pixel) for name, pixel in pixels.items()}
@@ -133,9 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", metavar="FOLDER", default="attention", help="folder of the pictures (default: attention)"
     )
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     given = parser.parse_args(argv)
     pixels = {f"pixel {number}": (x, y) for number, (x, y) in enumerate(given.pixel or [], start=1)}
-    visualize(given.image, given.config, given.checkpoint, pixels, given.out)
+    visualize(given.image, given.config, given.checkpoint, pixels, given.out, given.trust)
     return 0
 
 

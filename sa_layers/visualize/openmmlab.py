@@ -9,62 +9,44 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError, load_checkpoint
 from ..openmmlab_configs import build_model, read_config
 from .errors import VisualizationError
 
 
-def load_model(config: str | Path, checkpoint: str | Path | None = None) -> nn.Module:
+def load_model(config: str | Path, checkpoint: str | Path | None = None, trust: bool = False) -> nn.Module:
     """Build the model of a config in evaluation mode.
 
     Args:
         config: Config file of mmseg, mmdet or mmpretrain.
         checkpoint: Checkpoint file or URL. Defaults to None, which initialises the model as for training, with a fixed
             random seed.
+        trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
+            Defaults to False.
 
     Raises:
         ConfigError: If the config is missing or has no model, or its model cannot be built or initialised.
-        VisualizationError: If the checkpoint is missing or belongs to another network.
+        VisualizationError: If the checkpoint is missing, needs ``trust`` or belongs to another network.
     """
     settings = read_config(config)
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         model = build_model(settings, initialise=checkpoint is None)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        try:
+            with get_local_path(str(checkpoint)) as path:
+                load_checkpoint(model, path, trust)
+        except CheckpointError as error:
+            raise VisualizationError(str(error)) from error
+        except OSError as error:  # from a URL
+            raise VisualizationError(f"cannot read {checkpoint}: {error}") from error
     return model.eval()
-
-
-def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint, which may have additional tensors.
-
-    Raises:
-        VisualizationError: If the checkpoint cannot be read, or tensors of the model are missing or of another shape.
-    """
-    try:
-        with quiet():
-            loaded = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu")
-    except FileNotFoundError as error:
-        raise VisualizationError(f"checkpoint {checkpoint} is not a file") from error
-    except Exception as error:  # pickle, zipfile and torch raise errors of different types
-        raise VisualizationError(f"checkpoint {checkpoint} cannot be read: {error}".splitlines()[0]) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    own = model.state_dict()
-    missing = [name for name in own if name not in state]
-    reshaped = [name for name in own if name in state and state[name].shape != own[name].shape]
-    if missing or reshaped:
-        example = f"{missing[0]} is missing" if missing else _shapes(reshaped[0], state, own)
-        raise VisualizationError(
-            f"checkpoint {checkpoint} does not match the config: of {len(own)} tensors, {len(missing)} are missing and "
-            f"{len(reshaped)} have another shape (for example, {example})"
-        )
-    model.load_state_dict(state, strict=False)
 
 
 def preprocess(model: nn.Module, image: NDArray[np.uint8] | Tensor) -> Tensor:
@@ -101,7 +83,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _shapes(name: str, state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    return f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"

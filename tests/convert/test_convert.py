@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from sa_layers.convert.__main__ import main
-from sa_layers.models import SelfAttentionNetwork
+from sa_layers.models import SelfAttentionClassifier, SelfAttentionNetwork
 
 RunPython = Callable[..., CompletedProcess[str]]
 Save = Callable[..., dict[str, torch.Tensor]]
@@ -107,12 +108,16 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "is not an intact checkpoint"),
     "text": (lambda path: path.write_text("<html>quota exceeded</html>"), "is not an intact checkpoint"),
     "absent": (lambda path: path.unlink(), "cannot read"),
-    "code": (replaced({"state_dict": {}, "model": torch.nn.ReLU()}), "is not an intact checkpoint"),
+    "code": (replaced({"state_dict": {}, "model": torch.nn.ReLU()}), "such as torch.nn.modules.activation.ReLU, and"),
     "number": (replaced(3), "contains no state dict"),
     "no tensors": (replaced({"state_dict": {"conv_in.weight": "1"}}), "contains no state dict"),
     "a ResNet": (
         replaced({"conv1.weight": torch.ones(64, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(64, 64, 1, 1)}),
-        "'layer1.0.conv1.weight' is not a tensor of an official network",
+        "it has no tensor of one: its tensors are conv1.weight, layer1.0.conv1.weight",
+    ),
+    "two networks": (
+        replaced({f"{prefix}.stem.0.weight": torch.ones(64, 3, 1, 1) for prefix in ("student", "teacher")}),
+        "it has one under each of the prefixes 'student.', 'teacher.'",
     ),
     "stage missing": (
         edited(lambda state: [state.pop(name) for name in list(state) if ".layer3." in name]),
@@ -129,7 +134,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "partly wrapped": (
         edited(lambda state: state.update({"fc.bias": state.pop("module.fc.bias")})),
-        "'module.conv_in.weight' is not a tensor of an official network",
+        "1 tensor(s) are missing: fc.bias",
     ),
     "wrong shape": (
         edited(lambda state: state.update({"module.conv2.weight": torch.ones(512, 128, 1, 1)})),
@@ -167,14 +172,53 @@ def test_broken_in_a_process(source: Path, run_python: RunPython) -> None:
     assert [path.name for path in source.parent.iterdir()] == ["official.pth"]
 
 
-def test_wrong_direction(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Checkpoints that already have the target format are rejected."""
-    ours = source.with_name("ours.pth")
-    assert main(["--to-official", str(source), str(ours)]) == 1
-    assert "'module.conv_in.weight' is not a tensor of an sa_layers classifier" in capsys.readouterr().err
-    assert main([str(source), str(ours)]) == 0
-    assert main([str(ours), str(source.with_name("again.pth"))]) == 1
-    assert "'backbone.stem.0.weight' is not a tensor of an official network" in capsys.readouterr().err
+def saved_by_classifier(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write the state dict of a SelfAttentionClassifier."""
+    classifier = SelfAttentionClassifier(10, "pairwise", num_classes=10)
+    classifier.load_state_dict(state)
+    torch.save(classifier.state_dict(), path)
+
+
+def saved_by_network(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write the state dict of a network without a head."""
+    network = SelfAttentionNetwork(10, "pairwise")
+    network.load_state_dict(state, strict=False)
+    torch.save({"model": network.state_dict()}, path)
+
+
+def saved_by_timm(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write what timm's train.py writes: the moving average beside the model, and the options."""
+    classifier = SelfAttentionClassifier(10, "pairwise", num_classes=10)
+    random = classifier.state_dict()
+    classifier = SelfAttentionClassifier(10, "pairwise", num_classes=10)
+    classifier.load_state_dict(state)
+    average = {f"module.{name}": values for name, values in classifier.state_dict().items()}
+    torch.save({"state_dict": random, "state_dict_ema": average, "args": Namespace(lr=0.1)}, path)
+
+
+@pytest.mark.parametrize("save", [saved_by_classifier, saved_by_network, saved_by_timm])
+def test_layouts_of_other_programs(save: Callable[..., None], source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files of our classes and of timm become the same checkpoint as the official file, but for the dtype."""
+    expected, ours = source.with_name("expected.pth"), source.with_name("ours.pth")
+    save(source.with_name("other.pth"), torch.load(source, weights_only=True)["state_dict"])
+    assert main([str(source), str(expected)]) == main([str(source.with_name("other.pth")), str(ours)]) == 0
+    state = torch.load(expected, weights_only=True)["state_dict"]
+    converted = torch.load(ours, weights_only=True)
+    has_head = save is not saved_by_network
+    assert converted["meta"]["num_classes"] == 10 * has_head
+    assert converted["state_dict"].keys() == {name for name in state if has_head or not name.startswith("head.")}
+    assert all(torch.equal(values, state[name].to(values.dtype)) for name, values in converted["state_dict"].items())
+    assert main(["--to-official", str(ours), str(source.with_name("back.pth"))]) == (0 if has_head else 1)
+    assert has_head or "head.fc.weight, the weight of the head, is missing" in capsys.readouterr().err
+
+
+def test_converted_twice(source: Path) -> None:
+    """A checkpoint that already has the layout keeps its tensors."""
+    for destination, options in {"ours.pth": [], "again.pth": [], "official2.pth": ["--to-official"]}.items():
+        assert main([*options, str(source), str(source.with_name(destination))]) == 0
+        source = source.with_name(destination)
+    first = torch.load(source.with_name("ours.pth"), weights_only=True)
+    assert list(first["state_dict"]) == list(torch.load(source.with_name("again.pth"), weights_only=True)["state_dict"])
 
 
 def test_destinations(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,11 +133,11 @@ def test_large_photograph_is_downscaled(folder: Path, tmp_path: Path, capsys: py
         (["photograph.png", "none.py"], "config none.py is not a file"),
         (["photograph.png", "empty.py"], "config empty.py has no model"),
         (["photograph.png", "convolutions.py"], "EncoderDecoder has no attention layers of sa_layers"),
-        (["photograph.png", "mmseg.py", "none.pth"], "checkpoint none.pth is not a file"),
-        (["photograph.png", "mmseg.py", "mmseg.py"], "checkpoint mmseg.py cannot be read"),
+        (["photograph.png", "mmseg.py", "none.pth"], "cannot read none.pth: No such file or directory"),
+        (["photograph.png", "mmseg.py", "mmseg.py"], "mmseg.py is not an intact checkpoint of tensors"),
         (
             ["photograph.png", "mmseg.py", "other.pth"],
-            "checkpoint other.pth does not match the config: of ",
+            "checkpoint other.pth belongs to another model: of ",
         ),
         (
             ["photograph.png", "mmseg.py", "--pixel", "96", "0"],

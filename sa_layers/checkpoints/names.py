@@ -1,4 +1,4 @@
-"""Translation of tensor names between official checkpoints and ours."""
+"""Translation of tensor names between official checkpoints and those of OpenMMLab's classifiers with a SAN."""
 
 from __future__ import annotations
 

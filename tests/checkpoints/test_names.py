@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from sa_layers.checkpoints.names import to_official, to_ours
 from sa_layers.convert.architecture import Architecture, detect
-from sa_layers.convert.names import to_official, to_ours
 from sa_layers.models import SelfAttentionNetwork
 
 NETWORKS = list(product((10, 15, 19), ("pairwise", "patchwise")))

@@ -1,0 +1,66 @@
+"""Loading of checkpoints that ``init_cfg=dict(type='Pretrained', ...)`` names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import update_init_info
+from mmengine.runner.checkpoint import load_state_dict
+
+from sa_layers.checkpoints import MismatchError, read_state_dict
+from sa_layers.checkpoints.layouts import find_layouts
+from sa_layers.checkpoints.matching import below, first
+
+
+def load_pretrained(
+    backbone: BaseModule, checkpoint: str, prefix: str | None = None, map_location: str = "cpu"
+) -> None:
+    """Load a backbone from a checkpoint that may be one of a whole model, in any layout.
+
+    Args:
+        backbone: Backbone that is changed in place.
+        checkpoint: File or URL, as :func:`sa_layers.checkpoints.read_state_dict` reads it.
+        prefix: Prefix of the backbone's tensors in the checkpoint. It can be omitted if the checkpoint contains one
+            network, and is ignored for the authors' checkpoints. Defaults to None.
+        map_location: Accepted as mmengine does; tensors are copied to the device of the backbone anyway.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file cannot be read or has no state dict.
+        MismatchError: If the checkpoint does not fit the backbone. The message says how.
+    """
+    source = checkpoint if "://" in checkpoint else str(Path(checkpoint).expanduser())
+    if source is not checkpoint and not Path(source).is_file():
+        raise FileNotFoundError(f"{checkpoint} can not be found.")
+    print_log(f"load model from: {checkpoint}", logger="current")
+    with get_local_path(source) as path:
+        state = read_state_dict(path)
+    if prefix is not None:
+        start = prefix.removesuffix(".") + "."
+        if below(state, start):
+            state = below(state, start)
+        elif not find_layouts(state):
+            raise MismatchError(f"{checkpoint} has no tensor whose name begins with {start}: it has {first(state)}")
+    try:
+        load_state_dict(backbone, state, strict=False, logger="current")
+    except MismatchError as error:
+        raise MismatchError(f"{checkpoint} does not fit {type(backbone).__name__}: {error}") from error
+    if hasattr(backbone, "_params_init_info"):
+        update_init_info(backbone, init_info=f"PretrainedInit: load from {checkpoint}")
+
+
+def is_called_by_mmengine() -> bool:
+    """Whether the caller, a ``_load_from_state_dict``, is called by mmengine and not by torch.
+
+    mmengine loads checkpoints of whole models without ``strict``, and so the weights of ``load_from`` and of
+    tools/test.py: what does not fit is a warning. Nothing in the arguments of the call tells it from
+    ``load_state_dict(..., strict=False)``, with which users load a part on purpose.
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_name == "_load_from_state_dict" and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_globals.get("__name__") == load_state_dict.__module__
