@@ -10,6 +10,7 @@ from ..fused import FusedModule
 from ..fused.block import Attend
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
+from ..ops.integers import integer, integers, is_integer
 from .mapping import ActLayer, NormLayer, make_mapping
 
 SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
@@ -47,7 +48,7 @@ class SelfAttention(FusedModule[Attend]):
         act_layer: Makes an activation of the mapping. Defaults to ReLU.
 
     Raises:
-        TypeError: A size is not an integer or a pair.
+        TypeError: A size is not an integer or a pair, or another integer has another type.
         ValueError: The value of an argument is not allowed; the message names it.
     """
 
@@ -77,6 +78,8 @@ class SelfAttention(FusedModule[Attend]):
         act_layer: ActLayer = default_act_layer,
     ) -> None:
         super().__init__()
+        in_channels, out_channels = integer(in_channels, "in_channels"), integer(out_channels, "out_channels")
+        share, mapping_layers = integer(share, "share"), integer(mapping_layers, "mapping_layers")
         self.footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
         if padding is not None and _padding(padding) != self.footprint.padding:
             raise ValueError(f"padding must be None or {self.footprint.padding}, which keeps the size, got {padding!r}")
@@ -91,6 +94,7 @@ class SelfAttention(FusedModule[Attend]):
             raise ValueError(f"shared_transforms must be one of {tuple(SHARED_TRANSFORMS)}, got {shared_transforms!r}")
         if relation_channels is None:
             relation_channels = out_channels if shared_transforms == "all" else max(out_channels // 4, 1)
+        relation_channels = integer(relation_channels, "relation_channels")
         if shared_transforms == "all" and relation_channels != out_channels:
             raise ValueError(
                 f"relation_channels must equal out_channels ({out_channels}) if all transforms are shared, "
@@ -205,4 +209,5 @@ class SelfAttention(FusedModule[Attend]):
 
 
 def _padding(padding: IntOrPair) -> tuple[int, int]:
-    return (0, 0) if padding in (0, (0, 0)) else pair(padding, "padding")
+    sides = (padding, padding) if is_integer(padding) else integers(padding)
+    return (0, 0) if sides == (0, 0) else pair(padding, "padding")

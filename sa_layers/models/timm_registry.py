@@ -15,7 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 try:
-    from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+    from timm.models import (
+        build_model_with_cfg,
+        generate_default_cfgs,
+        register_model,
+        register_notrace_module,
+    )
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "timm":
         raise
@@ -25,9 +30,12 @@ except ModuleNotFoundError as error:
 from torch import Tensor, nn
 
 from ..checkpoints.loading import fit
+from ..layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from ..ops.integers import integers, is_integer
 from .self_attention_classifier import SelfAttentionClassifier
 from .self_attention_network import STAGES
 from .self_attention_stage import SelfAttentionStage
+from .timm_options import network_options
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,7 +50,9 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         in_chans: Channels of the image. Defaults to 3.
         global_pool: 'avg' (default), or '' to return the map of the last stage, which needs ``num_classes=0``.
         drop_rate: Probability of dropping a pooled feature in training. Defaults to 0.
-        **network_options: Further arguments of :class:`SelfAttentionNetwork`.
+        num_stages: The number of stages, from 1 to 5. Defaults to 5.
+        **options: Further arguments of :class:`SelfAttentionNetwork` and those of
+            :func:`sa_layers.models.timm_options.network_options`: output_stride, bn_eps, bn_momentum.
 
     Raises:
         ValueError: The value of an argument is not allowed; the message names it.
@@ -56,7 +66,8 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
-        **network_options: Any,
+        num_stages: int = STAGES,
+        **options: Any,
     ) -> None:
         self.global_pool = _checked_pool(global_pool, num_classes)
         super().__init__(
@@ -65,8 +76,9 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
             num_classes,
             drop_rate,
             in_channels=in_chans,
-            out_indices=range(STAGES),
-            **network_options,
+            out_indices=range(num_stages),
+            num_stages=num_stages,
+            **network_options(**options),
         )
         self.head_hidden_size, self.drop_rate = self.num_features, drop_rate
         self.feature_info = [
@@ -91,6 +103,7 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return the features of the last stage and those of the stages ``indices``; an integer counts the last ones.
 
+        The stages are those that :meth:`prune_intermediate_layers` has left.
         ``norm`` has no effect, since every stage ends with a norm; neither has ``stop_early``.
 
         Raises:
@@ -99,20 +112,21 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         features = self.network(image)
-        intermediates = [features[index] for index in _stage_indices(indices)]
+        intermediates = [features[index] for index in self._stage_indices(indices)]
         return intermediates if intermediates_only else (features[-1], intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the stages after the last of ``indices`` and the head; return the indices."""
-        stages = _stage_indices(indices)
-        last = max(stages)
-        self.network.stages = self.network.stages[: last + 1]
-        self.network.out_indices = self.network.out_indices[: last + 1]
-        self.num_features = self.head_hidden_size = self.network.out_channels[last]
-        if prune_head or last < STAGES - 1:
+        stages, network = self._stage_indices(indices), self.network
+        kept = max(stages) + 1
+        if prune_head or kept < len(network.stages):
+            self.num_features = self.head_hidden_size = network.out_channels[kept - 1]
             self.reset_classifier(0)
+        network.stages = network.stages[:kept]
+        for name in ("stage_blocks", "out_indices", "out_channels", "out_strides"):
+            setattr(network, name, getattr(network, name)[:kept])
         return stages
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -131,10 +145,32 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
             assert isinstance(stage, SelfAttentionStage)
             stage.with_cp = enable
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Patterns of parameter names by depth, for layer-wise learning rates."""
-        blocks = r"^network\.stages\.(\d+)" if coarse else r"^network\.stages\.(\d+)\.blocks\.(\d+)"
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter names by depth, for layer-wise learning rates.
+
+        A transition belongs to the first block of its stage and the norm of a stage to its last block.
+        """
+        if coarse:
+            return {"stem": r"^network\.stem", "blocks": r"^network\.stages\.(\d+)"}
+        blocks: list[tuple[str, tuple[int, ...] | None]] = [
+            (r"^network\.stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^network\.stages\.(\d+)\.transition", (0,)),
+        ]
+        for stage, number in enumerate(self.network.stage_blocks):
+            blocks.append((rf"^network\.stages\.({stage})\.norm", (number - 1,)))
         return {"stem": r"^network\.stem", "blocks": blocks}
+
+    def _stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        """The stages of ``indices`` in timm's convention: None for all, an integer for the last ones, or a list."""
+        count = len(self.network.stages)
+        if indices is None:
+            return list(range(count))
+        stages: Sequence[int] | None = integers(indices)
+        if is_integer(indices) and 1 <= int(indices) <= count:  # type: ignore[arg-type]
+            stages = range(count)[-int(indices) :]  # type: ignore[arg-type]
+        if not stages or not all(-count <= index < count for index in stages):
+            raise ValueError(f"indices must refer to {count} stages, got {indices!r}")
+        return [index % count for index in stages]
 
 
 def _checked_pool(global_pool: str, num_classes: int) -> str:
@@ -143,15 +179,9 @@ def _checked_pool(global_pool: str, num_classes: int) -> str:
     return global_pool
 
 
-def _stage_indices(indices: int | Sequence[int] | None) -> list[int]:
-    """The stages of ``indices`` in timm's convention: None for all, an integer for the last ones, or a list."""
-    if indices is None:
-        return list(range(STAGES))
-    stages = range(STAGES - indices, STAGES) if isinstance(indices, int) else indices
-    if not stages or not all(-STAGES <= index < STAGES for index in stages):
-        raise ValueError(f"indices must refer to {STAGES} stages, got {indices!r}")
-    return [index % STAGES for index in stages]
-
+# torch.fx, by which timm extracts the features of any node, calls them as modules.
+for _layer in (PairwiseSelfAttention, PatchwiseSelfAttention):
+    register_notrace_module(_layer)
 
 NAMES = [f"san{depth}_{attention}" for depth in (10, 15, 19) for attention in ("pairwise", "patchwise")]
 default_cfgs = generate_default_cfgs(

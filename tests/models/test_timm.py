@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 pytest.importorskip("timm")
 
 import timm
+import timm.optim
 
 from sa_layers.models import SelfAttentionClassifier, SelfAttentionNetwork
 from sa_layers.models.timm_registry import NAMES
@@ -70,6 +72,81 @@ def test_head() -> None:
     torch.testing.assert_close(model(image), features)
     with pytest.raises(ValueError, match="global_pool must be 'avg'"):
         model.reset_classifier(7, "max")
+
+
+@pytest.mark.parametrize(("indices", "stages"), [((0, 2), [0, 2]), (2, [1, 2]), (None, [0, 1, 2]), ([-1], [2])])
+def test_pruned_features(indices: Any, stages: list[int]) -> None:
+    """Pruned to three stages, a model returns the features that it returned before, and takes smaller images."""
+    model = timm.create_model("san10_patchwise", num_classes=5, **SMALL).eval()
+    image = torch.randn(1, 3, 64, 64)
+    every = model.forward_intermediates(image, intermediates_only=True)
+    assert model.prune_intermediate_layers((1, 2)) == [1, 2]
+    last, features = model.forward_intermediates(image, indices)
+    torch.testing.assert_close(last, every[2])
+    torch.testing.assert_close(features, [every[stage] for stage in stages])
+    assert model(image).shape == (1, model.num_features) == (1, 32)
+    assert model.network.min_size == 8
+    assert model.forward_intermediates(image[..., :8, :8])[0].shape == (1, 32, 1, 1)
+    for wrong in (4, 0, [3], []):
+        with pytest.raises(ValueError, match="indices must refer to 3 stages, got"):
+            model.forward_intermediates(image, wrong)
+
+
+def test_layer_decay() -> None:
+    """A transition has the learning rate of its stage's first block, a norm that of the last one."""
+    model = timm.create_model("san10_patchwise", num_classes=5, **SMALL)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = timm.optim.param_groups_layer_decay(model, layer_decay=0.5)
+    scales = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    assert set(scales) == set(names.values())
+    blocks = [2, 1, 2, 4, 1]
+    for stage in range(5):
+        first, last = 0.5 ** sum(blocks[stage:]), 0.5 ** (1 + sum(blocks[stage + 1 :]))
+        prefix = f"network.stages.{stage}"
+        assert scales[f"{prefix}.transition.weight"] == scales[f"{prefix}.blocks.0.norm1.bias"] == first
+        assert scales[f"{prefix}.norm.weight"] == last
+        assert scales[f"{prefix}.blocks.{blocks[stage] - 1}.expansion.weight"] == last
+    assert scales["network.stem.0.weight"] == 0.5 ** (1 + sum(blocks))
+    assert scales["head.weight"] == 1
+    coarse = timm.models.group_parameters(model, model.group_matcher(coarse=True), reverse=True)
+    assert [coarse[f"network.stages.{stage}.transition.weight"] for stage in range(5)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "reductions", "dilations"),
+    [(32, [2, 4, 8, 16, 32], [1] * 5), (16, [2, 4, 8, 16, 16], [1, 1, 1, 1, 2]), (8, [2, 4, 8, 8, 8], [1, 1, 1, 2, 4])],
+)
+def test_output_stride(output_stride: int, reductions: list[int], dilations: list[int]) -> None:
+    """Stages dilate their footprints instead of pooling; a checkpoint of the ordinary network fits."""
+    model = timm.create_model("san10_patchwise", features_only=True, output_stride=output_stride, **SMALL)
+    assert model.feature_info.reduction() == reductions
+    network = model.model.network
+    assert [stage.blocks[0].attention.dilation for stage in network.stages] == [(each, each) for each in dilations]
+    assert [features.shape[-1] for features in model(torch.randn(2, 3, 64, 64))] == [64 // each for each in reductions]
+    network.load_state_dict(SelfAttentionNetwork(10, "patchwise", **SMALL).state_dict())
+
+
+def test_norm_options() -> None:
+    """In every norm, those of the mappings too."""
+    model = timm.create_model("san10_pairwise", bn_eps=1e-3, bn_momentum=0.2, **SMALL)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fragments"),
+    [
+        ("drop_path_rate", 0.1, ["must be 0", "no stochastic depth", "drop_rate"]),
+        ("img_size", 384, ["must be None", "images of every size", "position_image_size"]),
+        ("output_stride", 12, ["one of 2, 4, 8, 16, 32"]),
+    ],
+)
+def test_options_that_explain(option: str, value: float, fragments: list[str]) -> None:
+    with pytest.raises(ValueError, match=option) as caught:
+        timm.create_model("san10_pairwise", **{option: value}, **SMALL)
+    for fragment in (repr(value), *fragments):
+        assert fragment in str(caught.value)
+    timm.create_model("san10_pairwise", drop_path_rate=0.0, img_size=None, output_stride=32, **SMALL)
 
 
 def test_checkpointing_reaches_every_stage() -> None:
