@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 
-from sa_layers.layers.mapping import ActLayer, NormLayer
+from sa_layers.layers.mapping import ActLayer
+from sa_layers.layers.norm import NormLayer
 
 
 def norm_factory(norm_cfg: dict | None = None) -> NormLayer:

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from sa_layers import layers
+from sa_layers.layers.keywords import check_keywords, keywords
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
@@ -37,6 +38,12 @@ class PairwiseSelfAttention(layers.PairwiseSelfAttention):
     """
 
     def __init__(self, *args: Any, norm_cfg: dict | None = None, act_cfg: dict | None = None, **options: Any) -> None:
+        check_keywords(
+            self,
+            PairwiseSelfAttention,
+            options,
+            keywords(layers.PairwiseSelfAttention, without=("norm_layer", "act_layer")),
+        )
         super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)
 
 
@@ -53,4 +60,10 @@ class PatchwiseSelfAttention(layers.PatchwiseSelfAttention):
     """
 
     def __init__(self, *args: Any, norm_cfg: dict | None = None, act_cfg: dict | None = None, **options: Any) -> None:
+        check_keywords(
+            self,
+            PatchwiseSelfAttention,
+            options,
+            keywords(layers.PatchwiseSelfAttention, without=("norm_layer", "act_layer")),
+        )
         super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)

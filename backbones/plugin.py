@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from sa_layers.layers import SelfAttentionBlock
+from sa_layers.layers.keywords import check_keywords
+from sa_layers.layers.self_attention_block import attention_keywords
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
@@ -26,6 +28,7 @@ class SelfAttentionPlugin(SelfAttentionBlock):
         **options: Other keyword arguments of :class:`sa_layers.layers.SelfAttentionBlock` and its attention layer.
 
     Raises:
+        TypeError: If an argument is unknown.
         ValueError: If an argument has a value that is not allowed. The message names the argument.
 
     Shapes:
@@ -48,6 +51,7 @@ class SelfAttentionPlugin(SelfAttentionBlock):
         act_cfg: dict | None = None,
         **options: Any,
     ) -> None:
+        check_keywords(self, SelfAttentionPlugin, options, ["dilation", *attention_keywords(attention)])
         super().__init__(
             in_channels,
             kernel_size,

@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
 from sa_layers.checkpoints import matching
+from sa_layers.layers.keywords import check_keywords
 from sa_layers.models import SelfAttentionNetwork
-from sa_layers.models.self_attention_network import STAGES
+from sa_layers.models.self_attention_network import STAGES, network_keywords
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
@@ -59,6 +60,7 @@ class SAN(SelfAttentionNetwork, BaseModule):
             position_image_size, mapping_layers, share, shared_transforms, padding_mode.
 
     Raises:
+        TypeError: If an argument is unknown.
         ValueError: If an argument has a value that is not allowed. The message names the argument.
 
     Example:
@@ -86,6 +88,8 @@ class SAN(SelfAttentionNetwork, BaseModule):
         num_stages: int | None = None,
         **attention_options: Any,
     ) -> None:
+        accepted = network_keywords(attention, without=("norm_layer", "act_layer"))
+        check_keywords(self, SAN, attention_options, accepted)
         if frozen_stages not in range(-1, STAGES):
             raise ValueError(f"frozen_stages must be from -1 (none) to {STAGES - 1}, got {frozen_stages!r}")
         super().__init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,12 +52,14 @@ def build_model(settings: Config, initialise: bool = False) -> nn.Module:
             False.
 
     Raises:
-        ConfigError: The model cannot be built or initialised.
+        ConfigError: The scope is not that of an installed toolbox, or the model cannot be built or initialised.
     """
     from mmengine.registry import MODELS, DefaultScope
 
     scope = settings.get("default_scope") or "mmengine"
-    with DefaultScope.overwrite_default_scope(str(scope)):
+    if not isinstance(scope, str) or (scope not in MODELS.children and importlib.util.find_spec(scope) is None):
+        raise ConfigError(f"default_scope of config {settings.filename} must name an installed toolbox, got {scope!r}")
+    with DefaultScope.overwrite_default_scope(scope):
         with _explained(f"the model of config {settings.filename} cannot be built"):
             model: Any = MODELS.build(settings.model)
         if initialise and hasattr(model, "init_weights"):

@@ -75,8 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
                 notes.append(f"{name} is missing because it failed: {str(error).splitlines()[0]}")
                 continue
             calls[name] = call
+    first = find(arguments.configs[0]).stem
+    if not any(first + layout in calls for layout in LAYOUTS):
+        raise BenchmarkError(notes[1])
     report = Report("Models", described, COLUMNS, [], tuple(notes))
-    report.rows += measure(calls, find(arguments.configs[0]).stem, device, arguments)
+    report.rows += measure(calls, first, device, arguments)
     report.print()
     if arguments.json:
         report.write_json(arguments.json)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-NormLayer = Callable[[int], nn.Module]
+from .norm import NormLayer, make_norm
+
 ActLayer = Callable[[], nn.Module]
 
 
@@ -32,7 +33,7 @@ def make_mapping(
         act_layer: Makes an activation.
 
     Raises:
-        ValueError: ``layers`` is not 1, 2 or 3.
+        ValueError: ``layers`` is not 1, 2 or 3, or ``norm_layer`` refuses the channels of a layer.
 
     Example:
         >>> [type(layer).__name__ for layer in make_mapping(18, 16, 8, 2, nn.BatchNorm2d, nn.ReLU)]
@@ -44,5 +45,6 @@ def make_mapping(
     modules: list[nn.Module] = []
     for index in range(layers):
         last = index == layers - 1
-        modules += [norm_layer(widths[index]), act_layer(), nn.Conv2d(widths[index], widths[index + 1], 1, bias=last)]
+        norm = make_norm(norm_layer, widths[index], str(len(modules)))
+        modules += [norm, act_layer(), nn.Conv2d(widths[index], widths[index + 1], 1, bias=last)]
     return nn.Sequential(*modules)

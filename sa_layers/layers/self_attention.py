@@ -11,7 +11,8 @@ from ..fused.block import Attend
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from ..ops.integers import integer, integers, is_integer
-from .mapping import ActLayer, NormLayer, make_mapping
+from .mapping import ActLayer, make_mapping
+from .norm import NormLayer, inside
 
 SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
@@ -88,6 +89,8 @@ class SelfAttention(FusedModule[Attend]):
         relation = self.relations[0] if relation is None else relation
         if relation not in self.relations:
             raise ValueError(f"relation must be one of {', '.join(self.relations)}, got {relation!r}")
+        if min(in_channels, out_channels) < 1:
+            raise ValueError(f"in_channels and out_channels must be positive, got {in_channels!r} and {out_channels!r}")
         if share < 1 or out_channels % share:
             raise ValueError(f"share must divide out_channels ({out_channels}), got {share!r}")
         if shared_transforms not in SHARED_TRANSFORMS:
@@ -118,7 +121,8 @@ class SelfAttention(FusedModule[Attend]):
             self.value = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
         position = self.default_position if position == "default" else position
         self.position = self.make_position(position, position_size)
-        self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
+        with inside("mapping"):
+            self.mapping = make_mapping(*self.mapping_widths(), mapping_layers, norm_layer, act_layer)
 
     def make_position(self, position: str | None, size: IntOrPair | None) -> nn.Module | None:
         """Make the position encoding. The base has none, so ``size`` must be None."""

@@ -14,12 +14,29 @@ from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
 from ..fused.parameters import fold_linear, fold_norm
 from ..ops.footprint import IntOrPair
 from ..ops.projection import pack
-from .mapping import ActLayer, NormLayer
+from .keywords import check_keywords, keywords
+from .mapping import ActLayer
+from .norm import NormLayer, inside, make_norm
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
 from .self_attention import SelfAttention, default_act_layer
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
+
+SET_BY_BLOCK = frozenset(
+    ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "norm_layer", "act_layer")
+)
+
+
+def attention_keywords(attention: str) -> list[str]:
+    """Return the names of the arguments that a block passes on to its attention.
+
+    Raises:
+        ValueError: ``attention`` is unknown.
+    """
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
+    return keywords(ATTENTIONS[attention], without=SET_BY_BLOCK)
 
 
 class SelfAttentionBlock(FusedModule[EvaluationBlock]):
@@ -38,6 +55,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         **attention_options: Further arguments of the attention layer (relation, share, position, ...).
 
     Raises:
+        TypeError: An option is unknown.
         ValueError: ``attention`` is unknown, or an option is not allowed.
 
     Shapes:
@@ -60,21 +78,23 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         **attention_options: Any,
     ) -> None:
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
+        check_keywords(self, SelfAttentionBlock, attention_options, attention_keywords(attention))
+        if channels < 4:
+            raise ValueError(f"channels must be a multiple of 16 and of 4 * share, got {channels!r}")
         reduced_channels = channels // 4
-        self.norm1 = norm_layer(channels)
+        self.norm1 = make_norm(norm_layer, channels, "norm1")
         self.act1 = act_layer()
-        self.attention = ATTENTIONS[attention](
-            channels,
-            reduced_channels,
-            kernel_size,
-            dilation=dilation,
-            norm_layer=norm_layer,
-            act_layer=act_layer,
-            **attention_options,
-        )
-        self.norm2 = norm_layer(reduced_channels)
+        with inside("attention"):
+            self.attention = ATTENTIONS[attention](
+                channels,
+                reduced_channels,
+                kernel_size,
+                dilation=dilation,
+                norm_layer=norm_layer,
+                act_layer=act_layer,
+                **attention_options,
+            )
+        self.norm2 = make_norm(norm_layer, reduced_channels, "norm2")
         self.act2 = act_layer()
         self.expansion = nn.Conv2d(reduced_channels, channels, 1)
 

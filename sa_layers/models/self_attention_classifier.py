@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checkpoints import matching
-from .self_attention_network import SelfAttentionNetwork
+from ..layers.keywords import check_keywords
+from .self_attention_network import SelfAttentionNetwork, network_keywords
 
 
 class SelfAttentionClassifier(nn.Module):
@@ -25,6 +26,7 @@ class SelfAttentionClassifier(nn.Module):
         **network_options: Further arguments of :class:`SelfAttentionNetwork`, except ``out_indices``.
 
     Raises:
+        TypeError: An argument is unknown.
         ValueError: The value of an argument is not allowed; the message names it.
 
     Example:
@@ -42,6 +44,7 @@ class SelfAttentionClassifier(nn.Module):
         **network_options: Any,
     ) -> None:
         super().__init__()
+        check_keywords(self, SelfAttentionClassifier, network_options, network_keywords(attention))
         self.network = SelfAttentionNetwork(depth, attention, **network_options)
         self.num_features = self.network.out_channels[-1]
         self.dropout = nn.Dropout(dropout)

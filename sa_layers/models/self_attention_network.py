@@ -7,7 +7,7 @@ the function of the official network. Plain torch; backbones/ adds what OpenMMLa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -16,8 +16,11 @@ from ..checkpoints import matching
 from ..fused.channels_last import like_input
 from ..fused.eligibility import HOOKED, has_hooks, why_not_this_call
 from ..fused.network import evaluate
-from ..layers.mapping import ActLayer, NormLayer
+from ..layers.keywords import check_keywords, keywords
+from ..layers.mapping import ActLayer
+from ..layers.norm import NormLayer, inside, make_norm
 from ..layers.self_attention import default_act_layer
+from ..layers.self_attention_block import attention_keywords
 from ..ops.footprint import IntOrPair
 from . import stage_arguments
 from .self_attention_stage import SelfAttentionStage
@@ -88,6 +91,7 @@ class SelfAttentionNetwork(nn.Module):
         **attention_options: Any,
     ) -> None:
         super().__init__()
+        check_keywords(self, SelfAttentionNetwork, attention_options, attention_keywords(attention))
         self.out_indices, num_stages = stage_arguments.resolve_stages(out_indices, num_stages)
         self.stage_blocks = stage_arguments.blocks_of_stages(depth, self.arch_settings, num_stages)
         kernel_sizes, widths, strides, dilations = (
@@ -104,26 +108,28 @@ class SelfAttentionNetwork(nn.Module):
         self.attention = attention
         self.out_channels = tuple(widths[index] for index in self.out_indices)
         self.out_strides = tuple(total_strides[index] for index in self.out_indices)
-        self.stem = Stem(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm_layer(widths[0]), act_layer())
+        norm = make_norm(norm_layer, widths[0], "stem.1")
+        self.stem = Stem(nn.Conv2d(in_channels, widths[0], 1, bias=False), norm, act_layer())
         self.stages = nn.ModuleList()
         for index, channels in enumerate((widths[0], *widths[:-1])):
             if image_size is not None:
                 attention_options["position_size"] = tuple(side // total_strides[index] for side in image_size)
-            self.stages.append(
-                SelfAttentionStage(
-                    channels,
-                    widths[index],
-                    self.stage_blocks[index],
-                    kernel_sizes[index],
-                    strides[index],
-                    attention=attention,
-                    dilation=dilations[index],
-                    with_cp=with_cp,
-                    norm_layer=norm_layer,
-                    act_layer=act_layer,
-                    **attention_options,
+            with inside(f"stages.{index}"):
+                self.stages.append(
+                    SelfAttentionStage(
+                        channels,
+                        widths[index],
+                        self.stage_blocks[index],
+                        kernel_sizes[index],
+                        strides[index],
+                        attention=attention,
+                        dilation=dilations[index],
+                        with_cp=with_cp,
+                        norm_layer=norm_layer,
+                        act_layer=act_layer,
+                        **attention_options,
+                    )
                 )
-            )
         self.stages[self.out_indices[-1] + 1 :].requires_grad_(False)
 
     @property
@@ -202,3 +208,13 @@ class SelfAttentionNetwork(nn.Module):
             del state_dict[name]
         matching.check(self, matching.below(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def network_keywords(attention: str, without: Collection[str] = ()) -> list[str]:
+    """Return the names of all arguments of a network, with those of its attention layers.
+
+    Raises:
+        ValueError: ``attention`` is unknown.
+    """
+    names = [*keywords(SelfAttentionNetwork), *attention_keywords(attention)]
+    return [name for name in names if name not in without]

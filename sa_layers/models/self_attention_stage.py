@@ -13,7 +13,8 @@ from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_mo
 from ..fused.parameters import fold_norm
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
-from ..layers.mapping import ActLayer, NormLayer
+from ..layers.mapping import ActLayer
+from ..layers.norm import NormLayer, inside, make_norm
 from ..ops.projection import pack
 from .recomputation import recompute
 
@@ -52,11 +53,15 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         self.with_cp = with_cp
         self.pool = nn.MaxPool2d(2) if stride == 2 else nn.Identity()
         self.transition = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.blocks = nn.ModuleList(
-            SelfAttentionBlock(channels, kernel_size, norm_layer=norm_layer, act_layer=act_layer, **block_options)
-            for _ in range(blocks)
-        )
-        self.norm = norm_layer(channels)
+        self.blocks = nn.ModuleList()
+        for index in range(blocks):
+            with inside(f"blocks.{index}"):
+                self.blocks.append(
+                    SelfAttentionBlock(
+                        channels, kernel_size, norm_layer=norm_layer, act_layer=act_layer, **block_options
+                    )
+                )
+        self.norm = make_norm(norm_layer, channels, "norm")
         self.act = act_layer()
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:

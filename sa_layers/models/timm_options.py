@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+TIMM_OPTIONS = ("output_stride", "bn_eps", "bn_momentum", "drop_path_rate", "img_size")
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
 
 

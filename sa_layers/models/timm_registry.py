@@ -31,11 +31,12 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import fit
 from ..layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from ..layers.keywords import check_keywords
 from ..ops.integers import integers, is_integer
 from .self_attention_classifier import SelfAttentionClassifier
-from .self_attention_network import STAGES
+from .self_attention_network import STAGES, network_keywords
 from .self_attention_stage import SelfAttentionStage
-from .timm_options import network_options
+from .timm_options import TIMM_OPTIONS, network_options
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -69,6 +70,8 @@ class TimmSelfAttentionNetwork(SelfAttentionClassifier):
         num_stages: int = STAGES,
         **options: Any,
     ) -> None:
+        accepted = network_keywords(attention, without=("in_channels", "out_indices"))
+        check_keywords(self, TimmSelfAttentionNetwork, options, [*accepted, *TIMM_OPTIONS])
         self.global_pool = _checked_pool(global_pool, num_classes)
         super().__init__(
             depth,
