@@ -30,6 +30,12 @@ SA_LAYERS_HOST_DEVICE constexpr T ceil_div(T a, T b) {
 }
 SA_LAYERS_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 SA_LAYERS_HOST_DEVICE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+// The smallest power of two that is at least a positive integer, as its exponent.
+SA_LAYERS_HOST_DEVICE constexpr int ceil_log2(int64_t a) {
+  int exponent = 0;
+  while (int64_t{1} << exponent < a) ++exponent;
+  return exponent;
+}
 
 enum class Padding { kReflect, kZeros };
 

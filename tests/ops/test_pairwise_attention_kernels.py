@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa_layers.ops import PADDING_MODES, PAIRWISE_RELATIONS, aggregation, extension, pairwise_attention
+from sa_layers.ops import PADDING_MODES, PAIRWISE_RELATIONS, aggregation, backend, extension, pairwise_attention
 from tests.sampling import sample
 
 from .devices import on_devices
@@ -144,3 +144,35 @@ def test_a_nan_reaches_the_footprints_that_read_it(device: str) -> None:
     output = pairwise_attention(**arguments, kernel_size=3)
     assert output[0, :, :2, :2].isnan().all()
     assert output[0, :, 2:, 2:].isfinite().all()
+
+
+@on_devices
+@pytest.mark.parametrize("number", [float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("widths", [(16, 64, 8), (4, 16, 2)], ids=str)
+@pytest.mark.parametrize("relation", PAIRWISE_RELATIONS)
+def test_an_infinite_key_reaches_no_more_than_by_parts(
+    relation: str, widths: tuple[int, int, int], number: float, device: str
+) -> None:
+    """Where a ReLU or another part absorbs it, the output is finite."""
+    arguments = operands(relation, widths, (5, 20), device=device) | {"kernel_size": 3}
+    mapping = arguments["mapping"]
+    for scale in (mapping.scale, -mapping.scale.abs(), mapping.scale.abs()):
+        arguments["mapping"] = mapping._replace(scale=scale)
+        arguments["key"][0, 1, 2, 7] = number
+        with backend("torch"):
+            expected = pairwise_attention(**arguments)
+        output = pairwise_attention(**arguments)
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+        assert output[..., 10:].isfinite().all()
+
+
+@on_devices
+@pytest.mark.parametrize("widths", [(16, 64, 8), (4, 16, 2)], ids=str)
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_an_average_of_large_numbers_is_finite(widths: tuple[int, int, int], kernel_size: int, device: str) -> None:
+    arguments = operands("subtraction", widths, (5, 20), device=device)
+    large = 0.9 * torch.finfo(torch.float32).max
+    output = pairwise_attention(
+        **arguments | {"value": torch.full_like(arguments["value"], large)}, kernel_size=kernel_size
+    )
+    torch.testing.assert_close(output, torch.full_like(output, large))

@@ -24,8 +24,7 @@ template <int kChannels, typename T>
 void softmax_gather(const Band& band, const BandTables& tables, const PlainWeights<T>& logits, const Compute<T>* copy,
                     T* output, int64_t channel_stride, Compute<T>* max_logits, Compute<T>* normalizers) {
   const int64_t taps = band.footprint.taps(), columns = band.footprint.columns.kernel, channel_size = band.size();
-  int halvings = 0;
-  while (int64_t{1} << halvings < taps) ++halvings;
+  const int halvings = ceil_log2(taps);
   const Compute<T> doublings = static_cast<Compute<T>>(int64_t{1} << halvings);
   const auto sum = [&](int64_t pixel, int64_t offset, auto lanes) ALWAYS_INLINE_LAMBDA {
     Vector<T> max_logit = logits(0, pixel, lanes);

@@ -57,7 +57,12 @@ void compute_relation(const PairwiseAttention& problem, const PackedMapping<Comp
     case Relation::kHadamard:
       return fill(0, [](V centre, V& factor, V&) ALWAYS_INLINE_LAMBDA { factor *= centre; });
     case Relation::kConcatenation:
-      fill(0, [](V centre, V& factor, V& summand) ALWAYS_INLINE_LAMBDA { summand += factor * centre, factor = V{}; });
+      // The query's features do not depend on the key: 0 * key would be NaN for an infinite one.
+      for_each_channel_vector<T>(channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
+        const V scale = load(mapping.scale + c, lanes), shift = load(mapping.shift + c, lanes);
+        const V feature = relu(scale * load(query + c, lanes) + shift);
+        for (int64_t j = 0; j < count; ++j) store(rows + j * row_size + c, feature);
+      });
       return fill(channels, [](V, V&, V&) ALWAYS_INLINE_LAMBDA {});
     case Relation::kDot:
       for (int64_t j = 0; j < count; ++j) {

@@ -28,17 +28,20 @@ ALWAYS_INLINE Vector<C> max_logit(const C* logits, int64_t taps, int64_t step) {
   return maximum(maximum(max_logits[0], max_logits[1]), maximum(max_logits[2], max_logits[3]));
 }
 
-// Softmax over taps that are `step` apart, for kVectors vectors of logits; the caller divides by `totals`. The first
-// loop over the taps computes the weights, overlapped with loading the values, and stores them if another loop follows.
+// Softmax over taps that are `step` apart, for kVectors vectors of logits; the caller divides by `totals`, which are at
+// most 1, so that weighted sums overflow no sooner than an average. The first loop over the taps computes the weights,
+// overlapped with loading the values, and stores them if another loop follows.
 template <typename C, int kVectors = 1>
 struct FootprintSoftmax {
   C* logits;
   int64_t taps, step;
-  Vector<C> max_logits[kVectors], totals[kVectors] = {};
+  Vector<C> exponents[kVectors], totals[kVectors] = {};  // weights are relative to 2^exponent
 
   FootprintSoftmax(C* logits_, int64_t taps_, int64_t step_) : logits(logits_), taps(taps_), step(step_) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) max_logits[v] = max_logit(logits + v * kLanes<C>, taps, step);
+    for (int v = 0; v < kVectors; ++v) {
+      exponents[v] = max_logit(logits + v * kLanes<C>, taps, step) + static_cast<C>(ceil_log2(taps));
+    }
   }
 
   // Calls body(tap, weights) for all taps.
@@ -58,7 +61,7 @@ struct FootprintSoftmax {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         C* const logit = logits + tap * step + v * kLanes<C>;
-        weights[v] = exp2(load(logit) - max_logits[v]);
+        weights[v] = exp2(load(logit) - exponents[v]);
         sums[v] += weights[v];
         if (keep) store(logit, weights[v]);
       }

@@ -38,11 +38,7 @@ struct SoftmaxTensors {
 
 // The power of two that an unnormalized softmax over the taps is multiplied by, so that its weighted sums overflow no
 // sooner than an average.
-__host__ __device__ constexpr float softmax_scale(int64_t taps) {
-  float scale = 1;
-  for (int64_t count = 1; count < taps; count *= 2) scale /= 2;
-  return scale;
-}
+SA_LAYERS_HOST_DEVICE constexpr float softmax_scale(int64_t taps) { return 1.0f / (int64_t{1} << ceil_log2(taps)); }
 
 // An online softmax over the lines of taps.
 template <int kKernel>

@@ -21,16 +21,20 @@
 namespace sa_layers::cuda {
 
 // Online softmax: turns the logits of a round into weights relative to the maximum so far and updates their running
-// total. `correction` rescales what was accumulated before the round.
+// total. `correction` rescales what was accumulated before the round. Logits are increased by a constant, `offset`,
+// only for the maximum: with the logarithm of the number of all taps, weighted sums overflow no sooner than an average.
 template <typename C>
-__device__ void run_softmax(C* logits, int stride, int width, int pixels, int taps, bool begin, C* maximum, C* total,
-                            C* correction) {
+__device__ void run_softmax(C* logits, int stride, int width, int pixels, int taps, C offset, bool begin, C* maximum,
+                            C* total, C* correction) {
   for (int item = int(threadIdx.x); item < pixels * width; item += int(blockDim.x)) {
     const int pixel = item / width, step = pixels * stride;
     C* const first = logits + pixel * stride + item % width;
     const C before = begin ? C(-INFINITY) : maximum[item];
     C now = before, sum = 0;
-    for (int tap = 0; tap < taps; ++tap) now = first[tap * step] > now ? first[tap * step] : now;
+    for (int tap = 0; tap < taps; ++tap) {
+      const C logit = first[tap * step] + offset;
+      now = logit > now ? logit : now;
+    }
     const C origin = now == C(-INFINITY) ? C(0) : now;  // a difference of infinities would be NaN
     for (int tap = 0; tap < taps; ++tap) {
       const C weight = exponential(first[tap * step] - origin);
@@ -161,6 +165,7 @@ __device__ void attend(const PairwiseAttention& problem, const PairwiseAttention
     }
   };
 
+  const C offset = C(0.6931471805599453) * C(ceil_log2(all_taps));
   find_centres(problem, first_pixel, pixels, centres);
   for (int layer = 0; plan.resident && layer < problem.layers; ++layer) copy_slice(layer, 0, plan.columns[layer]);
   Pack<C, 4> sums[kAttentionPacks] = {};
@@ -191,7 +196,7 @@ __device__ void attend(const PairwiseAttention& problem, const PairwiseAttention
     __syncthreads();
     C* const logits = numbers(features_of(problem.layers));
     const int stride = plan.strides[problem.layers];
-    run_softmax(logits, stride, plan.logits, pixels, taps, first_tap == 0, maximum, total, correction);
+    run_softmax(logits, stride, plan.logits, pixels, taps, offset, first_tap == 0, maximum, total, correction);
     __syncthreads();
     aggregate(problem, plan, operands, neighbours, pixels, taps, logits, stride, correction, sums);
   }
