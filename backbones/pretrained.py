@@ -33,8 +33,9 @@ def load_pretrained(
         CheckpointError: If the file cannot be read or has no state dict.
         MismatchError: If the checkpoint does not fit the backbone. The message says how.
     """
-    source = checkpoint if "://" in checkpoint else str(Path(checkpoint).expanduser())
-    if source is not checkpoint and not Path(source).is_file():
+    is_url = "://" in checkpoint
+    source = checkpoint if is_url else str(Path(checkpoint).expanduser())
+    if not is_url and not Path(source).is_file():
         raise FileNotFoundError(f"{checkpoint} can not be found.")
     print_log(f"load model from: {checkpoint}", logger="current")
     with get_local_path(source) as path:

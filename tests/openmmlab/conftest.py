@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from sa_layers.datasets import make_shapes
+from tests.checkpoints.official import official, official_state, save_official
 from tests.conftest import MakeOnce
 
 from .toolboxes import toolbox
+
+__all__ = ["official", "official_state", "save_official"]
 
 
 @pytest.fixture(scope="session")

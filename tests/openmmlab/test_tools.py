@@ -148,3 +148,14 @@ def test_two_processes(workspace: Path, run_python: RunPython) -> None:
         torch.testing.assert_close(
             two[name], values, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_checkpoint_of_another_layout(workspace: Path, run_python: RunPython) -> None:
+    """test.py ends with an error that says what to do, and prints no mIoU of random weights."""
+    config, checkpoint = write_config(workspace, "official"), workspace / "official.pth"
+    torch.save({"state_dict": {"module.conv_in.weight": torch.ones(32, 3, 1, 1)}}, checkpoint)
+    process = run_tools(run_python, workspace, ("test.py", config, checkpoint), check=False)
+    assert process.returncode == 1
+    assert "MismatchError: the checkpoint has no tensor of this backbone" in process.stdout
+    assert "python -m sa_layers.convert SRC DST" in process.stdout
+    assert "mIoU" not in process.stdout.partition("Traceback")[2]
