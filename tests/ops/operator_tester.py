@@ -285,7 +285,6 @@ class OperatorTester:
         assert all(torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))
 
     @pytest.mark.variants(3)
-    @pytest.mark.backends("native", "torch")
     def test_output_may_be_changed_in_place(self, place: torch.device, options: Options) -> None:
         """Before the backward pass, as a convolution's may; an attention that ends with a ReLU keeps its output."""
         options = options | {"epilogue": False} if "epilogue" in options else options

@@ -38,10 +38,9 @@ struct FootprintSoftmax {
   Vector<C> exponents[kVectors], totals[kVectors] = {};  // weights are relative to 2^exponent
 
   FootprintSoftmax(C* logits_, int64_t taps_, int64_t step_) : logits(logits_), taps(taps_), step(step_) {
+    const C halvings = static_cast<C>(64 - __builtin_clzll(taps));  // ceil_log2 would loop for every pixel
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      exponents[v] = max_logit(logits + v * kLanes<C>, taps, step) + static_cast<C>(ceil_log2(taps));
-    }
+    for (int v = 0; v < kVectors; ++v) exponents[v] = max_logit(logits + v * kLanes<C>, taps, step) + halvings;
   }
 
   // Calls body(tap, weights) for all taps.
