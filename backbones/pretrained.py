@@ -4,16 +4,49 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.model.weight_init import update_init_info
 from mmengine.runner.checkpoint import load_state_dict
 
 from sa_layers.checkpoints import MismatchError, read_state_dict
 from sa_layers.checkpoints.layouts import find_layouts
 from sa_layers.checkpoints.matching import below, first
+
+HUBS = ("torchvision://", "pavi://", "openmmlab://", "open-mmlab://", "modelzoo://", "mmcls://")
+"""Names of checkpoints that mmengine looks up and downloads."""
+
+
+class PretrainedBackbone(BaseModule):
+    """A backbone whose ``init_cfg`` loads checkpoints by :func:`load_pretrained` instead of mmengine's loader.
+
+    mmengine's executes code from a file that is not read otherwise, and only warns of what does not fit.
+    """
+
+    init_cfg: dict[str, Any] | list[dict[str, Any]] | None
+
+    def init_weights(self) -> None:
+        """Initialise the backbone as ``init_cfg`` says, and load its checkpoint last."""
+        if self._is_init:
+            super().init_weights()  # mmengine logs a warning
+            return
+        given = self.init_cfg
+        configs = [given] if isinstance(given, dict) else list(given or [])
+        pretrained = [config for config in configs if _is_loaded_here(config)]
+        self.init_cfg = [config for config in configs if config not in pretrained]
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
+        for config in pretrained:
+            load_pretrained(self, **{name: value for name, value in config.items() if name != "type"})
+
+
+def _is_loaded_here(config: dict[str, Any]) -> bool:
+    return config["type"] in ("Pretrained", PretrainedInit) and not config["checkpoint"].startswith(HUBS)
 
 
 def load_pretrained(

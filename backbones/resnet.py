@@ -7,8 +7,10 @@ from typing import ClassVar
 
 from mmpretrain.models.backbones import resnet
 
+from .pretrained import PretrainedBackbone
 
-class ResNet(resnet.ResNet):
+
+class ResNet(PretrainedBackbone, resnet.ResNet):
     """mmpretrain's ResNet with two additional depths, 26 and 38, the counterparts of SAN10 and SAN15.
 
     The stages have (1, 2, 4, 1) bottleneck blocks in ResNet-26, (2, 3, 5, 2) in ResNet-38 and (3, 4, 6, 3) in

@@ -6,7 +6,6 @@ import re
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,14 +18,14 @@ from sa_layers.models.self_attention_network import STAGES, network_keywords
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
-from .pretrained import is_called_by_mmengine, load_pretrained
+from .pretrained import PretrainedBackbone, is_called_by_mmengine
 
 NAMES = ["SAN", "SelfAttentionNetwork"]
 
 
 @MMENGINE_MODELS.register_module(name=NAMES)
 @MODELS.register_module(name=NAMES)
-class SAN(SelfAttentionNetwork, BaseModule):
+class SAN(SelfAttentionNetwork, PretrainedBackbone):
     """Self-attention network of "Exploring Self-attention for Image Recognition" (https://arxiv.org/abs/2004.13621).
 
     ``SAN(depth=19, out_indices=(1, 2, 3, 4))`` returns features with 256, 512, 1024 and 2048 channels at strides 4, 8,
@@ -147,26 +146,6 @@ class SAN(SelfAttentionNetwork, BaseModule):
         stage = int(match[1])
         block = self.stage_blocks[stage] - 1 if match[3] else int(match[2] or 0)
         return 1 + sum(self.stage_blocks[:stage]) + block, depths
-
-    def init_weights(self) -> None:
-        """Initialise the backbone as ``init_cfg`` says.
-
-        A checkpoint is loaded by :func:`load_pretrained`, which, unlike mmengine, executes no code from the file and
-        refuses checkpoints that do not fit.
-        """
-        if self._is_init:
-            super().init_weights()  # mmengine logs a warning
-            return
-        given = self.init_cfg
-        configs = [given] if isinstance(given, dict) else list(given or [])
-        pretrained = [config for config in configs if config["type"] in ("Pretrained", PretrainedInit)]
-        self.init_cfg = [config for config in configs if config not in pretrained]
-        try:
-            super().init_weights()
-        finally:
-            self.init_cfg = given
-        for config in pretrained:
-            load_pretrained(self, **{name: value for name, value in config.items() if name != "type"})
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
         """Refuse checkpoints of which mmengine would load nothing, or only a part, with a warning."""

@@ -83,13 +83,13 @@ def test(checkpoint: Path) -> float:
 
 def last_checkpoint() -> Path | None:
     """The newest checkpoint that is whole: the one being written when the process died is not."""
-    import torch
+    from sa_layers.checkpoints import CheckpointError, read_state_dict
 
     paths = (WORK / "training").glob("iter_*.pth")
     for path in sorted(paths, key=lambda path: int(path.stem.removeprefix("iter_")), reverse=True):
         try:
-            torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        except Exception:
+            read_state_dict(path)
+        except CheckpointError:
             continue
         return path
     return None

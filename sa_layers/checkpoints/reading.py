@@ -25,6 +25,8 @@ COUNTERS = ("n_averaged", "steps")
 TRUST = "also read checkpoints that contain other objects than tensors, which executes code that the file chooses"
 """Help of the option --trust of the commands."""
 
+NOT_INSTALLED = "safetensors is not installed: pip install 'sa-layers[safetensors]'"
+
 
 class _Ignored:
     """Stands for an object that is not read. Creating it and setting its state have no effect."""
@@ -130,9 +132,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"{path} is a file of safetensors, which is not installed: pip install 'sa-layers[safetensors]'"
-        ) from error
+        raise CheckpointError(f"cannot read {path}: {NOT_INSTALLED}") from error
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -32,7 +32,7 @@ def convert_checkpoint(
 
     Args:
         source: Checkpoint file to convert, of ``torch.save`` or safetensors.
-        destination: Checkpoint file to write.
+        destination: Checkpoint file to write. A name that ends in .safetensors is one of safetensors, without ``meta``.
         official: Whether to write the layout of the official code instead. Defaults to False.
         trust: Whether to unpickle objects of any class, which executes code that the file chooses. Defaults to False.
 

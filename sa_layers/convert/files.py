@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoints import CheckpointError
+from ..checkpoints.reading import NOT_INSTALLED
 from ..output_file import OutputError, check_output, output_file
+
+SAFETENSORS = ".safetensors"
 
 
 def check_destination(source: Path, destination: Path) -> None:
@@ -19,6 +24,8 @@ def check_destination(source: Path, destination: Path) -> None:
     Raises:
         CheckpointError: If ``destination`` is the source or cannot be written.
     """
+    if destination.suffix == SAFETENSORS and find_spec("safetensors") is None:
+        raise CheckpointError(f"cannot write {destination}: {NOT_INSTALLED}")
     with _as_checkpoint_error():
         check_output(destination)
         if destination.exists() and source.exists() and destination.samefile(source):
@@ -28,11 +35,28 @@ def check_destination(source: Path, destination: Path) -> None:
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint, which replaces ``path`` when it is complete.
 
+    Args:
+        checkpoint: Checkpoint with the entry 'state_dict'. A file of safetensors has no other entries.
+        path: File to write, of safetensors if it ends in .safetensors.
+
     Raises:
         CheckpointError: If the file cannot be written. An existing file at ``path`` is not changed in this case.
     """
     with _as_checkpoint_error(), output_file(path) as partial:
-        torch.save(checkpoint, partial)
+        if path.suffix == SAFETENSORS:
+            _save_safetensors(checkpoint["state_dict"], partial)
+        else:
+            torch.save(checkpoint, partial)
+
+
+def _save_safetensors(state: dict[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: values.contiguous() for name, values in state.items()}, path, {"format": "pt"})
+    except SafetensorError as error:  # of writing: the tensors are valid
+        raise OSError(str(error)) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_equals_torchvision(depth: int) -> None:
     other.eval()
     image = torch.randn(1, 3, 64, 32)
     torch.testing.assert_close(backbone(image)[0].flatten(1), other(image))
+
+
+def test_pretrained(tmp_path: Path) -> None:
+    """The backbone of a classifier's checkpoint, which replaces the initialisation of the residual branches too."""
+    saved = build()
+    state = {f"backbone.{name}": values + 1 for name, values in saved.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "resnet.pth")
+    init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "resnet.pth"), "prefix": "backbone."}
+    backbone = build(init_cfg=init_cfg)
+    backbone.init_weights()
+    assert all(torch.equal(values, state[f"backbone.{name}"]) for name, values in backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmpretrain", "mmseg"])

@@ -160,14 +160,18 @@ def test_no_code_runs_in_openmmlab(tmp_path: Path, capsys: pytest.CaptureFixture
     """Neither by init_cfg of the backbone, for which mmengine alone would run it, nor by the commands for configs."""
     pytest.importorskip("mmpretrain")
     cv2 = pytest.importorskip("cv2")
+    from mmengine.registry import MODELS
+
     from sa_layers.backbones import SAN
     from sa_layers.visualize.__main__ import main as visualize
 
     path = str(write_malicious(tmp_path, open, pickled=False))
     small = {"depth": (1,) * 5, "widths": (32,) * 5, "kernel_sizes": (3,) * 5}
-    backbone = SAN(**small, init_cfg={"type": "Pretrained", "checkpoint": path})
-    with pytest.raises(CheckpointError, match="could execute code"):
-        backbone.init_weights()
+    init_cfg = {"type": "Pretrained", "checkpoint": path}
+    resnet = MODELS.build({"type": "sa_layers.ResNet", "depth": 26, "init_cfg": init_cfg})
+    for backbone in (SAN(**small, init_cfg=init_cfg), resnet):
+        with pytest.raises(CheckpointError, match="could execute code"):
+            backbone.init_weights()
     config, image = tmp_path / "config.py", tmp_path / "image.png"
     head = {"type": "LinearClsHead", "num_classes": 5, "in_channels": 32}
     model = {"type": "ImageClassifier", "backbone": {"type": "sa_layers.SAN", **small}, "head": head}

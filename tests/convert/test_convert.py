@@ -212,6 +212,22 @@ def test_layouts_of_other_programs(save: Callable[..., None], source: Path, caps
     assert has_head or "head.fc.weight, the weight of the head, is missing" in capsys.readouterr().err
 
 
+def test_safetensors(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the ending of the destination; by the content of the source."""
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    written, back = source.with_name("ours.safetensors"), source.with_name("back.pth")
+    assert main([str(source), str(written)]) == main(["--to-official", str(written), str(back)]) == 0
+    state = torch.load(source, weights_only=True)["state_dict"]
+    assert len(load_file(written)) == len(state)
+    again = torch.load(back, weights_only=True)["state_dict"]
+    assert all(torch.equal(values, again[name]) for name, values in state.items())
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setattr("sa_layers.convert.files.find_spec", lambda name: None)
+    for arguments in ((written, back), (source, written)):
+        assert main([str(path) for path in arguments]) == 1
+        assert "safetensors is not installed: pip install 'sa-layers[safetensors]'" in capsys.readouterr().err
+
+
 def test_converted_twice(source: Path) -> None:
     """A checkpoint that already has the layout keeps its tensors."""
     for destination, options in {"ours.pth": [], "again.pth": [], "official2.pth": ["--to-official"]}.items():
