@@ -57,7 +57,7 @@ class ForwardState:
     def __init__(self, module: nn.Module) -> None:
         self._backend = present_backend()
         trained = [part for part in module.modules() if part.training]
-        self._buffers = [
+        self._copies = [
             (part, name, buffer.clone()) for part in trained for name, buffer in part.named_buffers(recurse=False)
         ]
         self._left = ExitStack()
@@ -66,7 +66,7 @@ class ForwardState:
         """Force the backend and replace the buffers."""
         self._left = ExitStack()
         self._left.enter_context(self._backend())
-        for part, name, buffer in self._buffers:
+        for part, name, buffer in self._copies:
             self._left.callback(setattr, part, name, getattr(part, name))
             setattr(part, name, buffer.clone())  # a clone, since a graph that is retained can run backward again
 

@@ -20,7 +20,9 @@ def aggregation_by_rows(value: Tensor, weight: Tensor, footprint: Footprint) -> 
     # the map with unfolded columns, (N, C / Cw, Cw, H, Kw, Wo), times a row of taps, (N, 1, Cw, Ho, Kw, Wo)
     taps = torch.arange(kernel_width, device=value.device) * dilation[1]
     columns = taps.unsqueeze(1) + torch.arange(width, device=value.device) * stride[1]
-    padded = footprint.pad(value.to(accumulate).unflatten(1, (-1, weight.shape[1])))
+    # padded before its channels are split: torch.onnx's TorchScript exporter takes the sizes that follow an unflatten
+    # for constants, so none may be read
+    padded = footprint.pad(value.to(accumulate)).unflatten(1, (-1, weight.shape[1]))
     unfolded = padded.index_select(-1, columns.flatten()).unflatten(-1, (kernel_width, width))
     weight = weight.to(accumulate).unflatten(-1, (height, width)).unflatten(2, footprint.kernel_size)
     output = value.new_zeros((), dtype=accumulate)

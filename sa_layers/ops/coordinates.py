@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .footprint import at_least_one
+
 
 def coordinates(features: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """Return the horizontal and vertical coordinates of the pixels of ``features``, (1, 2, H, W), in its dtype.
@@ -32,5 +34,5 @@ def _axis(length: int, size: int | None, features: Tensor) -> Tensor:
     dtype = torch.promote_types(features.dtype, torch.float32)
     steps = torch.arange(length, dtype=dtype, device=features.device)
     if size is None:
-        return (steps * 2 / max(length - 1, 1) - 1).to(features.dtype)
+        return (steps * 2 / at_least_one(length - 1) - 1).to(features.dtype)
     return ((steps - (length - 1) / 2) * (2 / (size - 1))).to(features.dtype)

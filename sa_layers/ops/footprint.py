@@ -134,11 +134,16 @@ def bounce(size: int, padding: int, device: torch.device) -> Tensor:
         [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
     """
     index = torch.arange(-padding, size + padding, device=device)
-    period = index.new_full(
-        (), max(2 * (size - 1), 1)
-    )  # a tensor, since ONNX cannot export a remainder by a symbolic number
+    period: int | Tensor = at_least_one(2 * (size - 1))
+    if not isinstance(period, Tensor):  # a tensor, since ONNX cannot export a remainder by a symbolic number
+        period = index.new_full((), period)
     index = index.remainder(period)
     return torch.minimum(index, period - index)
+
+
+def at_least_one(size: int) -> int:
+    """Return ``max(size, 1)``, also for the tensor that a size is while torch.jit.trace records it."""
+    return size.clamp(min=1) if isinstance(size, Tensor) else max(size, 1)
 
 
 def pair(value: IntOrPair, name: str) -> tuple[int, int]:

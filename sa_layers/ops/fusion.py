@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .backend import choose
 from .switch import Switch
-from .torch_internals import is_exporting, is_transformed
+from .torch_internals import is_exporting, is_tracing, is_transformed
 
 SWITCH = "SA_LAYERS_FUSED"
 
@@ -54,6 +54,8 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
         return f"the fused operators are switched off, by {SWITCH} or by sa_layers.ops.fused(False)"
     if is_exporting():
         return "an exported program must run without the extension"
+    if is_tracing():
+        return "torch.jit.trace is running, and a trace must follow changes of the parameters"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "a gradient is needed, and the fused operators have none"
     if is_transformed():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import extension
-from .torch_internals import argument_names
+from .torch_internals import argument_names, is_tracing
 
 _NOT_ARGUMENTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -95,7 +95,8 @@ def differentiable_operator(
     )
 
     def call(*inputs: Any) -> Any:
-        return overload(*inputs) if torch.compiler.is_compiling() else function.apply(*inputs)
+        traced = torch.compiler.is_compiling() or is_tracing()
+        return overload(*inputs) if traced else function.apply(*inputs)
 
     return call
 

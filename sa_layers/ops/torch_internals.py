@@ -43,8 +43,17 @@ version_of = attrgetter("_version")
 
 
 def is_exporting() -> bool:
-    """Whether torch.export is running. ``torch.compiler.is_exporting()`` is also true under torch.compile."""
-    return torch.compiler._is_exporting_flag
+    """Whether torch.export or an exporter of torch.onnx is running.
+
+    ``torch.compiler.is_exporting()`` is also true under torch.compile.
+    """
+    return torch.compiler._is_exporting_flag or (is_tracing() and torch.onnx.is_in_onnx_export())
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace is running, by itself or for torch.onnx's older exporter."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return tracing
 
 
 def is_functorch_active() -> bool:
