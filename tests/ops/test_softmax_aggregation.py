@@ -39,20 +39,17 @@ class TestSoftmaxAggregation(OperatorTester):
             output = ops.softmax_aggregation(torch.full_like(value, 3.0), 10 * logits, **problem.arguments)
             torch.testing.assert_close(output, torch.full_like(output, 3.0))
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
     @pytest.mark.parametrize("offset", [1e3, -1e5, 1e7])
-    def test_an_offset_of_the_logits_changes_nothing(self, place: torch.device, offset: float) -> None:
-        """Neither the output nor a gradient, beyond rounding; the logits are integers, so adding it rounds nothing."""
-        for dtype in torch.float32, torch.float64:
-            for problem in CORNERS:
-                value, logits = self.place_operands(problem, place, dtype)
-                results = []
-                for shift in (0, offset):
-                    operands = value, (4 * logits.detach()).round().add(shift).requires_grad_()
-                    output = ops.softmax_aggregation(*operands, **problem.arguments)
-                    grad = problem.normal(*output.shape).to(output)
-                    results.append([output, *torch.autograd.grad(output, operands, grad)])
-                tolerance = 4 * torch.finfo(dtype).eps
-                torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+    def test_an_offset_of_the_logits_costs_no_accuracy(
+        self, place: torch.device, offset: float, dtype: torch.dtype
+    ) -> None:
+        """Neither of the output nor of a gradient."""
+        if dtype == torch.float16:
+            offset = max(-3e4, min(offset, 3e4))
+        for problem in CORNERS:
+            value, logits = self.place_operands(problem, place, dtype)
+            self.check(problem, {}, (value, 4 * logits + offset), "contiguous")
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
     def test_an_average_of_large_numbers_is_finite(self, place: torch.device, dtype: torch.dtype) -> None:
