@@ -17,6 +17,7 @@ from sa_layers.layers.keywords import check_keywords, keywords
 from sa_layers.registry import MODELS
 
 from .factories import act_factory, norm_factory
+from .own_parameters import OwnParameters
 
 
 @MMENGINE_MODELS.register_module()
@@ -45,6 +46,7 @@ class PairwiseSelfAttention(layers.PairwiseSelfAttention):
             keywords(layers.PairwiseSelfAttention, without=("norm_layer", "act_layer")),
         )
         super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)
+        self._parameters = OwnParameters(self)
 
 
 @MMENGINE_MODELS.register_module()
@@ -67,3 +69,4 @@ class PatchwiseSelfAttention(layers.PatchwiseSelfAttention):
             keywords(layers.PatchwiseSelfAttention, without=("norm_layer", "act_layer")),
         )
         super().__init__(*args, norm_layer=norm_factory(norm_cfg), act_layer=act_factory(act_cfg), **options)
+        self._parameters = OwnParameters(self)

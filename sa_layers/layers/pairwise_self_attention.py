@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor
 
 from ..fused.block import Attend
@@ -17,6 +18,10 @@ from ..ops.pairwise_attention import pairwise_attention_fused, why_no_kernel
 from ..ops.pairwise_relation import relation_width
 from .position import PositionEncoding
 from .self_attention import SelfAttention
+
+# Functions that torch.fx records as they are, where the layer is not recorded as a whole.
+torch.fx.wrap("pairwise_relation")
+torch.fx.wrap("softmax_aggregation")
 
 
 class PairwiseSelfAttention(SelfAttention):
@@ -67,7 +72,7 @@ class PairwiseSelfAttention(SelfAttention):
         if self.position is not None:
             position = self.position(query, *self.footprint)
             relation = torch.cat([relation, position.expand(relation.shape[0], -1, -1, -1)], dim=1)
-        if relation.is_cuda and relation.requires_grad:
+        if relation.is_cuda is True and relation.requires_grad:
             # torch's batch norm launches only one thread block a channel unless the map is channels last.
             return self.mapping(relation.contiguous(memory_format=torch.channels_last)).contiguous()
         return self.mapping(relation)

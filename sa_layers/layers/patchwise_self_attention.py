@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch.fx
 from torch import Tensor
 
 from ..fused.block import Attend
@@ -14,6 +15,10 @@ from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import patchwise_attention_fused, why_no_kernel
 from .self_attention import SelfAttention
+
+# Functions that torch.fx records as they are, where the layer is not recorded as a whole.
+torch.fx.wrap("aggregation")
+torch.fx.wrap("patchwise_relation")
 
 
 class PatchwiseSelfAttention(SelfAttention):

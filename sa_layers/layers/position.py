@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch.fx
 from torch import Tensor, nn
 
 from ..ops import pairwise_relation
 from ..ops.coordinates import coordinates
 from ..ops.footprint import IntOrPair, pair
+
+# Functions that torch.fx records as they are.
+torch.fx.wrap("coordinates")
+torch.fx.wrap("pairwise_relation")
 
 POSITIONS = ("relative", "absolute")
 

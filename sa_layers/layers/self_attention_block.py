@@ -107,7 +107,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             pixels += folded.bias
             return like_input(features, pixels)
         normalised = self.norm1(features)
-        if normalised is features:  # nn.Identity: an in-place activation would overwrite the input
+        if normalised is features or isinstance(self.norm1, nn.Identity):  # an in-place activation would overwrite it
             normalised = features.clone()
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))

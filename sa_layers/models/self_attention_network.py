@@ -141,13 +141,10 @@ class SelfAttentionNetwork(nn.Module):
         """(N, in_channels, H, W) -> a tuple of the features of the stages in ``out_indices``.
 
         Raises:
-            ValueError: The image is smaller than the stride of the network.
+            ValueError: The image is smaller than the stride of the network, or has another number of channels.
         """
-        if min(image.shape[-2:]) < self.min_size:
-            raise ValueError(
-                f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
-                f"got {image.shape[-2]} x {image.shape[-1]}"
-            )
+        if isinstance(image, Tensor):  # not a symbol of torch.fx
+            self._check_image(image)
         if (evaluated := self._evaluate(image)) is not None:
             return tuple(like_input(image, pixels) for pixels in evaluated)
         features, outputs = self.stem(image), []
@@ -193,6 +190,18 @@ class SelfAttentionNetwork(nn.Module):
             if obstacle is not None:
                 return f"{name}: {obstacle}"
         return None
+
+    def _check_image(self, image: Tensor) -> None:
+        if image.ndim != 4:
+            raise ValueError(f"the image must have the shape (N, C, H, W), got {tuple(image.shape)}")
+        linear = next(self.stem.children(), None)
+        if isinstance(linear, nn.Conv2d) and image.shape[1] != linear.in_channels:
+            raise ValueError(f"the image must have {linear.in_channels} channels, got {image.shape[1]}")
+        if min(image.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f"the image must be at least {self.min_size} x {self.min_size} pixels, the network's stride, "
+                f"got {image.shape[-2]} x {image.shape[-1]}"
+            )
 
     def _called_stages(self) -> list[nn.Module]:
         return list(self.stages)[: self.out_indices[-1] + 1]

@@ -82,7 +82,9 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             return like_input(features, folded.evaluate(pixels, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
-            features = recompute(block, features) if self.with_cp and features.requires_grad else block(features)
+            features = (
+                recompute(block, features) if self.with_cp and features.requires_grad is True else block(features)
+            )
         return self.act(self.norm(features))
 
     def folded_for(self, features: Tensor) -> EvaluationStage | None:

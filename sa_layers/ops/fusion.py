@@ -52,6 +52,8 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
     tensors = list(tensors)
     if not _enabled.value:
         return f"the fused operators are switched off, by {SWITCH} or by sa_layers.ops.fused(False)"
+    if not isinstance(tensors[0], Tensor):
+        return "torch.fx records the call, whose features are symbols"
     if is_exporting():
         return "an exported program must run without the extension"
     if is_tracing():

@@ -99,3 +99,26 @@ def test_in_a_resnet(name: str) -> None:
     )
     assert isinstance(resnet.layer2[0].conv2, LAYERS[name])
     assert resnet(torch.randn(2, 3, 64, 64))[0].shape == (2, 512, 2, 2)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_spectral_norm(name: str) -> None:
+    """A layer has no weight of its own; its linear layers have, in training and in evaluation."""
+    config = {"type": f"sa_layers.{name}"}
+    with pytest.raises(ValueError, match=f"{name} has no parameter 'weight'.*with_spectral_norm.*layer.transforms"):
+        ConvModule(16, 16, 3, padding=1, conv_cfg=config, with_spectral_norm=True)
+    layer = ConvModule(16, 16, 3, padding=1, conv_cfg=config)
+    for linear in layer.conv.transforms():
+        nn.init.constant_(linear.weight, 5)
+        nn.utils.spectral_norm(linear, n_power_iterations=10)
+    features = torch.randn(2, 16, 5, 5)
+    layer(features).sum().backward()
+    layer.eval()
+    with torch.no_grad():
+        output = layer(features)
+    for linear in layer.conv.transforms():
+        nn.utils.remove_spectral_norm(linear)
+        assert torch.linalg.matrix_norm(linear.weight.flatten(1), 2).item() == pytest.approx(1)
+    torch.testing.assert_close(output, layer(features))
+    with pytest.raises(KeyError, match="other"):
+        layer.conv._parameters["other"]
