@@ -46,7 +46,8 @@ class SelfAttention(FusedModule[Attend]):
             ``relation_channels == out_channels``).
         padding_mode: 'reflect' (default) or 'zeros' beyond the border.
         norm_layer: Makes a normalisation of the mapping for a number of channels. Defaults to BatchNorm2d.
-        act_layer: Makes an activation of the mapping. Defaults to ReLU.
+        act_layer: Makes an activation of the mapping. Defaults to an in-place ReLU; full backward hooks need one that
+            is not in place, such as ``nn.ReLU``.
 
     Raises:
         TypeError: A size is not an integer or a pair, or another integer has another type.

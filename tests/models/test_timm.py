@@ -66,6 +66,9 @@ def test_head() -> None:
     last, intermediates = model.forward_intermediates(image, indices=(0, 2))
     torch.testing.assert_close(last, features)
     assert [item.shape[-1] for item in intermediates] == [32, 8]
+    stage, first = model.forward_intermediates(image, indices=(0, 2), stop_early=True)
+    torch.testing.assert_close([stage, *first], [intermediates[1], *intermediates])
+    assert len(model.forward_intermediates(image, intermediates_only=True)) == 5
     model.reset_classifier(7)
     assert model(image).shape == (2, 7)
     model.reset_classifier(0, "")
