@@ -12,6 +12,7 @@ from ..fused.block import Attend
 from ..fused.eligibility import why_not_mapping
 from ..fused.parameters import fold_patchwise_mapping
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
+from ..ops.compiled import with_own_memory
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import patchwise_attention_fused, why_no_kernel
 from .self_attention import SelfAttention
@@ -64,8 +65,8 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def map_relation(self, query: Tensor, key: Tensor) -> Tensor:
         """δ and γ: the weights of all taps."""
-        weight = self.mapping(self.relate(query, key))
-        return weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps))
+        weight = self.mapping(with_own_memory(self.relate(query, key)))
+        return with_own_memory(weight.flatten(2).unflatten(1, (self.weight_channels, self.footprint.taps)))
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """δ, γ and the aggregation."""

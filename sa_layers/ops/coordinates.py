@@ -23,9 +23,9 @@ def coordinates(features: Tensor, size: tuple[int, int] | None = None) -> Tensor
     """
     height, width = features.shape[-2:]
     rows, columns = (None, None) if size is None else size
-    horizontal = _axis(width, columns, features).unsqueeze(0).expand(height, width)
-    vertical = _axis(height, rows, features).unsqueeze(1).expand(height, width)
-    return torch.stack([horizontal, vertical]).unsqueeze(0)
+    horizontal = _axis(width, columns, features).expand(1, 1, height, width)
+    vertical = _axis(height, rows, features).unsqueeze(1).expand(1, 1, height, width)
+    return torch.cat([horizontal, vertical], dim=1)  # not a view, as a stack would be: see Footprint.unfold
 
 
 def _axis(length: int, size: int | None, features: Tensor) -> Tensor:

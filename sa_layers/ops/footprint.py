@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .integers import integer, integers, is_integer
+from .torch_internals import is_exporting
 
 PADDING_MODES = ("reflect", "zeros")
 # As in csrc/checks.h: within these limits no index and no size of a kernel overflows.
@@ -117,8 +118,26 @@ class Footprint(NamedTuple):
 
     def unfold(self, features: Tensor) -> Tensor:
         """Copy the pixels of all footprints: (N, C, H, W) -> (N, C, K*K, Ho*Wo)."""
+        if torch.compiler.is_compiling() and not is_exporting():
+            return self._gather(features)
         columns = F.unfold(self.pad(features), self.kernel_size, dilation=self.dilation, stride=self.stride)
         return columns.unflatten(1, (features.shape[1], self.taps))
+
+    def _gather(self, features: Tensor) -> Tensor:
+        """Compute :meth:`unfold` for torch.compile, one axis after the other.
+
+        Inductor cannot compile a backward pass that needs a view with symbolic strides ("cannot determine truth value
+        of Relational"). From F.unfold it keeps such views of indices; the indices here have one dimension.
+        """
+        size = self.output_size(features.shape[-2], features.shape[-1])
+        padded = self.pad(features)
+        for axis in (0, 1):
+            tap_and_pixel = torch.arange(self.kernel_size[axis] * size[axis], device=features.device)
+            tap, pixel = tap_and_pixel // size[axis], tap_and_pixel % size[axis]
+            index = tap * self.dilation[axis] + pixel * self.stride[axis]
+            padded = padded.index_select(axis - 2, index)
+        taps = padded.unflatten(-1, (self.kernel_size[1], size[1])).unflatten(2, (self.kernel_size[0], size[0]))
+        return taps.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
 def output_size(height: int, width: int, stride: Sequence[int]) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def pairwise_attention_unfused(
         grid = torch.cat([grid, torch.ones_like(grid[:, :1])], dim=1)
         here, there = (torch.einsum("pc,nchw->nphw", matrix, grid) for matrix in position[:2])
         encoded = pairwise_relation(here, there, kernel_size, "summation", *geometry)
-        features = torch.cat([features, encoded.expand(len(features), -1, -1, -1)], dim=1)
+        features = torch.cat([features, encoded.expand(features.shape[0], -1, -1, -1)], dim=1)
     features = features * mapping.scale.view(-1, 1, 1) + mapping.shift.view(-1, 1, 1)
     for weight, bias in zip(mapping.weights, mapping.biases, strict=True):
         features = torch.einsum("oc,nckp->nokp", weight, features.relu()) + bias.view(-1, 1, 1)

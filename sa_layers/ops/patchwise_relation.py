@@ -67,6 +67,6 @@ def patchwise_relation(
         return compute_by_reference("patchwise_relation", query, key, footprint, relation=relation)
     keys = footprint.unfold(key)
     if relation == "concatenation":
-        return torch.cat([footprint.centre(query).flatten(2), keys.flatten(1, 2)], dim=1).unsqueeze(2)
+        return torch.cat([footprint.centre(query).flatten(2).unsqueeze(2), keys.flatten(1, 2).unsqueeze(2)], dim=1)
     queries = footprint.unfold(query)  # a (C, K*K) matrix for each pixel, as for the keys
     return (queries.permute(0, 3, 2, 1) @ keys.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2).unsqueeze(2)

@@ -48,9 +48,6 @@ class OperatorTester:
     autocast_tolerance: float = 0
     """How much autocast may differ from operands that are rounded in advance."""
 
-    compiles_for_all_batches = True
-    """Whether torch.compile with dynamic shapes makes one graph for all batch sizes."""
-
     def operands(self, problem: Problem) -> tuple[Tensor, ...]:
         """Its tensors for a problem, float64 on the CPU."""
         raise NotImplementedError
@@ -188,9 +185,9 @@ class OperatorTester:
         counter = CompileCounterWithBackend("aot_eager")
         torch.compiler.reset()
         compiled: Any = None
-        for size in (6, 7), (9, 8), (5, 12):
-            batch = size[0] - 3 if self.compiles_for_all_batches else 2
-            problem = Problem(batch, 2, 2, size, arguments(3))
+        # torch takes sizes that are equal in the first call for one size: 11, 13 and 14 are those of no parameter
+        for size in (13, 14), (9, 8), (5, 12):
+            problem = Problem(size[0] - 2, 2, 2, size, arguments(3))
             function, operands = self.function(problem, options), self.place_operands(problem, place)
             compiled = compiled or torch.compile(function, fullgraph=True, backend=counter, dynamic=True)
             outputs = [item(*operands) for item in (compiled, function)]

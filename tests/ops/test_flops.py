@@ -30,6 +30,7 @@ needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(exte
 WITHOUT_PRODUCTS = (
     "affine_relu",
     "affine_relu_",
+    "copy",
     "cpu_capability",
     "max_pooling",
     "pairwise_attention_implementations",  # lists, for `info`

@@ -20,7 +20,6 @@ from .problem import CORNERS, Problem
 
 class TestPairwiseAttention(AttentionTester):
     name = "pairwise_attention"
-    compiles_for_all_batches = False  # torch.compile specialises the unfused operators to the batch of the first call
     options = tuple(
         {"relation": relation, "position": position, "layers": layers, "epilogue": epilogue}
         for relation, position, layers, epilogue in zip(
