@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..fused import FusedModule
 from ..fused.block import Attend
+from ..fused.channels_last import in_format_of
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from ..ops.integers import integer, integers, is_integer
@@ -162,8 +163,8 @@ class SelfAttention(FusedModule[Attend]):
         return None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        return self.attend(*self.transform(features))
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), in its memory format."""
+        return in_format_of(features, self.attend(*self.transform(features)))
 
     def weights(self, features: Tensor) -> Tensor:
         """The attention weights, by which the pixels of every footprint are multiplied.
