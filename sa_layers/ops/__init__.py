@@ -4,6 +4,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import (
+    compiled,  # noqa: F401 - registers an operator
     flops,  # noqa: F401 - registers with torch's counter
     torch_release,  # noqa: F401 - before an import that an older torch does not have
 )
