@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import extension
-from .torch_internals import argument_names, is_tracing
+from .torch_internals import argument_names, is_functionalized, is_tracing
 
 _NOT_ARGUMENTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -95,8 +95,9 @@ def differentiable_operator(
     )
 
     def call(*inputs: Any) -> Any:
-        traced = torch.compiler.is_compiling() or is_tracing()
-        return overload(*inputs) if traced else function.apply(*inputs)
+        # torch.func.functionalize has no rule for autograd Functions
+        direct = torch.compiler.is_compiling() or is_tracing() or is_functionalized()
+        return overload(*inputs) if direct else function.apply(*inputs)
 
     return call
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import maybe_current_level
+from torch._C._functorch import TransformType, maybe_current_level, peek_interpreter_stack
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import _disable_current_modes
 
 PRIVATE_NAMES = {
     "torch.compiler._is_exporting_flag": "tell torch.export from torch.compile",
     "torch._C._functorch.maybe_current_level": "find a transform of torch.func",
+    "torch._C._functorch.peek_interpreter_stack": "find which transform of torch.func is running",
+    "torch._C._functorch.TransformType.Functionalize": "find torch.func.functionalize",
     "torch.autograd.forward_ad._current_level": "find forward-mode differentiation",
     "torch._C._dispatch_has_kernel_for_dispatch_key": "find the devices of an operator",
     "torch.utils._python_dispatch._disable_current_modes": "ask for implementations while tensors are traced or faked",
@@ -59,6 +61,11 @@ def is_tracing() -> bool:
 def is_functorch_active() -> bool:
     """Whether a transform of torch.func is running."""
     return maybe_current_level() is not None
+
+
+def is_functionalized() -> bool:
+    """Whether torch.func.functionalize is the innermost transform that is running."""
+    return maybe_current_level() is not None and peek_interpreter_stack().key() == TransformType.Functionalize
 
 
 def is_transformed() -> bool:
