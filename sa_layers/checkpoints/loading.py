@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .errors import MismatchError
 from .layouts import find_layouts, rename
-from .matching import below, check, first
+from .matching import below, check, first, has_shape_of
 from .reading import read_state_dict
 
 CONTAINERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParallel, torch.compile
@@ -29,29 +29,32 @@ def load_checkpoint(model: nn.Module, path: str | PathLike[str], trust: bool = F
 
     Raises:
         CheckpointError: If the file cannot be read, has no state dict, or needs ``trust``.
-        MismatchError: If tensors of the model are missing in the file or have another shape. The model is unchanged.
+        MismatchError: If tensors of the model are missing in the file or have another shape, in which case the model is
+            unchanged, or if torch cannot copy one of them.
 
     Example:
         >>> from sa_layers.models import SelfAttentionClassifier
         >>> model = SelfAttentionClassifier(19, "patchwise")
         >>> load_checkpoint(model, "san19-patchwise.pth")  # doctest: +SKIP
     """
-    own = model.state_dict(keep_vars=True)
+    own = {name: values for name, values in model.state_dict(keep_vars=True).items() if isinstance(values, Tensor)}
     state = fit(read_state_dict(path, trust), own)
     layouts = find_layouts(own)
     try:
         if len(layouts) == 1 and (given := below(state, layouts[0].network)):
             check(model.get_submodule(layouts[0].network.rstrip(".")), given, whole=True)
         missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-        misshapen = [name for name in own if name in state and state[name].shape != own[name].shape]
+        misshapen = [name for name in own if name in state and not has_shape_of(own[name], state[name])]
         if missing:
             raise MismatchError(f"of {len(own)} tensors, {len(missing)} are missing: {first(missing)}")
         if misshapen:
             shapes = (f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}" for name in misshapen)
             raise MismatchError(f"of {len(own)} tensors, {len(misshapen)} have another shape: {first(shapes)}")
         model.load_state_dict(state, strict=False)
-    except MismatchError as error:
-        raise MismatchError(f"checkpoint {path} belongs to another model: {error}") from error
+    except RuntimeError as error:  # also of torch, which cannot copy tensors of every layout
+        raise MismatchError(
+            f"checkpoint {path} belongs to another model: {str(error).splitlines()[-1].strip()}"
+        ) from error
 
 
 def fit(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:

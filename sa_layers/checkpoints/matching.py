@@ -14,8 +14,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from itertools import islice
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .errors import MismatchError
 from .layouts import rename
@@ -51,31 +53,27 @@ def check(module: nn.Module, given: Mapping[str, Tensor], whole: bool = False) -
         MismatchError: If tensors have the wrong shape or cannot be in this network; with ``whole`` also if none of the
             tensors is in it, or only a part of those of a kind of layer.
     """
-    own = {name: tuple(values.shape) for name, values in module.state_dict(keep_vars=True).items()}
+    own = module.state_dict(keep_vars=True)
     stages = _blocks_per_stage(own)
     inside = {
-        name: tuple(values.shape)
+        name: values
         for name, values in given.items()
-        if (match := re.match(r"stem\.|stages\.(\d+)\.", name)) and int(match[1] or 0) < len(stages)
+        if isinstance(values, Tensor)
+        and (match := re.match(r"stem\.|stages\.(\d+)\.", name))
+        and int(match[1] or 0) < len(stages)
     }
     # Profilers leave counters of one number in state dicts.
-    unknown = [name for name, values in given.items() if name in inside and name not in own and values.numel() > 1]
-    misshapen = [name for name in inside if name in own and inside[name] != own[name] and given[name].numel() != 1]
+    unknown = [name for name, values in inside.items() if name not in own and values.numel() > 1]
+    misshapen = [name for name, values in inside.items() if name in own and not has_shape_of(own[name], values)]
     incomplete = _incomplete(own, inside) if whole else []
     if whole and not own.keys() & inside.keys() and not unknown:
         raise MismatchError(_nothing_fits(given, own))
     if not (unknown or misshapen or incomplete):
         return
-    has_position = _has_position(inside)
-    if (has_position and not _has_position(own)) or (
-        _has_position(own)
-        and not has_position
-        and (misshapen or incomplete)
-        and any(".attention." in n for n in inside)
-    ):
+    if _is_of_other_attention(own, inside, bool(misshapen or incomplete)):
         kinds = "pairwise attention with positions", "patchwise attention, or pairwise attention without positions"
         raise MismatchError(
-            f"the checkpoint is for {kinds[not has_position]}, but this backbone has {kinds[has_position]}"
+            f"the checkpoint is for {kinds[_has_position(own)]}, but this backbone has {kinds[not _has_position(own)]}"
         )
     blocks = _blocks_per_stage(inside)
     if blocks != stages and all(blocks) and not misshapen:
@@ -83,7 +81,7 @@ def check(module: nn.Module, given: Mapping[str, Tensor], whole: bool = False) -
             f"the checkpoint has another depth: its stages have {blocks} blocks, this backbone has {stages}"
         )
     if misshapen:
-        shapes = [f"{name} is {inside[name]} instead of {own[name]}" for name in misshapen]
+        shapes = [f"{name} is {tuple(inside[name].shape)} instead of {tuple(own[name].shape)}" for name in misshapen]
         raise MismatchError(f"{len(shapes)} tensor(s) of the checkpoint have the wrong shape: {first(shapes)}")
     if unknown:
         raise MismatchError(f"{len(unknown)} tensor(s) of the checkpoint are not in this backbone: {first(unknown)}")
@@ -112,6 +110,20 @@ def _nothing_fits(given: Mapping[str, Tensor], own: Iterable[str]) -> str:
         "If a whole model loads the authors' checkpoint, convert it: python -m sa_layers.convert SRC DST. "
         "To load other parts of a model only, use load_state_dict(..., strict=False)"
     )
+
+
+def has_shape_of(own: Any, given: Tensor) -> bool:
+    """Whether a tensor has the shape of the network's. Lazy parameters take every shape; a number has none or (1,)."""
+    if not isinstance(own, Tensor) or is_lazy(own):
+        return True
+    return own.shape == given.shape or own.numel() == given.numel() == 1
+
+
+def _is_of_other_attention(own: Iterable[str], given: Iterable[str], differs: bool) -> bool:
+    """Whether a state dict that is refused is of the other kind of attention; ``differs`` if not only by its names."""
+    if _has_position(given):
+        return not _has_position(own)
+    return differs and _has_position(own) and any(".attention." in name for name in given)
 
 
 def _incomplete(own: Iterable[str], given: Mapping[str, object]) -> list[str]:

@@ -19,6 +19,8 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_d
 
 mmengine's ``EMAHook`` writes the moving average to 'state_dict' and what it was averaged from to 'ema_state_dict'."""
 
+MAX_DEPTH = 4  # a dictionary can contain itself
+
 COUNTERS = ("n_averaged", "steps")
 """Tensors of the moving averages of torch and mmengine that are not of the model."""
 
@@ -86,13 +88,7 @@ def read_state_dict(path: str | PathLike[str], trust: bool = False) -> dict[str,
         checkpoint = _load_safetensors(path) if _is_safetensors(path) else _load(path, trust)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    state: Any = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
-    while isinstance(state, Mapping):
-        wrapped = [state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping | nn.Module)]
-        if not wrapped:
-            break
-        state = wrapped[0].state_dict() if isinstance(wrapped[0], nn.Module) else wrapped[0]
-    state = state if isinstance(state, Mapping) else {}
+    state = _find_state(checkpoint)
     tensors = {
         name: values
         for name, values in state.items()
@@ -101,6 +97,18 @@ def read_state_dict(path: str | PathLike[str], trust: bool = False) -> dict[str,
     if not tensors:
         raise CheckpointError(f"{path} contains no state dict")
     return tensors
+
+
+def _find_state(checkpoint: Any) -> Mapping[Any, Any]:
+    for _ in range(MAX_DEPTH):
+        state = checkpoint.state_dict() if isinstance(checkpoint, nn.Module) else checkpoint
+        if not isinstance(state, Mapping):
+            return {}
+        wrapped = [state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping | nn.Module)]
+        if not wrapped:
+            return state
+        checkpoint = wrapped[0]
+    return {}
 
 
 def _load(path: Path, trust: bool) -> Any:

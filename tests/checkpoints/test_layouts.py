@@ -151,6 +151,7 @@ def test_files_of_other_models(tmp_path: Path) -> None:
         "is for patchwise": classifier("patchwise").state_dict(),
         r"have \(1, 1, 2, 1, 1\) blocks": deeper.state_dict(),
         "only a part of some layers": {k: v for k, v in state.items() if "stages.4" not in k or "norm" not in k},
+        "exception occurred": state | {"head.weight": torch.ones(3, 32).to_sparse()},
         "are missing: network.stem.0.weight": {"conv1.weight": torch.ones(3)},
     }
     for message, other in cases.items():

@@ -135,6 +135,14 @@ def test_stages_that_are_not_built() -> None:
     assert all(torch.equal(values, whole[name]) for name, values in part.state_dict().items())
 
 
+def test_lazy_norms_and_extra_state() -> None:
+    """Parameters without a shape take that of the checkpoint, and entries that are not tensors are left to torch."""
+    lazy = SelfAttentionNetwork(**SMALL, norm_layer=lambda channels: nn.LazyBatchNorm2d())
+    state = SelfAttentionNetwork(**SMALL).state_dict()
+    lazy.load_state_dict(state | {"stages.0.transition._extra_state": None}, strict=False)
+    assert torch.equal(lazy.stages[0].norm.weight, state["stages.0.norm.weight"])
+
+
 class LowRank(nn.Module):
     """A linear layer with an adapter, as peft puts it in the place of the layer."""
 

@@ -48,6 +48,14 @@ def test_state_dict_is_found(checkpoint: Any, names: list[str], tmp_path: Path) 
     assert names_of(read_state_dict(tmp_path / "checkpoint.pth")) == names
 
 
+def test_dictionaries_without_end(tmp_path: Path) -> None:
+    checkpoint: dict[str, Any] = {}
+    checkpoint["model"] = checkpoint
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="contains no state dict"):
+        read_state_dict(tmp_path / "checkpoint.pth")
+
+
 def test_numbers_of_numpy_are_skipped(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     beside = {"loss": numpy.float64(0.5), "history": numpy.arange(3), "best": numpy.int64(3)}
