@@ -58,7 +58,7 @@ def load_pretrained(
         backbone: Backbone that is changed in place.
         checkpoint: File or URL, as :func:`sa_layers.checkpoints.read_state_dict` reads it.
         prefix: Prefix of the backbone's tensors in the checkpoint. It can be omitted if the checkpoint contains one
-            network, and is ignored for the authors' checkpoints. Defaults to None.
+            network, and 'backbone.' stands for the network of other layouts too. Defaults to None.
         map_location: Accepted as mmengine does; tensors are copied to the device of the backbone anyway.
 
     Raises:
@@ -77,7 +77,7 @@ def load_pretrained(
         start = prefix.removesuffix(".") + "."
         if below(state, start):
             state = below(state, start)
-        elif not find_layouts(state):
+        elif start != "backbone." or not find_layouts(state):
             raise MismatchError(f"{checkpoint} has no tensor whose name begins with {start}: it has {first(state)}")
     try:
         load_state_dict(backbone, state, strict=False, logger="current")

@@ -107,7 +107,8 @@ def _nothing_fits(given: Mapping[str, Tensor], own: Iterable[str]) -> str:
     return (
         f"the checkpoint has no tensor of this backbone{found}. If it is of a model with this backbone, "
         "name the backbone's prefix there, as in init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.'). "
-        "If a whole model loads the authors' checkpoint, convert it: python -m sa_layers.convert SRC DST. "
+        "If a whole model loads a file of another layout, such as the authors', convert it: "
+        "python -m sa_layers.convert SRC DST. "
         "To load other parts of a model only, use load_state_dict(..., strict=False)"
     )
 

@@ -213,3 +213,6 @@ def test_messages_name_the_file(tmp_path: Path) -> None:
         initialised(tmp_path / "resnet.pth")
     with pytest.raises(MismatchError, match=r"resnet\.pth has no tensor whose name begins with backbone\."):
         initialised(tmp_path / "resnet.pth", prefix="backbone.")
+    torch.save({f"student.{name}": values for name, values in SAN(**SMALL).state_dict().items()}, tmp_path / "ema.pth")
+    with pytest.raises(MismatchError, match=r"ema\.pth has no tensor whose name begins with teacher\."):
+        initialised(tmp_path / "ema.pth", prefix="teacher.")
