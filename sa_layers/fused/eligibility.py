@@ -46,6 +46,8 @@ def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
         >>> why_not_accepted(torch.zeros(1, dtype=torch.float64), torch.zeros(1))
         'the features are torch.float64 and the parameters torch.float32'
     """
+    if not isinstance(features, Tensor):
+        return "torch.fx records the call, whose features are symbols"
     if features.device.type != "meta" and torch.is_autocast_enabled(features.device.type):  # an error for meta
         return "autocast is enabled"
     if weight.dtype != features.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch.fx
 from torch import Tensor, nn
 
 from ..fused import FusedModule
@@ -16,6 +17,7 @@ from .mapping import ActLayer, make_mapping
 from .norm import NormLayer, inside
 
 SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
+torch.fx.wrap("in_format_of")  # a function that torch.fx records as it is
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
 
 
