@@ -228,6 +228,16 @@ def test_safetensors(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert "safetensors is not installed: pip install 'sa-layers[safetensors]'" in capsys.readouterr().err
 
 
+def test_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole model is read only if it is trusted."""
+    torch.save(SelfAttentionClassifier(10, "patchwise", num_classes=7), tmp_path / "whole.pth")
+    arguments = [str(tmp_path / "whole.pth"), str(tmp_path / "ours.pth")]
+    assert main(arguments) == 1
+    assert "use --trust" in capsys.readouterr().err
+    assert main(["--trust", *arguments]) == 0
+    assert "SAN10 patchwise, 7 classes" in capsys.readouterr().out
+
+
 def test_converted_twice(source: Path) -> None:
     """A checkpoint that already has the layout keeps its tensors."""
     for destination, options in {"ours.pth": [], "again.pth": [], "official2.pth": ["--to-official"]}.items():

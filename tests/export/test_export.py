@@ -144,6 +144,10 @@ def test_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": network.state_dict(), "meta": {}}, tmp_path / "san10.pth")
     loaded = make_network(10, "patchwise", tmp_path / "san10.pth")
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
+    torch.save(network, tmp_path / "whole.pth")
+    with pytest.raises(ExportError, match=r"whole.pth contains more than tensors .* use --trust"):
+        make_network(10, "patchwise", tmp_path / "whole.pth")
+    make_network(10, "patchwise", tmp_path / "whole.pth", trust=True)
     with pytest.raises(ExportError, match=r"san10.pth belongs to another model: the checkpoint is for patchwise"):
         make_network(10, "pairwise", tmp_path / "san10.pth")
     with pytest.raises(ExportError, match=r"cannot read .*san11.pth: No such file"):
