@@ -142,13 +142,17 @@ def integers(minimum: int, maximum: int | None = None, counts: Sequence[int] = (
         (3, 7, 7)
     """
     parse_one = integer(minimum, maximum)
+    values = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    allowed = f"{' or '.join(map(str, counts))} integers {values}, separated by commas".lstrip()
 
     def parse(text: str) -> tuple[int, ...]:
-        values = tuple(parse_one(part) for part in text.split(","))
-        if counts and len(values) not in counts:
-            allowed = " or ".join(map(str, counts))
-            raise argparse.ArgumentTypeError(f"must be {allowed} integers separated by commas, got {text!r}")
-        return values
+        parts = text.split(",")
+        try:
+            if counts and len(parts) not in counts:
+                raise argparse.ArgumentTypeError
+            return tuple(map(parse_one, parts))
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}") from None
 
     return parse
 

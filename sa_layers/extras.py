@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,9 +49,22 @@ def explain(error: ImportError, extra: str | None = None) -> str | None:
     if package not in EXTRAS:
         return None
     suggested = extra if extra in EXTRAS[package] else EXTRAS[package][0]
-    if isinstance(error, ModuleNotFoundError) and error.name == package:
+    if isinstance(error, ModuleNotFoundError) and (error.name == package or not sys.modules.get(package)):
         return f"{package} is not installed: pip install 'sa-layers[{suggested}]'"
     return f"{package} cannot be imported ({error}): pip install --force-reinstall 'sa-layers[{suggested}]'"
+
+
+def require(extra: str, *packages: str) -> None:
+    """Raise :class:`MissingPackageError` for the first of some packages of an extra that is not installed.
+
+    Args:
+        extra: Extra that installs them.
+        packages: Names under which they are imported.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            missing = ModuleNotFoundError(f"No module named {package!r}", name=package)
+            raise MissingPackageError(explain(missing, extra), name=package)
 
 
 @contextmanager

@@ -77,5 +77,7 @@ def _explained(failure: str) -> Iterator[None]:
         reason = explain(error) if isinstance(error, ImportError) else None
         if reason is None:
             text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-            reason = f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
+            reason = text.partition("\n")[0].partition(". Please check")[0][:1000]
+            if not reason or not isinstance(error, (ReportedError, KeyError, TypeError, ValueError)):
+                reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
         raise ConfigError(f"{failure}: {reason.rstrip('.')}") from error

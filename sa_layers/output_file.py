@@ -63,10 +63,6 @@ def output_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    except RuntimeError as error:  # torch.save and torch.export.save
-        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
-            raise
-        raise OutputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def check_output(path: str | os.PathLike[str], make_folder: bool = False) -> None:

@@ -52,14 +52,7 @@ def test_further_files_come_along(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.onnx": "a", "a.onnx.data": "b"}
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
-    ],
-)
-def test_full_disk(tmp_path: Path, error: Exception) -> None:
+def test_full_disk(tmp_path: Path) -> None:
     """The old file stays, and nothing of the new one."""
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -67,9 +60,9 @@ def test_full_disk(tmp_path: Path, error: Exception) -> None:
     def write_half() -> None:
         with output_file(path) as partial:
             partial.write_text("ne")
-            raise error
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OutputError, match=r"^cannot write .*a\.txt: (No space left on device|\[enforce fail)"):
+    with pytest.raises(OutputError, match=r"^cannot write .*a\.txt: No space left on device$"):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -40,7 +40,7 @@ def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
     """Plot times as horizontal bars, one panel for each ``Bar.panel``.
 
     Args:
-        path: Image file to write. The suffix determines the format.
+        path: Image file to write. The suffix determines the format; without one it is PNG.
         title: Title of the figure.
         bars: Measurements, sorted by panel.
 
@@ -67,7 +67,7 @@ def plot_roofline(path: Path, title: str, points: Sequence[Point], bandwidth: fl
     """Plot points under the roofline ``min(peak, bandwidth * intensity)``.
 
     Args:
-        path: Image file to write. The suffix determines the format.
+        path: Image file to write. The suffix determines the format; without one it is PNG.
         title: Title of the figure.
         points: Measurements.
         bandwidth: Bytes per second of the fastest copy.
@@ -124,4 +124,4 @@ def _make_figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     make_parent(path)
     with output_file(path) as partial:
-        figure.savefig(partial, dpi=150)
+        figure.savefig(partial, dpi=150, format=path.suffix.removeprefix(".") or "png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -42,21 +43,22 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: If the file cannot be written. An existing file at ``path`` is not changed in this case.
     """
+    # In memory first: torch's own writer of files can abort the process after its disk was full.
+    content = _safetensors(checkpoint["state_dict"]) if path.suffix == SAFETENSORS else _torch(checkpoint)
     with _as_checkpoint_error(), output_file(path) as partial:
-        if path.suffix == SAFETENSORS:
-            _save_safetensors(checkpoint["state_dict"], partial)
-        else:
-            torch.save(checkpoint, partial)
+        partial.write_bytes(content)
 
 
-def _save_safetensors(state: dict[str, Tensor], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def _torch(checkpoint: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    return buffer.getbuffer()
 
-    try:
-        save_file({name: values.contiguous() for name, values in state.items()}, path, {"format": "pt"})
-    except SafetensorError as error:  # of writing: the tensors are valid
-        raise OSError(str(error)) from error
+
+def _safetensors(state: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: values.contiguous() for name, values in state.items()}, {"format": "pt"})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,15 @@ Program = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Format(NamedTuple):
-    """An export format: file suffix, required packages, and functions that write and read a program."""
+    """An export format: file suffix, required packages, and functions that translate and read a program.
+
+    ``translate`` returns a function that writes the result to a path. It translates before, so that its errors are not
+    mistaken for those of the file.
+    """
 
     suffix: str
     packages: tuple[str, ...]
-    write: Callable[[ExportedProgram, Path], Any]
+    translate: Callable[[ExportedProgram], Callable[[Path], Any]]
     read: Callable[[Path], Program]
 
 
@@ -41,8 +46,8 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
         stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
 
     Raises:
-        ExportError: If the format is unknown, a required package is missing, or ``path`` has the wrong suffix or
-            cannot be written. An existing file at ``path`` is not changed in this case.
+        ExportError: If the format is unknown, a required package is missing, torch cannot export the model, or ``path``
+            has the wrong suffix or cannot be written. An existing file at ``path`` is not changed in this case.
 
     Example:
         >>> from sa_layers.models import SelfAttentionNetwork
@@ -55,15 +60,20 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
     # torch.export specialises sizes of 1, and may specialise equal sizes. Therefore all three differ and exceed 1 in
     # every stage.
     image = torch.zeros(2, in_channels, 3 * stride, 4 * stride, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad():
-        program = torch.export.export(
-            model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-        )
-        try:
-            with output_file(path) as partial:
-                writer.write(program, partial)
-        except OutputError as error:
-            raise ExportError(str(error)) from error
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+            )
+            write = writer.translate(program)
+    except Exception as error:  # of torch, of onnxscript, of a compiler, of the model
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"the model cannot be exported: {type(error).__name__}: {reason}") from error
+    try:
+        with output_file(path) as partial:
+            write(partial)
+    except OutputError as error:
+        raise ExportError(str(error)) from error
 
 
 def check_path(path: str | Path, format: Format) -> None:
@@ -119,7 +129,7 @@ def outputs(result: Any) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def _write_onnx(program: ExportedProgram, path: Path) -> None:
+def _to_onnx(program: ExportedProgram) -> Callable[[Path], Any]:
     count = len(program.graph_signature.user_outputs)
     exported = torch.onnx.export(
         program,
@@ -130,7 +140,7 @@ def _write_onnx(program: ExportedProgram, path: Path) -> None:
         dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
     )
     assert exported is not None
-    exported.save(str(path))
+    return lambda path: exported.save(str(path))
 
 
 def _read_onnx(path: Path) -> Program:
@@ -140,13 +150,21 @@ def _read_onnx(path: Path) -> Program:
     return lambda image: tuple(map(torch.from_numpy, session.run(None, {"image": image.cpu().numpy()})))
 
 
+def _to_torch_export(program: ExportedProgram) -> Callable[[Path], Any]:
+    buffer = io.BytesIO()  # torch's own writer of files aborts the process some time after its disk was full
+    torch.export.save(program, buffer)
+    return lambda path: path.write_bytes(buffer.getbuffer())
+
+
 def _read_torch_export(path: Path) -> Program:
     module = torch.export.load(path).module()
     return lambda image: outputs(module(image))
 
 
-def _write_aotinductor(program: ExportedProgram, path: Path) -> None:
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+def _to_aotinductor(program: ExportedProgram) -> Callable[[Path], Any]:
+    buffer = io.BytesIO()
+    torch._inductor.aoti_compile_and_package(program, package_path=buffer)
+    return lambda path: path.write_bytes(buffer.getbuffer())
 
 
 def _read_aotinductor(path: Path) -> Program:
@@ -155,7 +173,7 @@ def _read_aotinductor(path: Path) -> Program:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
-    "torch-export": Format(".pt2", (), torch.export.save, _read_torch_export),
-    "aotinductor": Format(".pt2", (), _write_aotinductor, _read_aotinductor),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _to_onnx, _read_onnx),
+    "torch-export": Format(".pt2", (), _to_torch_export, _read_torch_export),
+    "aotinductor": Format(".pt2", (), _to_aotinductor, _read_aotinductor),
 }

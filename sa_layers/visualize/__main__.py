@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sa_layers.checkpoints.reading import TRUST
 from sa_layers.command_line import command, integer
+from sa_layers.extras import require
 from sa_layers.output_file import check_output, make_parent, output_file
 from sa_layers.visualize.errors import VisualizationError
 
@@ -48,6 +49,7 @@ def visualize(
         OutputError: If the pictures cannot be written.
         VisualizationError: If another argument cannot be used.
     """
+    require("visualize", "numpy", "cv2", "matplotlib")
     # Imported here so that --help does not need these packages.
     import cv2
 
