@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     described = machine.describe(device) | {"image": f"{height} x {width}", "batch": arguments.batch}
     notes = ["ratio: time relative to the first model in its faster layout, median of the rounds."]
     calls: dict[str, Run] = {}
+    failure: Exception | None = None
     for config in arguments.configs:
         for layout, memory_format in LAYOUTS.items():
             name = f"{find(config).stem}{layout}"
@@ -71,13 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
             call = prediction(model, height, width, arguments.batch)
             try:
                 call()
-            except RuntimeError as error:  # some operators of mmcv accept only contiguous tensors
-                notes.append(f"{name} is missing because it failed: {str(error).splitlines()[0]}")
+            except Exception as error:  # some operators of mmcv accept only contiguous tensors
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                notes.append(f"{name} is missing because it failed: {reason}")
+                failure = failure or error
                 continue
             calls[name] = call
     first = find(arguments.configs[0]).stem
     if not any(first + layout in calls for layout in LAYOUTS):
-        raise BenchmarkError(notes[1])
+        raise BenchmarkError(notes[1]) from failure
     report = Report("Models", described, COLUMNS, [], tuple(notes))
     report.rows += measure(calls, first, device, arguments)
     report.print()
