@@ -27,6 +27,7 @@ class PretrainedBackbone(BaseModule):
     """
 
     init_cfg: dict[str, Any] | list[dict[str, Any]] | None
+    _is_init: bool
 
     def init_weights(self) -> None:
         """Initialise the backbone as ``init_cfg`` says, and load its checkpoint last."""
@@ -41,16 +42,20 @@ class PretrainedBackbone(BaseModule):
             super().init_weights()
         finally:
             self.init_cfg = given
+        self._is_init = False  # until the checkpoint is loaded
         for config in pretrained:
             load_pretrained(self, **{name: value for name, value in config.items() if name != "type"})
+        self._is_init = True
 
 
 def _is_loaded_here(config: dict[str, Any]) -> bool:
-    return config["type"] in ("Pretrained", PretrainedInit) and not config["checkpoint"].startswith(HUBS)
+    kind = config["type"]
+    is_pretrained = kind is PretrainedInit or str(kind).split(".")[-1] == "Pretrained"  # or 'mmengine.Pretrained'
+    return is_pretrained and not str(config["checkpoint"]).startswith(HUBS)
 
 
 def load_pretrained(
-    backbone: BaseModule, checkpoint: str, prefix: str | None = None, map_location: str = "cpu"
+    backbone: BaseModule, checkpoint: str | Path, prefix: str | None = None, map_location: str = "cpu"
 ) -> None:
     """Load a backbone from a checkpoint that may be one of a whole model, in any layout.
 
@@ -66,8 +71,8 @@ def load_pretrained(
         CheckpointError: If the file cannot be read or has no state dict.
         MismatchError: If the checkpoint does not fit the backbone. The message says how.
     """
-    is_url = "://" in checkpoint
-    source = checkpoint if is_url else str(Path(checkpoint).expanduser())
+    is_url = "://" in str(checkpoint)
+    source = str(checkpoint if is_url else Path(checkpoint).expanduser())
     if not is_url and not Path(source).is_file():
         raise FileNotFoundError(f"{checkpoint} can not be found.")
     print_log(f"load model from: {checkpoint}", logger="current")

@@ -196,6 +196,20 @@ def test_layers_of_some_kinds(tmp_path: Path) -> None:
     assert all(torch.equal(values, state[name]) for name, values in model.state_dict().items() if name in state)
 
 
+def test_scoped_name_and_second_try(trained: Path, tmp_path: Path) -> None:
+    """A type with mmengine's scope, a path as an object, and a file that is there at the second try only."""
+    path = tmp_path / "later.pth"
+    backbone = SAN(**SMALL, init_cfg={"type": "mmengine.Pretrained", "checkpoint": path})
+    with pytest.raises(FileNotFoundError):
+        backbone.init_weights()
+    path.symlink_to(trained)
+    backbone.init_weights()
+    assert equal(backbone, read_state_dict(trained), "backbone.")
+    nn.init.zeros_(backbone.stem[0].weight)
+    backbone.init_weights()  # has no effect, as in mmengine
+    assert not backbone.stem[0].weight.any()
+
+
 def test_other_initialisations() -> None:
     """They are done before a checkpoint is loaded, and init_cfg stays as it was given."""
     configs = [{"type": "Pretrained", "checkpoint": "none.pth"}, {"type": "Constant", "layer": "Conv2d", "val": 0.5}]
