@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import RunPrograms, RunPython
 from tests.sampling import sample
 
 LONG = "n" * 300
@@ -258,3 +259,47 @@ def test_one_sentence(line: str, inside: Path, capsys: pytest.CaptureFixture[str
     assert "error: " in sentence
     assert len(sentence.partition("error: ")[2].split()) >= 3, sentence
     assert "Traceback" not in printed.err
+
+
+TOOLS = {
+    "check_cuda": ["nowhere", "90 --only", "--all"],
+    "check_headers": ["nowhere.h", "/dev/null", "--all"],
+    "check_wheel": ["", "nowhere.whl", "/dev/null"],
+    "check_subjects": ["", "nowhere", "--since nowhere", ".", "a --since b"],
+    "gpu_check": ["nowhere", "--output", "build --more"],
+    "run_kernels": ["nowhere", "cpu cuda"],
+}
+
+
+def test_tools(repository: Path, run_programs: RunPrograms) -> None:
+    """Those of contributors, each as a program: the last line is the sentence."""
+    program = "import sys, runpy; sys.argv = {}; runpy.run_path({!r}, run_name='__main__')"
+    programs = {
+        f"{name} {line}": program.format([name, *line.split()], str(repository / "tools" / f"{name}.py"))
+        for name, lines in TOOLS.items()
+        for line in lines
+    }
+    ended = "try:\n    {}\nexcept SystemExit as stopped:\n    print('status', stopped.code, file=sys.stderr)"
+    printed = run_programs({line: "import sys\n" + ended.format(program) for line, program in programs.items()})
+    for line, text in printed.items():
+        *_, sentence, status = text.splitlines()
+        assert "error: " in sentence, f"{line}: {text}"
+        assert status == "status 2", f"{line}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "end"),
+    [
+        (
+            "complexity --size 0",
+            2,
+            "error: argument --size: must be 1 or 2 integers from 1 to 65536",
+        ),
+        ("convert nowhere.pth ours.pth", 1, "error: cannot read nowhere.pth: No such file or directory."),
+    ],
+)
+def test_in_a_process(line: str, status: int, end: str, run_python: RunPython) -> None:
+    name, *arguments = line.split()
+    process = run_python(None, "-m", f"sa_layers.{name}", *arguments, check=False)
+    assert process.returncode == status
+    assert end in process.stdout.splitlines()[-1]

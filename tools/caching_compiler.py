@@ -76,6 +76,8 @@ def remove_old(cache: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--":
+    if sys.argv[1:2] == ["--"]:
         sys.exit(compile_once(Path(sys.argv[2]), sys.argv[3:]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: caching_compiler.py CACHE WRAPPER")
     print(write_wrapper(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -138,7 +138,9 @@ def main(architectures: tuple[str, ...], only: tuple[str, ...] = ("",)) -> int:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("architectures", nargs="*", default=ARCHITECTURES)
+    arguments.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", default=ARCHITECTURES)
     arguments.add_argument("--only", nargs="+", default=("",))
     given = arguments.parse_args()
+    if unknown := [name for name in given.architectures if not name.isdigit()]:
+        arguments.error(f"ARCHITECTURE must be a number such as 90, got {unknown[0]!r}")
     sys.exit(main(tuple(given.architectures), tuple(given.only)))

@@ -64,7 +64,7 @@ def complaint(header: Path, torch_headers: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Check the headers; the result is the exit status."""
     parser = argparse.ArgumentParser(description="Check that every header of csrc/ compiles by itself.")
-    parser.add_argument("headers", nargs="*", type=Path, help="the headers to check; all by default")
+    parser.add_argument("headers", nargs="*", type=Path, metavar="HEADER", help="the headers to check; all by default")
     options = parser.parse_args(arguments)
     if shutil.which(COMPILER[0]) is None:
         print(f"skipped: no C++ compiler was found ({COMPILER[0]!r})")
@@ -74,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     torch_headers = Path(torch.origin).parent / "include"
     chosen = [header.resolve() for header in options.headers] or headers()
+    if unknown := [header for header in chosen if not (header.is_file() and header.is_relative_to(CSRC))]:
+        parser.error(f"HEADER must be a file in {CSRC}, got {unknown[0]}")
     if shutil.which("nvcc") is None:
         chosen = [header for header in chosen if not is_emulated(header)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

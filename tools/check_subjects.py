@@ -18,11 +18,16 @@ def main() -> int:
     arguments = parser.parse_args()
     if (arguments.message is None) == (arguments.since is None):
         parser.error("give either a message or --since")
-    if arguments.message:
-        subjects = arguments.message.read_text().splitlines()[:1]
-    else:
-        command = ["git", "log", "--no-merges", "--format=%s", f"{arguments.since}..HEAD"]
-        subjects = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    try:
+        if arguments.message:
+            subjects = arguments.message.read_text().splitlines()[:1]
+        else:
+            command = ["git", "log", "--no-merges", "--format=%s", f"{arguments.since}..HEAD"]
+            subjects = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(str(error))
+    except subprocess.CalledProcessError as error:
+        parser.error(error.stderr.strip().partition("\n")[0])
     too_long = [subject for subject in subjects if len(subject) > LONGEST]
     for subject in too_long:
         print(f"{len(subject)} characters, at most {LONGEST} are allowed: {subject}", file=sys.stderr)

@@ -6,12 +6,14 @@ one wheel serves every Python. Needs ``readelf`` of binutils.
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 LIBRARIES = re.compile(
     r"lib(torch|torch_cpu|torch_cuda|c10|c10_cuda|c|m|dl|rt|pthread|gcc_s|stdc\+\+|gomp|mvec)\.so[.\d]*|ld-.*"
@@ -39,7 +41,18 @@ def _readelf(option: str, path: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check wheels; the result is the exit status."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL", help="file to check")
+    wheels = parser.parse_args(arguments).wheels
+    try:
+        messages = [message for wheel in wheels for message in problems(wheel)]
+    except (OSError, BadZipFile, subprocess.CalledProcessError) as error:
+        parser.error(str(error))
+    print(*messages or [f"{len(wheels)} wheels checked"], sep="\n")
+    return int(bool(messages))
+
+
 if __name__ == "__main__":
-    messages = [message for wheel in sys.argv[1:] for message in problems(Path(wheel))]
-    print(*messages or [f"{len(sys.argv) - 1} wheels checked"], sep="\n")
-    sys.exit(bool(messages))
+    sys.exit(main())

@@ -17,7 +17,9 @@ from pathlib import Path
 import mmseg
 from side_by_side import write_pictures
 
-from sa_layers.datasets import LABELS, PALETTE, ShapesError, make_shapes
+from sa_layers.command_line import INTERRUPTED, command
+from sa_layers.datasets import LABELS, PALETTE, make_shapes
+from sa_layers.errors import ReportedError
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "mm_configs" / "segmentation" / "san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
@@ -29,13 +31,11 @@ EXPECTED_MIOU = 0.60  # over the three classes and the background
 PICTURES = 24
 
 
-def main() -> None:
+@command("segmentation")
+def main() -> int:
     """Data, training, test, pictures, and the closing line."""
     start = time.monotonic()
-    try:
-        data = make_shapes(DATA, train=1500, val=100, verbose=True)
-    except ShapesError as error:
-        raise SystemExit(f"demo: {error}") from None
+    data = make_shapes(DATA, train=1500, val=100, verbose=True)
     WORK.mkdir(parents=True, exist_ok=True)
     checkpoint = train()
     miou = test(checkpoint)
@@ -48,7 +48,8 @@ def main() -> None:
         f"pictures in {pictures.relative_to(ROOT)}, overview.png first"
     )
     if miou < EXPECTED_MIOU:
-        raise SystemExit(f"demo: that is less than the {EXPECTED_MIOU:.2f} it should reach; please report it")
+        raise ReportedError(f"that is less than the {EXPECTED_MIOU:.2f} it should reach; please report it")
+    return 0
 
 
 def train() -> Path:
@@ -113,11 +114,11 @@ def run(tool: str, arguments: Sequence[str]) -> None:
                 print(line.rstrip().split(" - ")[-1], flush=True)
     if process.returncode:
         print(*lines[-15:], sep="", file=sys.stderr)
-        raise SystemExit(f"demo: mmseg's tools/{tool} failed with exit code {process.returncode}; see {log}")
+        raise ReportedError(f"mmseg's tools/{tool} failed with exit code {process.returncode}; see {log}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("\ndemo: interrupted; `make demo` goes on from the last checkpoint") from None
+    status = main()
+    if status == INTERRUPTED:
+        print("`make demo` goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(status)

@@ -212,4 +212,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.path.insert(0, str(ROOT))  # nothing is installed
+    from sa_layers.command_line import command
+
+    sys.exit(command()(main)())

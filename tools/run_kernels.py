@@ -5,8 +5,9 @@ python tools/run_kernels.py [DEVICE]
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sa_layers.benchmark.problems import STAGES
+from sa_layers.command_line import command
 from sa_layers.ops import (
     PADDING_MODES,
     PAIRWISE_RELATIONS,
@@ -119,8 +121,14 @@ def evaluate(device: str, dtype: torch.dtype) -> None:
         project(normal(2, 9, 12, 96), linear, linear.new_map(normal(2, 9, 12, 1)), prologue=before)
 
 
-def main(device: str) -> int:
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs all of them; the result is the exit status."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("device", nargs="?", choices=["cpu", "cuda"], default="cuda", help="default: cuda")
+    device = parser.parse_args(argv).device
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU on this machine; give cpu")
     for channels, weight_channels, size, footprint in SHAPES:
         height, width = footprint.output_size(*size)
         for dtype in DTYPES:
@@ -149,4 +157,4 @@ def main(device: str) -> int:
 
 if __name__ == "__main__":
     with backend("native"):
-        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "cuda"))
+        sys.exit(main())
