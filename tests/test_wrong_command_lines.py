@@ -171,6 +171,9 @@ CASES = [
     "benchmark configs nowhere.py",
     "benchmark configs mmnowhere::a.py",
     "benchmark configs mmseg::nowhere.py",
+    "benchmark configs .::a.py",
+    "benchmark configs ::a.py",
+    "benchmark configs a::b::c.py",
     "benchmark configs good.py --dtype float16",
     "benchmark configs good.py --size 0 64",
     *(

@@ -117,9 +117,9 @@ def find(config: str) -> Path:
     toolbox, separator, name = config.rpartition("::")
     if not separator:
         return Path(config)
-    specification = importlib.util.find_spec(toolbox)
+    specification = importlib.util.find_spec(toolbox) if toolbox.isidentifier() else None
     if specification is None or specification.origin is None:
-        raise BenchmarkError(f"CONFIG {config!r} needs {toolbox}, which is not installed")
+        raise BenchmarkError(f"CONFIG {config!r} needs {toolbox!r}, which is not installed")
     return Path(specification.origin).parent / ".mim" / "configs" / name
 
 

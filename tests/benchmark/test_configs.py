@@ -30,7 +30,7 @@ def test_quick(benchmark: Benchmark, repository: Path, tmp_path: Path) -> None:
     ("config", "message"),
     [
         ("nowhere.py", "CONFIG must be a file, or TOOLBOX::FILE of an installed toolbox, got 'nowhere.py'"),
-        ("mmnowhere::a.py", "CONFIG 'mmnowhere::a.py' needs mmnowhere, which is not installed"),
+        ("mmnowhere::a.py", "CONFIG 'mmnowhere::a.py' needs 'mmnowhere', which is not installed"),
     ],
 )
 def test_missing_config(config: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
