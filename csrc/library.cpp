@@ -47,26 +47,27 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
 
   // Pairwise attention in one pass, for inference: relation, position, mapping, softmax and aggregation. The output is
-  // channels last. The features of a pair, those of its relation and then those of its position, go through `scale`,
-  // `shift`, a ReLU and the layers of the mapping, `weights` (out, in) and `biases`, with a ReLU between layers. The
-  // position features are query_position . (x, y, 1) of the pixel plus key_position . (x, y, 1) of its neighbour, both
-  // (P, 3) with P <= 4; for padded zeros only the former. output_scale and output_shift are followed by a ReLU.
-  // Parameters are float32, or float64 for float64 maps. With allow_tf32 a GPU may round the factors of the mapping's
-  // products to TF32 for float32 maps; for half precision it may always round them to the dtype of the maps.
+  // channels last. The features of a pair, those of its relation and then those of its position, go through the layers
+  // of the mapping, each a scale, a shift, a ReLU and a linear layer, `weights` (out, in) and `biases`. The position
+  // features are query_position . (x, y, 1) of the pixel plus key_position . (x, y, 1) of its neighbour, both (P, 3)
+  // with P <= 4; for padded zeros only the former. output_scale and output_shift are followed by a ReLU.
+  // Weights and biases have the dtype of the maps or, as all other parameters, that of accumulation: float32, or
+  // float64 for float64 maps. With allow_tf32 a GPU may round the factors of the mapping's products to TF32 for float32
+  // maps; for half precision it may always round them to the dtype of the maps.
   library.def(
-      "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor[] weights, "
+      "pairwise_attention(Tensor query, Tensor key, Tensor value, Tensor[] scales, Tensor[] shifts, Tensor[] weights, "
       "Tensor[] biases, "
       "Tensor? query_position, Tensor? key_position, int[] position_size, Tensor? output_scale, Tensor? output_shift, "
       "int[2] kernel_size, str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
-  // Patchwise attention in one pass, with frozen norms, for inference. Maps and output are channels last. Parameters
-  // are float32: scale and shift (D, R), hidden_weight (D, R, Cw), hidden_bias (Cw), weight (Cw, taps, Cw), bias (taps,
-  // Cw). For the relation 'concatenation' D is 1 + taps, the query before the taps; for 'star' (D = taps) and 'clique'
-  // (D = taps * taps) R is 1. output_scale and output_shift (C) are followed by a ReLU. allow_tf32 is as above. float64
-  // maps, with float64 parameters, have a kernel on CUDA only.
+  // Patchwise attention in one pass, with frozen norms, for inference. Maps and output are channels last. The mapping
+  // has two layers, as above: from the F features of a footprint to Cw hidden channels to Cw * taps weights, the taps
+  // within a channel. F is R + R * taps for the relation 'concatenation', the query before the taps within each channel
+  // of the key; taps for 'star'; and taps * taps for 'clique'. output_scale and output_shift (C) are followed by a
+  // ReLU. float64 maps have a kernel on CUDA only.
   library.def(
-      "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor scale, Tensor shift, Tensor hidden_weight, "
-      "Tensor hidden_bias, Tensor weight, Tensor bias, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
+      "patchwise_attention(Tensor query, Tensor key, Tensor value, Tensor[] scales, Tensor[] shifts, Tensor[] weights, "
+      "Tensor[] biases, Tensor? output_scale, Tensor? output_shift, int[2] kernel_size, "
       "str relation, int[2] stride, int[2] dilation, str padding_mode, bool allow_tf32) -> Tensor");
 
   // The implementations of the attentions on the CPU, in the order in which they are tried: a line for each, '<name>'
@@ -85,13 +86,14 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // relu(scale * features + shift)
   library.def("affine_relu(Tensor features, Tensor scale, Tensor shift) -> Tensor");
   library.def("affine_relu_(Tensor(a!) features, Tensor scale, Tensor shift) -> ()");
-  // A linear layer of every pixel: features (..., C), matrix (panels, C, 16), result (..., 16 * panels), all float32:
-  //     result = bias + matrix^T * relu(scale * features + shift), or result += ... without a bias,
+  // Linear layers of every pixel, one after the other in the result's channels: features (..., C), weights (D, C) each,
+  // result (..., channels of all layers, rounded up to 16), all float32:
+  //     result = biases + weights * relu(scale * features + shift), or result += ... without biases,
   // then relu(output_scale * result + output_shift). Without scale and shift, or without output_scale and output_shift,
   // the norm and its ReLU are skipped. If it pools, features are (N, H, W, C) and go through 2x2 max-pooling first.
   library.def(
-      "projection(Tensor features, Tensor matrix, Tensor? bias, Tensor? scale, Tensor? shift, Tensor? output_scale, "
-      "Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
+      "projection(Tensor features, Tensor[] weights, Tensor[] biases, Tensor? scale, Tensor? shift, "
+      "Tensor? output_scale, Tensor? output_shift, Tensor(a!) result, bool pools=False) -> ()");
   // result = bias + weight^T * relu(scale * features + shift), (N, H, W, D); weight (C, D). For half precision on CUDA,
   // where the layer is bound by memory. Returns false, and leaves the result unchanged, if no kernel is eligible.
   library.def(

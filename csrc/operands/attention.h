@@ -30,6 +30,44 @@ inline void check_epilogue(const OptionalTensor& scale, const OptionalTensor& sh
   check_coefficients("output_shift", *shift, query, {value.size(1)});
 }
 
+// The mapping's parameters: for each layer a scale and a shift (in), a weight (out, in) and a bias (out).
+struct MappingTensors {
+  const std::vector<Tensor>&scales, &shifts, &weights, &biases;
+
+  int64_t layers() const { return static_cast<int64_t>(weights.size()); }
+};
+
+// A weight or a bias: in the dtype of the maps or in that of accumulation.
+inline void check_layer_parameter(const char* name, const Tensor& tensor, const Tensor& map,
+                                  const std::vector<int64_t>& shape) {
+  if (tensor.scalar_type() != map.scalar_type()) return check_coefficients(name, tensor, map, shape);
+  check_shape(name, tensor, shape);
+  STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
+}
+
+// The widths of a mapping of `features` inputs: these, then the outputs of each layer.
+inline std::vector<int64_t> check_mapping(const MappingTensors& mapping, int64_t features, const Tensor& query,
+                                          int64_t max_layers) {
+  const size_t layers = mapping.weights.size();
+  STD_TORCH_CHECK(layers > 0 && mapping.layers() <= max_layers && mapping.scales.size() == layers &&
+                      mapping.shifts.size() == layers && mapping.biases.size() == layers,
+                  "scales, shifts, weights and biases must be lists of one to ", max_layers, " tensors, got ",
+                  mapping.scales.size(), ", ", mapping.shifts.size(), ", ", layers, " and ", mapping.biases.size());
+  std::vector<int64_t> widths = {features};
+  for (size_t layer = 0; layer < layers; ++layer) {
+    const Tensor& weight = mapping.weights[layer];
+    check_coefficients("scales", mapping.scales[layer], query, {widths.back()});
+    check_coefficients("shifts", mapping.shifts[layer], query, {widths.back()});
+    check_dims("weights", weight, 2);
+    const int64_t outputs = weight.size(0);
+    STD_TORCH_CHECK(outputs > 0, "weights must have at least one output, got 0");
+    check_layer_parameter("weights", weight, query, {outputs, widths.back()});
+    check_layer_parameter("biases", mapping.biases[layer], query, {outputs});
+    widths.push_back(outputs);
+  }
+  return widths;
+}
+
 // Pairwise attention.
 
 // The number of position features; zero without positions.
@@ -51,27 +89,13 @@ inline int64_t check_positions(const OptionalTensor& query_position, const Optio
 
 // The widths of the mapping: the features of a pair, of which the last `positions` encode its position, then the
 // outputs of each layer.
-inline std::vector<int64_t> check_mapping(const Tensor& scale, const Tensor& shift, const std::vector<Tensor>& weights,
-                                          const std::vector<Tensor>& biases, Relation relation, int64_t positions,
-                                          const Tensor& query, const Tensor& value, size_t max_layers) {
-  STD_TORCH_CHECK(!weights.empty() && weights.size() <= max_layers && weights.size() == biases.size(),
-                  "weights and biases must be lists of one to ", max_layers, " tensors, got ", weights.size(), " and ",
-                  biases.size());
+inline std::vector<int64_t> check_pairwise_mapping(const MappingTensors& mapping, Relation relation, int64_t positions,
+                                                   const Tensor& query, const Tensor& value, int64_t max_layers) {
   const int64_t channels = query.size(1);
   const int64_t of_relation = relation == Relation::kDot             ? 1
                               : relation == Relation::kConcatenation ? 2 * channels
                                                                      : channels;
-  std::vector<int64_t> widths = {of_relation + positions};
-  check_coefficients("scale", scale, query, {widths[0]});
-  check_coefficients("shift", shift, query, {widths[0]});
-  for (size_t layer = 0; layer < weights.size(); ++layer) {
-    check_dims("weights", weights[layer], 2);
-    const int64_t outputs = weights[layer].size(0);
-    STD_TORCH_CHECK(outputs > 0, "weights must have at least one output, got 0");
-    check_coefficients("weights", weights[layer], query, {outputs, widths.back()});
-    check_coefficients("biases", biases[layer], query, {outputs});
-    widths.push_back(outputs);
-  }
+  const auto widths = check_mapping(mapping, of_relation + positions, query, max_layers);
   STD_TORCH_CHECK(value.size(1) % widths.back() == 0, "value must have a multiple of the ", widths.back(),
                   " channels of the weights, got ", value.size(1));
   return widths;
@@ -105,25 +129,23 @@ inline PatchwiseRelation parse_patchwise_relation(const std::string& name) {
   return PatchwiseRelation::kClique;
 }
 
-// The mapping's parameters, for maps that have been checked.
-inline void check_patchwise_mapping(const Tensor& scale, const Tensor& shift, const Tensor& hidden_weight,
-                                    const Tensor& hidden_bias, const Tensor& weight, const Tensor& bias,
-                                    PatchwiseRelation relation, int64_t taps, const Tensor& query,
-                                    const Tensor& value) {
-  check_dims("hidden_bias", hidden_bias, 1);
-  const int64_t weights = hidden_bias.size(0);
-  STD_TORCH_CHECK(weights > 0 && value.size(1) % weights == 0,
-                  "hidden_bias must have a size that divides the channels of value, ", value.size(1), ", got ",
-                  weights);
-  std::vector<int64_t> affine{taps + 1, query.size(1)};
-  if (relation == PatchwiseRelation::kStar) affine = {taps, 1};
-  if (relation == PatchwiseRelation::kClique) affine = {taps * taps, 1};
-  check_coefficients("scale", scale, query, affine);
-  check_coefficients("shift", shift, query, affine);
-  check_coefficients("hidden_weight", hidden_weight, query, {affine[0], affine[1], weights});
-  check_coefficients("hidden_bias", hidden_bias, query, {weights});
-  check_coefficients("weight", weight, query, {weights, taps, weights});
-  check_coefficients("bias", bias, query, {taps, weights});
+// The features of a footprint, which the mapping reads.
+inline int64_t patchwise_features(PatchwiseRelation relation, int64_t channels, int64_t taps) {
+  if (relation == PatchwiseRelation::kConcatenation) return channels * (1 + taps);
+  return relation == PatchwiseRelation::kStar ? taps : taps * taps;
+}
+
+// The number of weights of each tap, for maps that have been checked.
+inline int64_t check_patchwise_mapping(const MappingTensors& mapping, PatchwiseRelation relation, int64_t taps,
+                                       const Tensor& query, const Tensor& value) {
+  STD_TORCH_CHECK(mapping.layers() == 2, "weights must be a list of two tensors, got ", mapping.layers());
+  const auto widths = check_mapping(mapping, patchwise_features(relation, query.size(1), taps), query, 2);
+  STD_TORCH_CHECK(value.size(1) % widths[1] == 0,
+                  "weights must have a number of hidden channels that divides the channels of value, ", value.size(1),
+                  ", got ", widths[1]);
+  STD_TORCH_CHECK(widths[2] == widths[1] * taps, "weights must have ", taps, " times the ", widths[1],
+                  " hidden channels as outputs, got ", widths[2]);
+  return widths[1];
 }
 
 }  // namespace sa_layers
