@@ -37,11 +37,17 @@ struct MappingTensors {
   int64_t layers() const { return static_cast<int64_t>(weights.size()); }
 };
 
-// A weight or a bias: in the dtype of the maps or in that of accumulation.
+// A weight or a bias: in the dtype of the maps or in that of accumulation. A weight (out, in) may be that of a 1x1
+// convolution, (out, in, 1, 1).
 inline void check_layer_parameter(const char* name, const Tensor& tensor, const Tensor& map,
                                   const std::vector<int64_t>& shape) {
-  if (tensor.scalar_type() != map.scalar_type()) return check_coefficients(name, tensor, map, shape);
-  check_shape(name, tensor, shape);
+  std::vector<int64_t> given = shape_of(tensor);
+  while (given.size() > shape.size() && given.back() == 1) given.pop_back();
+  STD_TORCH_CHECK(given == shape, name, " must have the shape ", shape_text(shape), ", got ",
+                  shape_text(shape_of(tensor)));
+  STD_TORCH_CHECK(tensor.scalar_type() == map.scalar_type() || tensor.scalar_type() == compute_dtype(map), name,
+                  " must have the dtype ", torch::headeronly::toString(compute_dtype(map)), ", got ",
+                  torch::headeronly::toString(tensor.scalar_type()));
   STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
 }
 
@@ -58,7 +64,7 @@ inline std::vector<int64_t> check_mapping(const MappingTensors& mapping, int64_t
     const Tensor& weight = mapping.weights[layer];
     check_coefficients("scales", mapping.scales[layer], query, {widths.back()});
     check_coefficients("shifts", mapping.shifts[layer], query, {widths.back()});
-    check_dims("weights", weight, 2);
+    STD_TORCH_CHECK(weight.dim() >= 2, "weights must have 2 dimensions, got the shape ", shape_text(shape_of(weight)));
     const int64_t outputs = weight.size(0);
     STD_TORCH_CHECK(outputs > 0, "weights must have at least one output, got 0");
     check_layer_parameter("weights", weight, query, {outputs, widths.back()});

@@ -9,34 +9,83 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
-from ..ops import AffineReLU
+from ..ops import AffineReLU, Footprint, MappingLayer
 from ..ops.affine_relu import native_affine_relu
+from ..ops.pairwise_attention import pairwise_attention_fused
+from ..ops.patchwise_attention import patchwise_attention_fused
 from ..ops.projection import Linear, project
 from .channels_last import to_channels_first, to_channels_last
+from .parameters import Folded
 
 
 class Attend(Protocol):
     """An attention behind its transforms φ, ψ and β."""
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: AffineReLU | None) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, folded: Folded, epilogue: AffineReLU | None = None
+    ) -> Tensor:
         """(N, Cr, H, W) twice and (N, C, H, W) -> (N, C, Ho, Wo), with the epilogue in the same pass."""
         ...
 
 
-class UnfusedAttention:
-    """An attention without a fused operator, as an :class:`Attend`.
+class MappingPlan(NamedTuple):
+    """A mapping γ: its norms by number, and its linear layers as the module holds them."""
 
-    Args:
-        attend: Calls the attention's modules.
-    """
+    norms: list[int]
+    weights: list[Tensor]
+    biases: list[Tensor | None]
 
-    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-        self.attend = attend
+    def layers(self, folded: Folded) -> list[MappingLayer]:
+        """The mapping as the attentions take it."""
+        return [
+            MappingLayer(*folded.norms[norm], weight, weight.new_zeros(weight.shape[0]) if bias is None else bias)
+            for norm, weight, bias in zip(self.norms, self.weights, self.biases, strict=True)
+        ]
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, epilogue: AffineReLU | None) -> Tensor:
+
+class FusedPairwiseAttention(NamedTuple):
+    """Pairwise attention by its fused operator, as an :class:`Attend`."""
+
+    mapping: MappingPlan
+    footprint: Footprint
+    relation: str
+    position: int | None
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, folded: Folded, epilogue: AffineReLU | None = None
+    ) -> Tensor:
+        """The attention and its epilogue."""
+        position = None if self.position is None else folded.positions[self.position]
+        layers = self.mapping.layers(folded)
+        return pairwise_attention_fused(query, key, value, layers, self.footprint, self.relation, position, epilogue)
+
+
+class FusedPatchwiseAttention(NamedTuple):
+    """Patchwise attention by its fused operator, as an :class:`Attend`."""
+
+    mapping: MappingPlan
+    footprint: Footprint
+    relation: str
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, folded: Folded, epilogue: AffineReLU | None = None
+    ) -> Tensor:
+        """The attention and its epilogue."""
+        layers = self.mapping.layers(folded)
+        return patchwise_attention_fused(query, key, value, layers, self.footprint, self.relation, epilogue)
+
+
+class UnfusedAttention(NamedTuple):
+    """An attention without a fused operator, as an :class:`Attend`."""
+
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Calls the attention's modules."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, folded: Folded, epilogue: AffineReLU | None = None
+    ) -> Tensor:
         """The attention, then its epilogue."""
         assert epilogue is not None  # a block always has one
         return to_channels_first(native_affine_relu(to_channels_last(self.attend(query, key, value)), *epilogue))
@@ -54,25 +103,19 @@ class Operands(NamedTuple):
 
 
 class EvaluationBlock(NamedTuple):
-    """A :class:`sa_layers.layers.SelfAttentionBlock` with frozen norms."""
+    """The plan of a :class:`sa_layers.layers.SelfAttentionBlock` with frozen norms."""
 
-    prologue: AffineReLU
-    """The first norm and its ReLU."""
+    prologue: int
+    """The number of the first norm, whose ReLU follows it."""
     transform: Linear
     """φ, ψ and β as one linear layer."""
     channels: tuple[int, ...]
     """Their output channels; shared transforms count once."""
     attend: Attend
-    epilogue: AffineReLU
-    """The second norm and its ReLU."""
+    epilogue: int
+    """The number of the second norm, whose ReLU follows it."""
     expansion: Linear
-    bias: Tensor
-    """The bias of the expansion, (C,) or zero. It is the same for every pixel: a stage adds up those of its blocks."""
-
-    def with_input_offset(self, offset: Tensor) -> EvaluationBlock:
-        """The same block for features that lack ``offset``, (C,), which its prologue then adds."""
-        scale, shift = self.prologue
-        return self._replace(prologue=AffineReLU(scale, torch.addcmul(shift, scale, offset)))
+    """Its bias is the same for every pixel: a stage adds up those of its blocks."""
 
     def new_operands(self, pixels: Tensor) -> Operands:
         """Allocates the operands of the attention for ``pixels``, (N, H, W, C)."""
@@ -81,14 +124,16 @@ class EvaluationBlock(NamedTuple):
         query, value = parts[0], parts[-1]
         return Operands(transformed, query, parts[1] if len(parts) == 3 else query, value)
 
-    def add_residual(self, pixels: Tensor, operands: Operands, norm: AffineReLU | None = None) -> None:
-        """Adds the residual to ``pixels`` in place, without :attr:`bias`.
+    def add_residual(self, pixels: Tensor, operands: Operands, folded: Folded, norm: AffineReLU | None = None) -> None:
+        """Adds the residual to ``pixels`` in place, without the bias of the expansion.
 
         Args:
             pixels: (N, H, W, C), contiguous.
             operands: Is overwritten.
+            folded: The norms and positions of this call.
             norm: A frozen norm after the block, followed by a ReLU. Defaults to None.
         """
-        project(pixels, self.transform, operands.transformed, prologue=self.prologue)
-        attended = self.attend(operands.query, operands.key, operands.value, epilogue=self.epilogue)
+        project(pixels, self.transform, operands.transformed, prologue=folded.norms[self.prologue])
+        epilogue = folded.norms[self.epilogue]
+        attended = self.attend(operands.query, operands.key, operands.value, folded, epilogue)
         project(to_channels_last(attended), self.expansion, pixels, accumulate=True, epilogue=norm)

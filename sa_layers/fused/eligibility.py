@@ -2,23 +2,24 @@
 
 A module may be replaced if its type, options and parameters determine what it computes, and if skipping its call has no
 observable effect. Subclasses of torch's modules are never eligible: they may compute anything. Every ``why_not_...``
-returns one sentence, or None if it finds no obstacle.
+returns one sentence, or None if it finds no obstacle. They run at every call, for hundreds of modules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import why_not_fused
-from ..ops.torch_internals import has_forward_hooks, has_global_hooks, registered
+from ..ops.torch_internals import CONVOLUTION, has_forward_hooks, has_global_hooks, value_of
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
-MAPPING_MODULES = (NORMS, (nn.ReLU,), (nn.Conv2d,))
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 HOOKED = "has a forward hook or an overridden forward"
+PLAIN = (nn.Parameter, Tensor)  # other tensors, such as distributed or quantised ones, are left to torch's operators
 
 
 def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
@@ -76,19 +77,13 @@ def why_not_modules(
         >>> why_not_modules(norms=[nn.BatchNorm2d(2)], activations=[], linear=[])
         'a BatchNorm2d is in training mode'
     """
-    for module in [*norms, *activations, *linear, *containers]:
+    for module in containers:
         if has_hooks(module):
             return f"a {type(module).__name__} {HOOKED}"
-    for norm in norms:
-        obstacle = why_not_frozen(norm) if type(norm) in NORMS else "is used instead of a BatchNorm2d"
-        if obstacle:
-            return f"a {type(norm).__name__} {obstacle}"
-    for activation in activations:
-        if type(activation) is not nn.ReLU:
-            return f"a {type(activation).__name__} is used instead of a ReLU"
-    for layer in linear:
-        if not is_pointwise(layer):
-            return f"a {type(layer).__name__} is used instead of a 1x1 convolution"
+    for modules, obstacle_of in ((norms, why_not_norm), (activations, why_not_relu), (linear, why_not_linear)):
+        for module in modules:
+            if obstacle := obstacle_of(module):
+                return f"a {type(module).__name__} {obstacle}"
     if len({layer.weight.dtype for layer in linear}) > 1:
         return "the linear layers have different dtypes"
     return None
@@ -113,25 +108,42 @@ def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | N
         return f"the mapping does not consist of {numbers} linear layers, each after a norm and an activation"
     if has_hooks(mapping):
         return f"the mapping {HOOKED}"
+    obstacles = (why_not_norm, why_not_relu, why_not_linear)
     for index, (name, module) in enumerate(mapping.named_children()):
-        if type(module) not in MAPPING_MODULES[index % 3]:
-            return f"mapping.{name} is a {type(module).__name__}"
-        if type(module) is nn.Conv2d and not is_pointwise(module):
-            return f"mapping.{name} is not a 1x1 convolution"
-        if has_hooks(module):
-            return f"mapping.{name} {HOOKED}"
-        if type(module) in NORMS and (obstacle := why_not_frozen(module)):
+        if obstacle := obstacles[index % 3](module):
             return f"mapping.{name} {obstacle}"
     return None
 
 
-def why_not_frozen(norm: nn.Module) -> str | None:
-    """What keeps one of ``NORMS`` from being a scale and a shift for each channel."""
+def why_not_norm(norm: nn.Module) -> str | None:
+    """What keeps a norm from being a scale and a shift for each channel."""
+    if type(norm) not in NORMS:
+        return f"is a {type(norm).__name__} instead of a BatchNorm2d"
+    if has_hooks(norm):
+        return HOOKED
     if norm.training:
         return "is in training mode"
-    if registered(norm, "running_mean") is None or registered(norm, "weight") is None:
+    weight, mean = value_of(norm, "weight"), value_of(norm, "running_mean")
+    if weight is None or mean is None:
         return "has no running statistics or no weight"
-    return None
+    return None if type(weight) in PLAIN and type(mean) in PLAIN else f"has a {type(weight).__name__} as its weight"
+
+
+def why_not_relu(activation: nn.Module) -> str | None:
+    """What keeps an activation from being a ReLU."""
+    if type(activation) is not nn.ReLU:
+        return f"is a {type(activation).__name__} instead of a ReLU"
+    return HOOKED if has_hooks(activation) else None
+
+
+def why_not_linear(layer: nn.Module) -> str | None:
+    """What keeps a convolution from being a matrix product."""
+    if not is_pointwise(layer):
+        return f"is a {type(layer).__name__} instead of a 1x1 convolution"
+    if has_hooks(layer) or CONVOLUTION in vars(layer):
+        return HOOKED
+    kind = type(value_of(layer, "weight"))
+    return None if kind in PLAIN else f"has a {kind.__name__} as its weight"
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -139,11 +151,12 @@ def has_hooks(module: nn.Module) -> bool:
     return has_forward_hooks(module) or "forward" in vars(module)
 
 
-def is_pointwise(layer: nn.Module) -> bool:
+def is_pointwise(layer: Any) -> bool:
     """Whether a module is exactly a 1x1 convolution, and so a matrix product."""
-    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == (
-        (1, 1),
-        (1, 1),
-        (0, 0),
-        1,
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == (1, 1)
+        and layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
     )

@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from .eligibility import why_not_this_call
-from .folding import Folded, Folding
+from .originals import why_not_original
+from .parameters import Folded, Parameters
+from .structure import Planned
+
+Plan = TypeVar("Plan")
 
 
-class FusedModule(nn.Module, Generic[Folded]):
+class FusedModule(nn.Module, Generic[Plan]):
     """Base of modules that are computed by fused operators in evaluation, if they are eligible.
 
-    A subclass defines :meth:`why_not_eligible` and :meth:`fold`. Its ``forward`` asks :meth:`folded` and executes the
-    result, or calls its modules if there is none.
-
-    Code that keeps moving averages of parameters writes to ``parameter.data``, which does not increment the version
-    counter, and then calls ``eval()``. :meth:`train`, which ``eval()`` calls, therefore discards the folded values.
+    A subclass defines :meth:`why_not_eligible` and :meth:`plan`. Its ``forward`` asks :meth:`planned` and executes the
+    plan, or calls its modules if there is none. A plan is kept while the module has the same :class:`Structure`: it
+    refers to parameters and buffers, and contains no value of one.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._folding: Folding[Folded | str] = Folding(self._fold_if_eligible)
+        self._planned: Planned[str | tuple[Plan, Parameters]] = Planned()
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the modules must be called, from their structure alone, or None."""
         raise NotImplementedError
 
-    def fold(self) -> Folded:
+    def plan(self, parameters: Parameters) -> Plan:
         """Return what the fused path executes, with its kernels chosen.
 
         Called only if the module is eligible and the backend is native.
+
+        Args:
+            parameters: Collects the norms and positions, to which the plan refers by number.
         """
         raise NotImplementedError
 
-    def folded(self, *features: Tensor) -> Folded | None:
-        """What :meth:`fold` returned, or None if a call with these features must call the modules."""
-        return None if why_not_this_call(features) is not None else self.folded_in_eligible_call()
-
-    def folded_in_eligible_call(self) -> Folded | None:
-        """As :meth:`folded`, if :func:`why_not_this_call` has already found no obstacle for the features."""
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+    def planned(self, *features: Tensor) -> tuple[Plan, Folded] | None:
+        """The plan, with the norms and positions of this call, or None if the call must call the modules."""
+        if why_not_this_call(features) is not None or why_not_original() is not None:
             return None
-        if self._folding.module is not self:  # shallow copies, such as DataParallel's replicas, share the attribute
-            self._folding = Folding(self._fold_if_eligible)
-        folded = self._folding()
-        return None if isinstance(folded, str) else folded
+        if torch.is_grad_enabled() and _requires_grad(self.parameters()):
+            return None
+        plan = self.current_plan()
+        if isinstance(plan, str) or (torch.is_grad_enabled() and _requires_grad(_tensors_in(plan))):
+            return None
+        return plan[0], plan[1].fold()
+
+    def current_plan(self) -> str | tuple[Plan, Parameters]:
+        """The plan, or the sentence of :meth:`why_not_eligible`."""
+        if torch.compiler.is_compiling():
+            return self._make_plan()
+        plan = self._planned.get(self)
+        if plan is None:
+            plan = self._make_plan()
+            self._planned = Planned()  # shallow copies, such as DataParallel's replicas, share the attribute
+            self._planned.keep(self, plan)
+        return plan
 
     def why_not_fused(self, *features: Tensor) -> str | None:
         """One sentence on why the modules would be called one by one, or None if fused operators are used instead.
@@ -65,18 +78,27 @@ class FusedModule(nn.Module, Generic[Folded]):
             >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
             'mapping.0 is in training mode'
         """
+        obstacle = why_not_original() or self.why_not_eligible()
         tensors = [*features, *self.parameters(), *self.buffers()]
-        return self.why_not_eligible() or why_not_this_call(tensors)
+        if obstacle is None:
+            tensors += _tensors_in(self._make_plan())
+        return obstacle or why_not_this_call(tensors)
 
-    def train(self, mode: bool = True) -> Self:
-        """As :meth:`torch.nn.Module.train`; also drops what was folded."""
-        self._folding = Folding(self._fold_if_eligible)
-        return super().train(mode)
+    def _make_plan(self) -> str | tuple[Plan, Parameters]:
+        parameters = Parameters()
+        return self.why_not_eligible() or (self.plan(parameters), parameters)
 
-    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves or converts the module; what was folded would keep the memory of the old tensors."""
-        self._folding = Folding(self._fold_if_eligible)
-        return super()._apply(function, recurse)
 
-    def _fold_if_eligible(self) -> Folded | str:
-        return self.why_not_eligible() or self.fold()
+def _requires_grad(tensors: Iterator[Tensor]) -> bool:
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def _tensors_in(item: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples and lists."""
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, Parameters):
+        yield from item.tensors()
+    elif isinstance(item, tuple | list):
+        for part in item:
+            yield from _tensors_in(part)

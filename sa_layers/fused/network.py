@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops.pooled_projection import native_pooled_projection
-from .parameters import fold_norm
+from ..ops.projection import Linear
+from .parameters import Folded
 from .stage import EvaluationStage
 
 LARGE_MAP = 2**21  # bytes: about the size of a core's own cache
@@ -22,55 +23,59 @@ POOLING_NORMS = {"cuda"}  # devices on which a stage's pooling also applies the 
 
 
 class EvaluationStem(NamedTuple):
-    """A linear layer and its frozen norm as :func:`sa_layers.ops.pooled_projection.pooled_projection` takes them."""
+    """The plan of the stem: a linear layer and the number of its frozen norm, before 2x2 pooling."""
 
-    weight: Tensor
-    """(in_channels, channels)."""
-    shift: Tensor
-    """(channels,)."""
+    linear: Linear
+    norm: int
 
-    @classmethod
-    def of_modules(cls, linear: nn.Conv2d, norm: nn.Module) -> EvaluationStem:
-        """Multiplies the norm into the linear layer."""
-        scale, shift = fold_norm(norm)
-        shift = shift if linear.bias is None else torch.addcmul(shift, scale, linear.bias)
-        return cls((linear.weight.flatten(1) * scale.unsqueeze(1)).t().contiguous(), shift)
+    def operands(self, folded: Folded) -> tuple[Tensor, Tensor]:
+        """Weight and shift of :func:`sa_layers.ops.pooled_projection.pooled_projection`: the norm multiplied in."""
+        (scale, shift), (bias,) = folded.norms[self.norm], self.linear.biases
+        weight = self.linear.weights[0].flatten(1) * scale.unsqueeze(1)
+        return weight.t(), shift if bias is None else torch.addcmul(shift, scale, bias)
 
 
-def evaluate(
-    image: Tensor, stem: EvaluationStem, stages: Sequence[EvaluationStage], out_indices: Collection[int]
-) -> Iterator[Tensor]:
-    """Computes the features of some stages.
+class EvaluationNetwork(NamedTuple):
+    """The plan of a network."""
 
-    Args:
-        image: (N, in_channels, H, W).
-        stem: The stem.
-        stages: All stages, with poolings that are operators; the pooling of the first is part of the stem's operator.
-        out_indices: The stages whose features are returned, ascending.
+    stem: EvaluationStem
+    stages: list[EvaluationStage]
+    """All stages, with poolings that are operators; the pooling of the first is part of the stem's operator."""
 
-    Yields:
-        (N, H, W, channels), for each of them.
-    """
-    single = stages_of_single_images(image, stages, out_indices)
-    normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
-    if single == 0:
-        pixels = stages[0].evaluate(native_pooled_projection(image, *stem), pooled=True, normed=normed[0])
-    else:
-        for index, one in enumerate(image.split(1)):
-            features = stages[0].evaluate(native_pooled_projection(one, *stem), pooled=True)
-            for stage in stages[1:single]:
-                features = stage.evaluate(features)
-            if index == 0:
-                pixels = stages[single].new_pixels(features, len(image))
-            stages[single].enter(features, pixels[index : index + 1])
-        stages[single].attend(pixels, normed[single])
-    if single in out_indices:
-        yield pixels
-    for index in range(single + 1, max(out_indices) + 1):
-        prologue = None if normed[index - 1] else stages[index - 1].norm
-        pixels = stages[index].evaluate(pixels, prologue=prologue, normed=normed[index])
-        if index in out_indices:
+    def evaluate(self, image: Tensor, folded: Folded, out_indices: Collection[int]) -> Iterator[Tensor]:
+        """Computes the features of some stages.
+
+        Args:
+            image: (N, in_channels, H, W).
+            folded: The norms and positions of this call.
+            out_indices: The stages whose features are returned, ascending.
+
+        Yields:
+            (N, H, W, channels), for each of them.
+        """
+        stages, stem = self.stages, self.stem.operands(folded)
+        for stage in stages:
+            stage.move_biases(folded)
+        single = stages_of_single_images(image, stages, out_indices)
+        normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
+        if single == 0:
+            pixels = stages[0].evaluate(native_pooled_projection(image, *stem), folded, pooled=True, normed=normed[0])
+        else:
+            for index, one in enumerate(image.split(1)):
+                features = stages[0].evaluate(native_pooled_projection(one, *stem), folded, pooled=True)
+                for stage in stages[1:single]:
+                    features = stage.evaluate(features, folded)
+                if index == 0:
+                    pixels = stages[single].new_pixels(features, len(image))
+                stages[single].enter(features, pixels[index : index + 1])
+            stages[single].attend(pixels, folded, normed[single])
+        if single in out_indices:
             yield pixels
+        for index in range(single + 1, max(out_indices) + 1):
+            prologue = None if normed[index - 1] else folded.norms[stages[index - 1].norm]
+            pixels = stages[index].evaluate(pixels, folded, prologue=prologue, normed=normed[index])
+            if index in out_indices:
+                yield pixels
 
 
 def stages_of_single_images(image: Tensor, stages: Sequence[EvaluationStage], out_indices: Collection[int]) -> int:

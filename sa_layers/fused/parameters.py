@@ -1,102 +1,133 @@
-"""Values for the fused operators, computed from the parameters of eligible modules."""
+"""Norms and position encodings as the fused operators take them, computed from their parameters at every call.
+
+Weights are not here: the kernels read them as modules hold them, and pack them at every call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import AffineReLU, PairPosition, PairwiseMapping, PatchwiseMapping
-from ..ops.projection import Linear, pack
-from .eligibility import NORMS
+from ..ops import AffineReLU, PairPosition
+from ..ops.torch_internals import value_of
+
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
-def fold_norm(norm: nn.Module) -> AffineReLU:
-    """The scale and the shift of a frozen norm, (C,) each; float32, or float64 for float64."""
-    assert isinstance(norm, NORMS)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    dtype = torch.promote_types(norm.weight.dtype, torch.float32)
-    scale = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
-    return AffineReLU(scale, norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale)
+class Folded(NamedTuple):
+    """Norms and positions of one call."""
+
+    norms: list[AffineReLU]
+    positions: list[PairPosition]
 
 
-def fold_linear(layers: Sequence[nn.Conv2d]) -> Linear:
-    """One linear layer that computes the outputs of several 1x1 convolutions, one after the other."""
-    weight = torch.cat([layer.weight.flatten(1) for layer in layers])
-    zeros = weight.new_zeros(weight.shape[0])
-    bias = torch.cat([zeros[: layer.out_channels] if layer.bias is None else layer.bias for layer in layers])
-    return pack(weight.t(), bias)
+class Parameters:
+    """The norms and position encodings of a plan, which refers to them by number.
+
+    They are folded together: that takes as many operations for a network as for one norm.
+
+    Example:
+        >>> parameters, norm = Parameters(), nn.BatchNorm2d(1).eval()
+        >>> number = parameters.add_norm(norm)
+        >>> _ = nn.init.constant_(norm.running_mean, 3.0)
+        >>> parameters.fold().norms[number].shift.item() == -3.0 / (1 + norm.eps) ** 0.5
+        True
+    """
+
+    def __init__(self) -> None:
+        self._norms: dict[float, list[tuple[int, list[Any]]]] = {}
+        self._positions: dict[str, list[tuple[int, nn.Module, tuple[int, int] | None]]] = {}
+        self._count_norms = self._count_positions = 0
+
+    def add_norm(self, norm: Any) -> int:
+        """Add an eligible norm.
+
+        Returns:
+            Its number in :attr:`Folded.norms`.
+        """
+        tensors = [value_of(norm, name) for name in NORM_TENSORS]
+        self._norms.setdefault(norm.eps, []).append((self._count_norms, tensors))
+        self._count_norms += 1
+        return self._count_norms - 1
+
+    def add_position(self, linear: nn.Module, position: str, size: tuple[int, int] | None) -> int:
+        """Add a position encoding.
+
+        Args:
+            linear: The encoding's 1x1 convolution, with a bias.
+            position: 'relative' or 'absolute'.
+            size: The map across which coordinates run from -1 to 1, or None for the map at hand.
+
+        Returns:
+            Its number in :attr:`Folded.positions`.
+        """
+        self._positions.setdefault(position, []).append((self._count_positions, linear, size))
+        self._count_positions += 1
+        return self._count_positions - 1
+
+    def fold(self) -> Folded:
+        """Compute all norms and positions from the values that their tensors have now."""
+        norms: list[Any] = [None] * self._count_norms
+        for eps, group in self._norms.items():
+            for (number, _), norm in zip(group, fold_norms([tensors for _, tensors in group], eps), strict=True):
+                norms[number] = norm
+        positions: list[Any] = [None] * self._count_positions
+        for kind, members in self._positions.items():
+            matrices = _position_matrices([linear for _, linear, _ in members], kind)
+            for (number, _, size), query, key in zip(members, *matrices, strict=True):
+                positions[number] = PairPosition(query, key, size)
+        return Folded(norms, positions)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors that are read."""
+        for group in self._norms.values():
+            for _, tensors in group:
+                yield from tensors
+        for members in self._positions.values():
+            for _, linear, _ in members:
+                yield from (value_of(linear, name) for name in ("weight", "bias"))  # type: ignore[misc]
 
 
-def fold_mapping(mapping: Any) -> tuple[Tensor, ...]:
-    """The affine map and the linear layers of a mapping γ with frozen norms.
+def fold_norms(norms: Sequence[Sequence[Tensor]], eps: float) -> list[AffineReLU]:
+    """The scales and shifts of frozen norms, (C,) each.
 
     Args:
-        mapping: An eligible mapping, from D to P channels.
+        norms: The weight, bias, running mean and running variance of each.
+        eps: Of all of them.
 
     Returns:
-        Scale and shift of the first norm, (D,), then for each linear layer the weight (out, in) and the bias (out,),
-        each followed norm multiplied in; the last has P outputs. In float32, or float64 for float64.
+        In float32, or float64 for parameters in float64.
     """
-    folded: list[Tensor] = []
-    for norm, linear in zip(mapping[::3], mapping[2::3], strict=True):
-        scale, shift = fold_norm(norm)
-        if folded:
-            folded[-2:] = [folded[-2] * scale.unsqueeze(1), folded[-1] * scale + shift]
-        else:
-            folded = [scale, shift]
-        weight = linear.weight.detach().to(scale.dtype).flatten(1)
-        bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().to(scale.dtype)
-        folded += [weight, bias]
-    return tuple(folded)
+    weight, bias, mean, variance = map(_joined, zip(*norms, strict=True))
+    scale = torch.rsqrt(variance + eps).mul_(weight)
+    shift = torch.addcmul(bias, mean, scale, value=-1)
+    if len(norms) == 1:
+        return [AffineReLU(scale, shift)]
+    sizes = [tensors[0].shape[0] for tensors in norms]
+    return list(map(AffineReLU, scale.split(sizes), shift.split(sizes)))
 
 
-def fold_pairwise_mapping(mapping: nn.Module) -> PairwiseMapping:
-    """An eligible mapping as :func:`sa_layers.ops.pairwise_attention` takes it."""
-    scale, shift, *layers = fold_mapping(mapping)
-    return PairwiseMapping(scale, shift, layers[::2], layers[1::2])
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All tensors in one, in the dtype of accumulation."""
+    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
-def fold_patchwise_mapping(mapping: nn.Module, relation: str, channels: int, weight_channels: int) -> PatchwiseMapping:
-    """An eligible mapping as :func:`sa_layers.ops.patchwise_attention` takes it.
-
-    Args:
-        mapping: From the relation to ``weight_channels`` hidden channels to ``weight_channels`` for each tap.
-        relation: 'concatenation', 'star' or 'clique'.
-        channels: R, of query and key.
-        weight_channels: Cw.
-    """
-    scale, shift, hidden_weight, hidden_bias, weight, bias = fold_mapping(mapping)
-
-    def by_tap(tensor: Tensor) -> Tensor:
-        """(M, R + R * taps), the taps within a channel -> (M, 1 + taps, R); (M, D) -> (M, D, 1)."""
-        if relation != "concatenation":
-            return tensor.unsqueeze(2)
-        query, keys = tensor[:, :channels], tensor[:, channels:].unflatten(1, (channels, -1))
-        return torch.cat([query.unsqueeze(1), keys.transpose(1, 2)], dim=1)
-
-    scale, shift = by_tap(torch.stack([scale, shift]))
-    hidden_weight = by_tap(hidden_weight).permute(1, 2, 0)
-    weight = weight.view(weight_channels, -1, weight_channels).permute(2, 1, 0)
-    bias = bias.view(weight_channels, -1).t()
-    folded = (scale, shift, hidden_weight, hidden_bias, weight, bias)
-    return PatchwiseMapping(*(tensor.contiguous() for tensor in folded))
-
-
-def fold_position(linear: Any, position: str, size: tuple[int, int] | None, dtype: torch.dtype) -> PairPosition:
-    """A position encoding as two affine maps of coordinates.
-
-    Args:
-        linear: The encoding's 1x1 convolution, with a bias.
-        position: 'relative' or 'absolute'.
-        size: The map across which coordinates run from -1 to 1, or None for the map at hand.
-        dtype: Of the mapping.
-    """
-    matrix = torch.cat([linear.weight.flatten(1), linear.bias.unsqueeze(1)], dim=1).to(dtype)
+def _position_matrices(layers: Sequence[nn.Module], position: str) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The affine maps of the coordinates of a pixel and of its neighbour, (P, 3) each."""
+    weights: Any = torch.stack([value_of(layer, "weight") for layer in layers])  # type: ignore[misc]
+    biases: Any = torch.stack([value_of(layer, "bias") for layer in layers])  # type: ignore[misc]
+    matrix = torch.cat([weights.flatten(2), biases.unsqueeze(2)], dim=2)
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     if position == "relative":
-        return PairPosition(matrix, -matrix, size)
+        return matrix.unbind(), (-matrix).unbind()
     zeros = torch.zeros_like(matrix)
-    return PairPosition(torch.cat([matrix, zeros]), torch.cat([zeros, matrix]), size)
+    return torch.cat([matrix, zeros], dim=1).unbind(), torch.cat([zeros, matrix], dim=1).unbind()
+
+
+def linear_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Any]]:
+    """The weights and biases of 1x1 convolutions, as the modules hold them."""
+    return [value_of(layer, "weight") for layer in layers], [value_of(layer, "bias") for layer in layers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,57 +10,58 @@ from torch import Tensor
 from ..ops import AffineReLU
 from ..ops.projection import Linear, project
 from .block import EvaluationBlock
+from .parameters import Folded
 
 
 class EvaluationStage(NamedTuple):
-    """A stage of :class:`sa_layers.models.SelfAttentionNetwork` with frozen norms."""
+    """The plan of a stage of :class:`sa_layers.models.SelfAttentionNetwork` with frozen norms."""
 
     stride: int | None
     """2 or 1; None if the pooling is a module that must be called."""
     transition: Linear
     blocks: list[EvaluationBlock]
-    norm: AffineReLU
+    norm: int
+    """The number of the stage's own norm, whose ReLU follows it."""
 
-    @classmethod
-    def of_blocks(
-        cls,
-        stride: int | None,
-        transition: Linear,
-        bias: Tensor | None,
-        blocks: Sequence[EvaluationBlock],
-        norm: AffineReLU,
-    ) -> EvaluationStage:
-        """Moves the biases of the transition and of every block into the norms that follow them.
+    def move_biases(self, folded: Folded) -> None:
+        """Moves the bias of every block's expansion into the norms that follow it, before the stage is evaluated."""
+        offset: Tensor | None = None
+        for number, bias in zip(self._norms_of_input(), self._biases(), strict=True):
+            if offset is not None:
+                scale, shift = folded.norms[number]
+                folded.norms[number] = AffineReLU(scale, torch.addcmul(shift, scale, offset))
+            if bias is not None:
+                offset = bias if offset is None else offset + bias
 
-        Args:
-            stride: 2, 1 or None.
-            transition: Without a bias.
-            bias: Of the transition, (C,), or None.
-            blocks: In their order.
-            norm: Of the stage.
-        """
-        offset = torch.zeros_like(norm.shift) if bias is None else bias
-        shifted = []
-        for block in blocks:
-            shifted.append(block.with_input_offset(offset))
-            offset = offset + block.bias
-        return cls(stride, transition, shifted, AffineReLU(norm.scale, torch.addcmul(norm.shift, norm.scale, offset)))
+    def _norms_of_input(self) -> list[int]:
+        """The norms that read the sum of the residuals, in order."""
+        return [*(block.prologue for block in self.blocks), self.norm]
+
+    def _biases(self) -> list[Tensor | None]:
+        """What each of these norms has to add for those that follow."""
+        return [*(block.expansion.biases[0] for block in self.blocks), None]
 
     def evaluate(
-        self, features: Tensor, pooled: bool = False, prologue: AffineReLU | None = None, normed: bool = True
+        self,
+        features: Tensor,
+        folded: Folded,
+        pooled: bool = False,
+        prologue: AffineReLU | None = None,
+        normed: bool = True,
     ) -> Tensor:
         """(N, H, W, in_channels) -> (N, H // stride, W // stride, channels).
 
         Args:
             features: The output of the previous stage.
-            pooled: Whether it is pooled already. Defaults to False.
+            folded: The norms and positions of this call, after :meth:`move_biases`.
+            pooled: Whether the features are pooled already. Defaults to False.
             prologue: The norm of the previous stage, if it was not applied. Defaults to None.
             normed: Whether to apply the stage's own norm and ReLU. Defaults to True.
         """
         pixels = self.new_pixels(features, len(features), pooled)
         self.enter(features, pixels, pooled, prologue)
         del features  # frees a map before the blocks allocate theirs
-        self.attend(pixels, normed)
+        self.attend(pixels, folded, normed)
         return pixels
 
     def new_pixels(self, features: Tensor, batch: int, pooled: bool = False) -> Tensor:
@@ -74,10 +74,10 @@ class EvaluationStage(NamedTuple):
         """Computes the prologue, the pooling and the transition into ``pixels``."""
         project(features, self.transition, pixels, prologue=prologue, pool=self.stride == 2 and not pooled)
 
-    def attend(self, pixels: Tensor, normed: bool = True) -> None:
+    def attend(self, pixels: Tensor, folded: Folded, normed: bool = True) -> None:
         """Computes the blocks, then the norm and the ReLU unless ``normed`` is False, in place."""
         *blocks, last = self.blocks
         operands = last.new_operands(pixels)
         for block in blocks:
-            block.add_residual(pixels, operands)
-        last.add_residual(pixels, operands, self.norm if normed else None)
+            block.add_residual(pixels, operands, folded)
+        last.add_residual(pixels, operands, folded, folded.norms[self.norm] if normed else None)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend
+from ..fused.block import Attend, FusedPairwiseAttention
 from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_mapping
-from ..fused.parameters import fold_pairwise_mapping, fold_position
+from ..fused.originals import overridden, replaceable
+from ..fused.parameters import Parameters
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
-from ..ops.pairwise_attention import pairwise_attention_fused, why_no_kernel
+from ..ops.pairwise_attention import why_no_kernel
 from ..ops.pairwise_relation import relation_width
 from .position import PositionEncoding
-from .self_attention import SelfAttention
+from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 
 # Functions that torch.fx records as they are, where the layer is not recorded as a whole.
 torch.fx.wrap("pairwise_relation")
 torch.fx.wrap("softmax_aggregation")
 
 
+@replaceable(*FUSED_METHODS, *CALLED_METHODS)
 class PairwiseSelfAttention(SelfAttention):
     r"""Vector attention with weights from the relation of each pair of pixels.
 
@@ -86,8 +87,8 @@ class PairwiseSelfAttention(SelfAttention):
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the fused operator cannot replace the layer, or None."""
-        if overridden := self.overrides(PairwiseSelfAttention):
-            return f"{type(self).__name__} overrides {overridden}"
+        if method := overridden(self, FUSED_METHODS, PairwiseSelfAttention):
+            return f"{type(self).__name__} overrides {method}"
         if obstacle := self._why_not_position() or why_not_mapping(self.mapping, layers=(1, 2, 3)):
             return obstacle
         layers: Any = self.mapping[2::3]
@@ -96,19 +97,13 @@ class PairwiseSelfAttention(SelfAttention):
         sizes = (self.relation_channels, self.out_channels, widths, positions)
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
-    def fold(self) -> Attend:
-        """Return the fused operator with its mapping and position."""
-        mapping, position = fold_pairwise_mapping(self.mapping), None
+    def plan(self, parameters: Parameters) -> Attend:
+        """Return the fused operator with its operands."""
+        position = None
         if isinstance(self.position, PositionEncoding):
             encoding = self.position
-            position = fold_position(encoding.transform, encoding.position, encoding.size, mapping.scale.dtype)
-        return partial(
-            pairwise_attention_fused,
-            mapping=mapping,
-            footprint=self.footprint,
-            relation=self.relation,
-            position=position,
-        )
+            position = parameters.add_position(encoding.transform, encoding.position, encoding.size)
+        return FusedPairwiseAttention(self.plan_mapping(parameters), self.footprint, self.relation, position)
 
     def _why_not_position(self) -> str | None:
         """One sentence on why the position encoding is not two affine maps of coordinates, or None."""

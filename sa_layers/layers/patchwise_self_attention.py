@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend
+from ..fused.block import Attend, FusedPatchwiseAttention
 from ..fused.eligibility import why_not_mapping
-from ..fused.parameters import fold_patchwise_mapping
+from ..fused.originals import overridden, replaceable
+from ..fused.parameters import Parameters
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.compiled import with_own_memory
 from ..ops.footprint import IntOrPair
-from ..ops.patchwise_attention import patchwise_attention_fused, why_no_kernel
-from .self_attention import SelfAttention
+from ..ops.patchwise_attention import why_no_kernel
+from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 
 # Functions that torch.fx records as they are, where the layer is not recorded as a whole.
 torch.fx.wrap("aggregation")
 torch.fx.wrap("patchwise_relation")
 
 
+@replaceable(*FUSED_METHODS, *CALLED_METHODS)
 class PatchwiseSelfAttention(SelfAttention):
     r"""Vector attention with weights from the whole footprint.
 
@@ -74,15 +75,14 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the fused operator cannot replace the layer: overrides, mapping or sizes; or None."""
-        if overridden := self.overrides(PatchwiseSelfAttention):
-            return f"{type(self).__name__} overrides {overridden}"
+        if method := overridden(self, FUSED_METHODS, PatchwiseSelfAttention):
+            return f"{type(self).__name__} overrides {method}"
         if obstacle := why_not_mapping(self.mapping):
             return obstacle
         weight: Any = self.mapping[2].weight
         sizes = (self.relation_channels, self.out_channels, self.weight_channels)
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
-    def fold(self) -> Attend:
-        """Return the fused operator with its mapping."""
-        mapping = fold_patchwise_mapping(self.mapping, self.relation, self.relation_channels, self.weight_channels)
-        return partial(patchwise_attention_fused, mapping=mapping, footprint=self.footprint, relation=self.relation)
+    def plan(self, parameters: Parameters) -> Attend:
+        """Return the fused operator with its operands."""
+        return FusedPatchwiseAttention(self.plan_mapping(parameters), self.footprint, self.relation)

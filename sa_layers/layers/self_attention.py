@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch.fx
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.block import Attend
+from ..fused.block import Attend, MappingPlan
 from ..fused.channels_last import in_format_of
+from ..fused.parameters import Parameters, linear_layers
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from ..ops.integers import integer, integers, is_integer
@@ -19,6 +21,10 @@ from .norm import NormLayer, inside
 SHARED_TRANSFORMS = {None: ("query", "key", "value"), "query_key": ("query", "value"), "all": ("query",)}
 torch.fx.wrap("in_format_of")  # a function that torch.fx records as it is
 default_act_layer: ActLayer = partial(nn.ReLU, inplace=True)
+FUSED_METHODS = ("relate", "map_relation", "attend_unfused", "weights")
+"""Methods whose work the fused operator does."""
+CALLED_METHODS = ("forward", "attend", "transform", "transforms")
+"""Methods that a layer calls itself, and whose work a fused block does."""
 
 
 class SelfAttention(FusedModule[Attend]):
@@ -148,21 +154,19 @@ class SelfAttention(FusedModule[Attend]):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Compute the weights from query and key, and the aggregation of value."""
-        if (fused := self.folded(query, key, value)) is not None:
-            query, key, value = autocast(query, key, value)
-            return fused(query, key, value, epilogue=None)
+        if (planned := self.planned(query, key, value)) is not None:
+            attend, folded = planned
+            return attend(*autocast(query, key, value), folded)
         return self.attend_unfused(query, key, value)
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Compute :meth:`attend` by calling the mapping."""
         raise NotImplementedError
 
-    def overrides(self, layer: type[SelfAttention]) -> str | None:
-        """The overridden method of ``layer`` that the fused operator would ignore, or None."""
-        for name in ("relate", "map_relation", "attend_unfused", "weights"):
-            if name in vars(self) or getattr(type(self), name) is not getattr(layer, name):
-                return name
-        return None
+    def plan_mapping(self, parameters: Parameters) -> MappingPlan:
+        """Return what the fused operator reads of the mapping."""
+        mapping: Any = self.mapping
+        return MappingPlan([parameters.add_norm(norm) for norm in mapping[::3]], *linear_layers(mapping[2::3]))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), in its memory format."""

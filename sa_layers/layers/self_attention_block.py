@@ -11,15 +11,16 @@ from ..fused import FusedModule
 from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
 from ..fused.channels_last import like_input
 from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
-from ..fused.parameters import fold_linear, fold_norm
+from ..fused.originals import overridden
+from ..fused.parameters import Parameters, linear_layers
 from ..ops.footprint import IntOrPair
-from ..ops.projection import pack
+from ..ops.projection import Linear
 from .keywords import check_keywords, keywords
 from .mapping import ActLayer
 from .norm import NormLayer, inside, make_norm
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
-from .self_attention import SelfAttention, default_act_layer
+from .self_attention import CALLED_METHODS, SelfAttention, default_act_layer
 
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
 
@@ -101,12 +102,11 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, channels, H, W)."""
-        folded = self.folded(features)
-        if folded is not None and accepts(features, self.expansion.weight):
+        if accepts(features, self.expansion.weight) and (planned := self.planned(features)) is not None:
+            block, folded = planned
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-            folded.add_residual(pixels, folded.new_operands(pixels))
-            pixels += folded.bias
-            return like_input(features, pixels)
+            block.add_residual(pixels, block.new_operands(pixels), folded)
+            return like_input(features, pixels.add_(block.expansion.bias()[0]))
         normalised = self.norm1(features)
         if normalised is features or isinstance(self.norm1, nn.Identity):  # an in-place activation would overwrite it
             normalised = features.clone()
@@ -115,8 +115,11 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the block is not eligible, or None; its attention need not be eligible."""
-        if type(self.attention) not in ATTENTIONS.values():
-            return f"the attention is a {type(self.attention).__name__}"
+        kind = type(self.attention)
+        if kind not in ATTENTIONS.values():
+            return f"the attention is a {kind.__name__}"
+        if method := overridden(self.attention, CALLED_METHODS, kind):
+            return f"the attention overrides {method}"
         return why_not_modules(
             norms=[self.norm1, self.norm2],
             activations=[self.act1, self.act2],
@@ -133,19 +136,18 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         obstacle = self.attention.why_not_eligible()
         return None if obstacle is None else f"the attention is unfused, since {obstacle}"
 
-    def fold(self) -> EvaluationBlock:
+    def plan(self, parameters: Parameters) -> EvaluationBlock:
         """Return the block in evaluation."""
-        attention, expansion = self.attention, self.expansion
-        transforms = attention.transforms()
+        attention = self.attention
+        transforms = Linear.of_layers(*linear_layers(attention.transforms()))
         attend: Attend = UnfusedAttention(attention.attend_unfused)
         if attention.why_not_eligible() is None:
-            attend = attention.fold()
+            attend = attention.plan(parameters)
         return EvaluationBlock(
-            fold_norm(self.norm1),
-            fold_linear(transforms),
-            tuple(layer.out_channels for layer in transforms),
+            parameters.add_norm(self.norm1),
+            transforms,
+            tuple(weight.shape[0] for weight in transforms.weights),
             attend,
-            fold_norm(self.norm2),
-            pack(expansion.weight.flatten(1).t()),
-            expansion.weight.new_zeros(()) if expansion.bias is None else expansion.bias,
+            parameters.add_norm(self.norm2),
+            Linear.of_layers(*linear_layers([self.expansion])),
         )

@@ -13,9 +13,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..checkpoints import matching
+from ..fused import FusedModule
 from ..fused.channels_last import like_input
-from ..fused.eligibility import HOOKED, has_hooks, why_not_this_call
-from ..fused.network import evaluate
+from ..fused.eligibility import HOOKED, accepts, has_hooks
+from ..fused.network import EvaluationNetwork
+from ..fused.originals import why_not_original
+from ..fused.parameters import Parameters
 from ..layers.keywords import check_keywords, keywords
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
@@ -29,7 +32,7 @@ from .stem import Stem
 STAGES = stage_arguments.STAGES
 
 
-class SelfAttentionNetwork(nn.Module):
+class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
     """A SAN without a head, which returns the features of its stages.
 
     Args:
@@ -157,40 +160,58 @@ class SelfAttentionNetwork(nn.Module):
 
     def _evaluate(self, image: Tensor) -> Iterator[Tensor] | None:
         """The features by the fused path, or None if the whole network is not eligible; single stages may be."""
-        if why_not_this_call([image]) is not None or type(self.stem) is not Stem:
+        if (planned := self.planned(image)) is None:
             return None
-        stages = []
-        for stage in self._called_stages():
-            if type(stage) is not SelfAttentionStage or has_hooks(stage):
-                return None
-            folded = stage.folded_for(image)
-            if folded is None or folded.stride is None:
-                return None
-            stages.append(folded)
-        stem = self.stem.folded_in_eligible_call()
-        return None if stem is None or stages[0].stride != 2 else evaluate(image, stem, stages, self.out_indices)
+        network, folded = planned
+        if not accepts(image, network.stages[0].transition.weights[0]):
+            return None
+        return network.evaluate(image, folded, self.out_indices)
 
-    def why_not_fused(self, image: Tensor) -> str | None:
-        """One sentence on the first part that an evaluation of ``image`` would compute module by module, or None.
+    def why_not_eligible(self) -> str | None:
+        """One sentence on the first part that keeps the network from being computed as a whole, or None."""
+        weights = []
+        for name, part in self._called_parts():
+            if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
+                return f"{name} is a {type(part).__name__}"
+            if has_hooks(part):
+                return f"{name} {HOOKED}"
+            obstacle = part.why_not_eligible()
+            if obstacle is None and isinstance(part, SelfAttentionStage):
+                obstacle = part.why_not_pooling()
+                weights.append(part.transition.weight)
+            if obstacle is not None:
+                return f"{name}: {obstacle}"
+        if len({(weight.dtype, weight.device) for weight in weights}) > 1:
+            return "the stages have different dtypes or devices"
+        first: Any = self.stages[0]
+        return None if first.pooling_stride() == 2 else "stages.0 does not pool, and the operator of the stem does"
+
+    def plan(self, parameters: Parameters) -> EvaluationNetwork:
+        """Return the network in evaluation."""
+        stages = [stage.plan(parameters) for stage in self._called_stages() if isinstance(stage, SelfAttentionStage)]
+        return EvaluationNetwork(self.stem.plan(parameters), stages)
+
+    def why_not_fused(self, *features: Tensor) -> str | None:
+        """One sentence on the first part that an evaluation of an image would compute module by module, or None.
+
+        Args:
+            *features: The image.
 
         Example:
             >>> import torch
             >>> SelfAttentionNetwork(10).why_not_fused(torch.zeros(1, 3, 64, 64))
             'stem: a BatchNorm2d is in training mode'
         """
-        parts: list[tuple[str, nn.Module]] = [("stem", self.stem)]
-        parts += [(f"stages.{index}", stage) for index, stage in enumerate(self._called_stages())]
-        for name, part in parts:
-            if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
-                return f"{name} is a {type(part).__name__}"
-            if has_hooks(part):
-                return f"{name} {HOOKED}"
-            obstacle = part.why_not_fused(image)
-            if obstacle is None and isinstance(part, SelfAttentionStage):
-                obstacle = part.why_not_pooling()
-            if obstacle is not None:
+        if obstacle := why_not_original() or self.why_not_eligible():
+            return obstacle
+        for name, part in self._called_parts():
+            if isinstance(part, Stem | SelfAttentionStage) and (obstacle := part.why_not_fused(*features)):
                 return f"{name}: {obstacle}"
         return None
+
+    def _called_parts(self) -> list[tuple[str, nn.Module]]:
+        stages = enumerate(self._called_stages())
+        return [("stem", self.stem), *((f"stages.{index}", stage) for index, stage in stages)]
 
     def _check_image(self, image: Tensor) -> None:
         if image.ndim != 4:

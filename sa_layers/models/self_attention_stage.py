@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ..fused import FusedModule
 from ..fused.channels_last import like_input, to_channels_first, to_channels_last
-from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules, why_not_this_call
-from ..fused.parameters import fold_norm
+from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
+from ..fused.parameters import Parameters, linear_layers
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
-from ..ops.projection import pack
+from ..ops.projection import Linear
 from .recomputation import recompute
 
 
@@ -75,25 +75,19 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
-        if why_not_this_call([features]) is None and (folded := self.folded_for(features)) is not None:
-            pixels, pooled = to_channels_last(features), folded.stride is None
+        if accepts(features, self.transition.weight) and (planned := self.planned(features)) is not None:
+            (stage, folded), pixels = planned, to_channels_last(features)
+            pooled = stage.stride is None
             if pooled:
                 pixels = to_channels_last(self.pool(to_channels_first(pixels)))
-            return like_input(features, folded.evaluate(pixels, pooled))
+            stage.move_biases(folded)
+            return like_input(features, stage.evaluate(pixels, folded, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             features = (
                 recompute(block, features) if self.with_cp and features.requires_grad is True else block(features)
             )
         return self.act(self.norm(features))
-
-    def folded_for(self, features: Tensor) -> EvaluationStage | None:
-        """Return the stage in evaluation for an eligible call, or None if its modules must be called.
-
-        Args:
-            features: Features with the dtype and device of the input.
-        """
-        return self.folded_in_eligible_call() if accepts(features, self.transition.weight) else None
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the stage is not eligible, or None."""
@@ -115,18 +109,17 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
                 obstacle = f"in blocks.{name} {reason}"
         return obstacle
 
-    def fold(self) -> EvaluationStage:
+    def plan(self, parameters: Parameters) -> EvaluationStage:
         """Return the stage in evaluation."""
-        blocks = [block.fold() for block in self.blocks if isinstance(block, SelfAttentionBlock)]
-        transition = pack(self.transition.weight.flatten(1).t())
-        bias, norm = self.transition.bias, fold_norm(self.norm)
-        return EvaluationStage.of_blocks(self._pooling_stride(), transition, bias, blocks, norm)
+        blocks = [block.plan(parameters) for block in self.blocks if isinstance(block, SelfAttentionBlock)]
+        transition = Linear.of_layers(*linear_layers([self.transition]))
+        return EvaluationStage(self.pooling_stride(), transition, blocks, parameters.add_norm(self.norm))
 
     def why_not_pooling(self) -> str | None:
         """What keeps the pooling from being an operator; the rest of the stage may still be fused."""
-        return None if self._pooling_stride() else f"the pooling is not the usual one: {self.pool}"
+        return None if self.pooling_stride() else f"the pooling is not the usual one: {self.pool}"
 
-    def _pooling_stride(self) -> int | None:
+    def pooling_stride(self) -> int | None:
         """The stride of the pooling, or None if it is a module that must be called."""
         pool = self.pool
         if has_hooks(pool):

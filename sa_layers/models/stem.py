@@ -9,6 +9,8 @@ from torch import nn
 from ..fused import FusedModule
 from ..fused.eligibility import why_not_modules
 from ..fused.network import EvaluationStem
+from ..fused.parameters import Parameters, linear_layers
+from ..ops.projection import Linear
 
 
 class Stem(FusedModule[EvaluationStem], nn.Sequential):
@@ -26,8 +28,6 @@ class Stem(FusedModule[EvaluationStem], nn.Sequential):
         linear, norm, activation = modules
         return why_not_modules(norms=[norm], activations=[activation], linear=[linear], containers=[self])
 
-    def fold(self) -> EvaluationStem:
+    def plan(self, parameters: Parameters) -> EvaluationStem:
         """Return the parameters of the operator that computes the stem and the 2x2 pooling of the first stage."""
-        modules: list[Any] = list(self)
-        linear, norm, _ = modules
-        return EvaluationStem.of_modules(linear, norm)
+        return EvaluationStem(Linear.of_layers(*linear_layers([self[0]])), parameters.add_norm(self[1]))

@@ -13,11 +13,11 @@ from .aggregation import aggregation
 from .backend import BACKENDS, backend
 from .footprint import PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
+from .mapping_layer import MappingLayer
 from .pairwise_attention import pairwise_attention
-from .pairwise_operands import PairPosition, PairwiseMapping
+from .pairwise_operands import PairPosition
 from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation
 from .patchwise_attention import patchwise_attention
-from .patchwise_operands import PatchwiseMapping
 from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -28,9 +28,8 @@ __all__ = [
     "PATCHWISE_RELATIONS",
     "AffineReLU",
     "Footprint",
+    "MappingLayer",
     "PairPosition",
-    "PairwiseMapping",
-    "PatchwiseMapping",
     "aggregation",
     "backend",
     "fused",
@@ -42,12 +41,15 @@ __all__ = [
     "why_not_fused",
 ]
 
-_RENAMED = {"Epilogue": "AffineReLU", "Mapping": "PairwiseMapping"}
+_RENAMED = {"Epilogue": "AffineReLU"}
+_REMOVED = dict.fromkeys(("Mapping", "PairwiseMapping", "PatchwiseMapping"), "a list of sa_layers.ops.MappingLayer")
 
 if not TYPE_CHECKING:  # type checkers would otherwise accept every name
 
     def __getattr__(name: str) -> Any:
         """Return public classes by their old names, for one release."""
+        if name in _REMOVED:
+            raise AttributeError(f"sa_layers.ops.{name} was replaced by {_REMOVED[name]}")
         if name not in _RENAMED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         message = f"sa_layers.ops.{name} was renamed to sa_layers.ops.{_RENAMED[name]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
 from .implementations import why_no_implementation
+from .mapping_layer import Mapping, apply_mapping, operands_of
 from .native import native_operator
-from .pairwise_operands import PairPosition, PairwiseMapping, check_pairwise_attention
+from .pairwise_operands import PairPosition, check_pairwise_attention
 from .pairwise_relation import geometry_of, pairwise_relation
 from .softmax_aggregation import softmax_aggregation
 
@@ -24,7 +26,7 @@ def pairwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PairwiseMapping,
+    mapping: Mapping,
     kernel_size: IntOrPair,
     relation: str = "subtraction",
     stride: IntOrPair = 1,
@@ -49,8 +51,8 @@ def pairwise_attention(
         query: φ, (N, Cr, H, W); float64, float32, float16 or bfloat16, of any strides.
         key: ψ, the shape, dtype and device of ``query``.
         value: x, (N, C, H, W); dtype and device of ``query``.
-        mapping: γ. D is the channels of the relation followed by those of the position; Cw divides C, and channel c
-            uses the weight c mod Cw.
+        mapping: γ, one to three layers from D to Cw channels. D is the channels of the relation followed by those of
+            the position; Cw divides C, and channel c uses the weight c mod Cw.
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
         relation: δ, one of those of :func:`sa_layers.ops.pairwise_relation`. Defaults to 'subtraction'.
         stride: Pixels between footprints. Defaults to 1.
@@ -68,18 +70,18 @@ def pairwise_attention(
 
     Example:
         >>> features = torch.arange(9.0).view(1, 1, 3, 3)
-        >>> constant = PairwiseMapping(torch.ones(1), torch.zeros(1), [torch.zeros(1, 1)], [torch.zeros(1)])
-        >>> output = pairwise_attention(features, features, features, constant, kernel_size=3)
+        >>> from sa_layers.ops import MappingLayer
+        >>> constant = MappingLayer(torch.ones(1), torch.zeros(1), torch.zeros(1, 1), torch.zeros(1))
+        >>> output = pairwise_attention(features, features, features, [constant], kernel_size=3)
         >>> round(output[0, 0, 1, 1].item(), 4)
         4.0
     """
     footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
     check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
-    check_pairwise_attention(query, key, value, mapping, footprint, relation, position, epilogue)
-    norm, layers = (mapping.scale, mapping.shift), (*mapping.weights, *mapping.biases)
-    tensors = [query, key, value, *norm, *layers, *(position or ())[:2], *(epilogue or ())]
-    widths = [mapping.scale.shape[0], *(bias.shape[0] for bias in mapping.biases)]
+    check_pairwise_attention(query, key, value, mapping, relation, position, epilogue)
+    tensors = [query, key, value, *chain.from_iterable(mapping), *(position or ())[:2], *(epilogue or ())]
+    widths = [mapping[0].scale.shape[0], *(layer.bias.shape[0] for layer in mapping)]
     positions = 0 if position is None else position.query.shape[0]
     sizes = (query.shape[1], value.shape[1], widths, positions)
     obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
@@ -91,7 +93,7 @@ def pairwise_attention_fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PairwiseMapping,
+    mapping: Mapping,
     footprint: Footprint,
     relation: str,
     position: PairPosition | None = None,
@@ -102,10 +104,7 @@ def pairwise_attention_fused(
         query,
         key,
         value,
-        mapping.scale,
-        mapping.shift,
-        list(mapping.weights),
-        list(mapping.biases),
+        *operands_of(mapping),
         *((None, None) if position is None else position[:2]),
         [] if position is None or position.size is None else list(position.size),
         *(epilogue or (None, None)),
@@ -118,7 +117,7 @@ def pairwise_attention_unfused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PairwiseMapping,
+    mapping: Mapping,
     footprint: Footprint,
     relation: str,
     position: PairPosition | None = None,
@@ -127,17 +126,16 @@ def pairwise_attention_unfused(
     """Compute pairwise attention by its unfused operators, which have derivatives."""
     kernel_size, stride, dilation, padding_mode = footprint
     geometry = (stride, dilation, padding_mode)
-    features = pairwise_relation(query, key, kernel_size, relation, *geometry).to(mapping.shift.dtype)
+    dtype = mapping[0].scale.dtype
+    features = pairwise_relation(query, key, kernel_size, relation, *geometry).to(dtype)
     if position is not None:
-        grid = coordinates(query.to(mapping.shift.dtype), position.size)
+        grid = coordinates(query.to(dtype), position.size)
         grid = torch.cat([grid, torch.ones_like(grid[:, :1])], dim=1)
         here, there = (torch.einsum("pc,nchw->nphw", matrix, grid) for matrix in position[:2])
         encoded = pairwise_relation(here, there, kernel_size, "summation", *geometry)
         features = torch.cat([features, encoded.expand(features.shape[0], -1, -1, -1)], dim=1)
-    features = features * mapping.scale.view(-1, 1, 1) + mapping.shift.view(-1, 1, 1)
-    for weight, bias in zip(mapping.weights, mapping.biases, strict=True):
-        features = torch.einsum("oc,nckp->nokp", weight, features.relu()) + bias.view(-1, 1, 1)
-    output = softmax_aggregation(value, features.to(value.dtype), kernel_size, *geometry)
+    logits = apply_mapping(features, mapping).to(value.dtype)
+    output = softmax_aggregation(value, logits, kernel_size, *geometry)
     if epilogue is not None:
         output = (output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1)).relu().to(value.dtype)
     return output

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .affine_relu import AffineReLU
 from .checks import check_alike, check_map, check_shape
-from .footprint import Footprint
+from .mapping_layer import Mapping, check_coefficients, check_mapping
 from .pairwise_relation import PAIRWISE_RELATIONS, relation_width
 
 MAPPING_LAYERS = 3  # at most
 POSITION_CHANNELS = 4  # at most
-
-
-class PairwiseMapping(NamedTuple):
-    """The mapping γ of :func:`pairwise_attention` with frozen norms.
-
-    It applies a scale, a shift and a ReLU, then linear layers with a ReLU between them. The norm after a linear layer
-    is part of its weight and bias. All tensors are float32, or float64 for float64 features.
-
-    Args:
-        scale: (D,), multiplied with the features of a pair.
-        shift: (D,), added to them before the first ReLU.
-        weights: One to three tensors (out, in), from D channels to Cw.
-        biases: A tensor (out,) for each weight.
-    """
-
-    scale: Tensor
-    shift: Tensor
-    weights: Sequence[Tensor]
-    biases: Sequence[Tensor]
 
 
 class PairPosition(NamedTuple):
@@ -61,8 +40,7 @@ def check_pairwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PairwiseMapping,
-    footprint: Footprint,
+    mapping: Mapping,
     relation: str,
     position: PairPosition | None,
     epilogue: AffineReLU | None,
@@ -77,7 +55,7 @@ def check_pairwise_attention(
     check_shape(value, "value", (query.shape[0], "C", *query.shape[2:]), given)
     check_alike(query, "query", key, "key")
     check_alike(query, "query", value, "value")
-    parameters = [("mapping.scale", mapping.scale), ("mapping.shift", mapping.shift)]
+    coefficients: dict[str, Tensor] = {}
     width = relation_width(relation, query.shape[1])
     if position is not None:
         check_shape(position.query, "position.query", ("P", 3), "coordinates (x, y, 1)")
@@ -86,21 +64,9 @@ def check_pairwise_attention(
             raise ValueError(f"position.size must be at least 2, got {position.size}")
         if len(position.query) > POSITION_CHANNELS:
             raise ValueError(f"position must have at most {POSITION_CHANNELS} rows, got {len(position.query)}")
-        parameters += [("position.query", position.query), ("position.key", position.key)]
+        coefficients = {"position.query": position.query, "position.key": position.key}
         width += len(position.query)
-    given = f"relation {relation!r} of {given}"
-    check_shape(mapping.scale, "mapping.scale", (width,), given)
-    check_shape(mapping.shift, "mapping.shift", (width,), given)
-    if not 1 <= len(mapping.weights) == len(mapping.biases) <= MAPPING_LAYERS:
-        raise ValueError(
-            f"mapping must have one to {MAPPING_LAYERS} weights and as many biases, "
-            f"got {len(mapping.weights)} and {len(mapping.biases)}"
-        )
-    for index, (weight, bias) in enumerate(zip(mapping.weights, mapping.biases, strict=True)):
-        check_shape(weight, f"mapping.weights[{index}]", ("out", width), given)
-        width = weight.shape[0]
-        check_shape(bias, f"mapping.biases[{index}]", (width,), "its weight")
-        parameters += [(f"mapping.weights[{index}]", weight), (f"mapping.biases[{index}]", bias)]
+    width = check_mapping(mapping, MAPPING_LAYERS, width, query, f"relation {relation!r} of {given}")[-1]
     if width < 1 or value.shape[1] % width:
         raise ValueError(
             f"mapping must have a number of outputs that divides the channels of value ({value.shape[1]}), got {width}"
@@ -108,8 +74,5 @@ def check_pairwise_attention(
     if epilogue is not None:
         for name, tensor in zip(("epilogue.scale", "epilogue.shift"), epilogue, strict=True):
             check_shape(tensor, name, (value.shape[1],), f"value {tuple(value.shape)}")
-            parameters.append((name, tensor))
-    expected = torch.promote_types(query.dtype, torch.float32)
-    for name, tensor in parameters:
-        if tensor.dtype != expected:
-            raise TypeError(f"{name} must be {expected} for features of {query.dtype}, got {tensor.dtype}")
+            coefficients[name] = tensor
+    check_coefficients(query, coefficients)

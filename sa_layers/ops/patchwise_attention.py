@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
 from .implementations import why_no_implementation
+from .mapping_layer import Mapping, apply_mapping, operands_of
 from .native import native_operator
 from .pairwise_relation import geometry_of
-from .patchwise_operands import PatchwiseMapping, check_patchwise_attention
+from .patchwise_operands import check_patchwise_attention
 from .patchwise_relation import patchwise_relation
 
 
@@ -23,7 +25,7 @@ def patchwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PatchwiseMapping,
+    mapping: Mapping,
     kernel_size: IntOrPair,
     relation: str = "concatenation",
     stride: IntOrPair = 1,
@@ -35,11 +37,11 @@ def patchwise_attention(
     r"""Sum the pixels of every footprint, weighted by the mapping of the footprint as a whole.
 
     .. math::
-        h_i &= \operatorname{relu}(b_1 + W_1 \operatorname{relu}(s \odot \delta_{R(i)} + t)) \\
-        y_i &= \sum_{j \in R(i)} (b_2 + W_2 h_i)_j \odot \beta_j
+        h_i &= b_1 + W_1 \operatorname{relu}(s_1 \odot \delta_{R(i)} + t_1) \\
+        y_i &= \sum_{j \in R(i)} (b_2 + W_2 \operatorname{relu}(s_2 \odot h_i + t_2))_j \odot \beta_j
 
-    Equations 4 and 5 of the paper with the norms of the mapping frozen: :math:`\delta` is the relation, :math:`s, t`
-    the first norm, and the second is part of :math:`W_1, b_1`. One kernel computes it if
+    Equations 4 and 5 of the paper with the norms of the mapping frozen: :math:`\delta` is the relation, and
+    :math:`s, t` are the norms. One kernel computes it if
     :func:`sa_layers.ops.why_not_fused` returns None and an implementation is eligible on the device; it never writes
     all relations or weights to memory. Otherwise the unfused operators, which have derivatives, compute it. Tensor
     cores round activated features, :math:`W_1, h, W_2` to the dtype of half-precision maps, and to TF32 for float32
@@ -51,7 +53,8 @@ def patchwise_attention(
             or float64, for which the CPU uses the unfused operators.
         key: ψ, the shape, dtype and device of ``query``. Under 'zeros' padding pixels beyond the border are 0.
         value: β, (N, C, H, W), dtype and device of ``query``.
-        mapping: s, t, W_1, b_1, W_2, b_2, with C divisible by Cw; on the device of ``query``.
+        mapping: Two layers, from the F features of :func:`sa_layers.ops.patchwise_relation` to Cw hidden channels to
+            Cw * taps weights, the taps within a channel; C is divisible by Cw. On the device of ``query``.
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
         relation: δ, 'concatenation' (default), 'star' or 'clique'; see :func:`patchwise_relation`.
         stride: Pixels between footprints. Defaults to 1.
@@ -68,10 +71,11 @@ def patchwise_attention(
         ValueError: A shape, size or mode does not fit; the message names it.
 
     Example:
-        >>> from sa_layers.ops import PatchwiseMapping
+        >>> from sa_layers.ops import MappingLayer
         >>> features = torch.ones(1, 4, 6, 6)
-        >>> norm, hidden = (torch.ones(10, 4), torch.zeros(10, 4)), (torch.ones(10, 4, 2), torch.zeros(2))
-        >>> mapping = PatchwiseMapping(*norm, *hidden, torch.zeros(2, 9, 2), torch.full((9, 2), 0.125))
+        >>> hidden = MappingLayer(torch.ones(40), torch.zeros(40), torch.ones(2, 40), torch.zeros(2))
+        >>> weights = MappingLayer(torch.ones(2), torch.zeros(2), torch.zeros(18, 2), torch.full((18,), 0.125))
+        >>> mapping = [hidden, weights]
         >>> patchwise_attention(features, features, features, mapping, kernel_size=3)[0, 0, 0, :3]
         tensor([1.1250, 1.1250, 1.1250])
     """
@@ -79,8 +83,8 @@ def patchwise_attention(
     check_tensors(query=query, key=key, value=value)
     query, key, value = autocast(query, key, value)
     check_patchwise_attention(query, key, value, mapping, footprint, relation, epilogue)
-    tensors = [query, key, value, *mapping, *(epilogue or ())]
-    sizes = (query.shape[1], value.shape[1], mapping.hidden_bias.shape[0])
+    tensors = [query, key, value, *chain.from_iterable(mapping), *(epilogue or ())]
+    sizes = (query.shape[1], value.shape[1], mapping[0].bias.shape[0])
     obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
     compute = patchwise_attention_fused if obstacle is None else patchwise_attention_unfused
     return compute(query, key, value, mapping, footprint, relation, epilogue)
@@ -90,13 +94,13 @@ def patchwise_attention_fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PatchwiseMapping,
+    mapping: Mapping,
     footprint: Footprint,
     relation: str,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
     """Compute patchwise attention by the kernel, for checked operands that it supports."""
-    parameters = (*mapping, *(epilogue or (None, None)))
+    parameters = (*operands_of(mapping), *(epilogue or (None, None)))
     geometry = geometry_of(footprint, relation)
     return native_attention(query, key, value, *parameters, *geometry, query.is_cuda and tf32_is_allowed())
 
@@ -105,26 +109,18 @@ def patchwise_attention_unfused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PatchwiseMapping,
+    mapping: Mapping,
     footprint: Footprint,
     relation: str,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
     """Compute patchwise attention by its unfused operators, which have derivatives."""
     accumulate = torch.promote_types(query.dtype, torch.float32)
-    scale, shift, hidden_weight, hidden_bias, weight, bias = mapping
     kernel_size, stride, dilation, padding_mode = footprint
     features = patchwise_relation(
         query.to(accumulate), key.to(accumulate), kernel_size, relation, stride, dilation, padding_mode
-    ).squeeze(2)
-    if relation == "concatenation":  # (N, R + R * taps, Ho * Wo), channel by channel -> (N, R, 1 + taps, Ho * Wo)
-        centres, keys = features[:, : query.shape[1]], features[:, query.shape[1] :]
-        features = torch.cat([centres.unsqueeze(2), keys.unflatten(1, (-1, footprint.taps))], dim=2)
-    else:
-        features = features.unsqueeze(1)
-    activated = torch.relu(features * scale.t().unsqueeze(-1) + shift.t().unsqueeze(-1))
-    hidden = torch.relu(torch.einsum("nedp,deh->nhp", activated, hidden_weight) + hidden_bias.unsqueeze(-1))
-    weights = torch.einsum("nhp,htw->nwtp", hidden, weight) + bias.t().unsqueeze(-1)
+    )
+    weights = apply_mapping(features.squeeze(2), mapping).unflatten(1, (-1, footprint.taps))
     output = aggregation_in_torch(value.to(accumulate), weights, footprint)
     if epilogue is not None:
         output = torch.relu(output * epilogue.scale.view(-1, 1, 1) + epilogue.shift.view(-1, 1, 1))

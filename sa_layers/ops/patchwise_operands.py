@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from .affine_relu import AffineReLU
 from .checks import check_alike, check_map, check_shape
 from .footprint import Footprint
+from .mapping_layer import Mapping, check_coefficients, check_mapping
 from .patchwise_relation import PATCHWISE_RELATIONS
 
+MAPPING_LAYERS = 2
 
-class PatchwiseMapping(NamedTuple):
-    """The mapping γ of :func:`patchwise_attention`, two linear layers with frozen norms.
 
-    All tensors are float32, or float64 for float64 features. (D, E) is (1 + taps, R) for the relation 'concatenation',
-    with the query first; (taps, 1) for 'star'; and (taps * taps, 1) for 'clique', in the order of
-    :func:`patchwise_relation`.
+def features_of(relation: str, channels: int, taps: int) -> int:
+    """F, the features of a footprint that the mapping reads.
 
-    Args:
-        scale: s of the first norm, (D, E).
-        shift: t of the first norm, (D, E).
-        hidden_weight: W_1, the first linear layer with the second norm's scale, (D, E, Cw).
-        hidden_bias: b_1, the second norm's shift, (Cw,).
-        weight: W_2, from the hidden channels to the weights of every tap, (Cw, taps, Cw).
-        bias: b_2, (taps, Cw).
+    Example:
+        >>> features_of("concatenation", 4, 9), features_of("star", 4, 9), features_of("clique", 4, 9)
+        (40, 9, 81)
     """
-
-    scale: Tensor
-    shift: Tensor
-    hidden_weight: Tensor
-    hidden_bias: Tensor
-    weight: Tensor
-    bias: Tensor
+    return {"concatenation": channels * (1 + taps), "star": taps, "clique": taps * taps}[relation]
 
 
 def check_patchwise_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PatchwiseMapping,
+    mapping: Mapping,
     footprint: Footprint,
     relation: str,
     epilogue: AffineReLU | None,
@@ -56,30 +42,23 @@ def check_patchwise_attention(
     check_shape(value, "value", (batch, "C", height, width), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
     check_alike(query, "query", value, "value")
-    check_shape(mapping.hidden_bias, "hidden_bias", ("Cw",), "any value")
-    taps, weights = footprint.taps, mapping.hidden_bias.shape[0]
-    if weights < 1 or value.shape[1] % weights:
+    taps, given = footprint.taps, f"relation {relation!r}, {channels} relation channels and {footprint}"
+    if len(mapping) != MAPPING_LAYERS:
+        raise ValueError(f"mapping must consist of {MAPPING_LAYERS} MappingLayer, got {len(mapping)} items")
+    features = features_of(relation, channels, taps)
+    _, hidden, outputs = check_mapping(mapping, MAPPING_LAYERS, features, query, given)
+    if hidden < 1 or value.shape[1] % hidden:
         raise ValueError(
-            f"hidden_bias must have a size that divides the channels of value ({value.shape[1]}), got {weights}"
+            f"mapping must have a number of hidden channels that divides the channels of value ({value.shape[1]}), "
+            f"got {hidden}"
         )
-    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
-    shapes: list[tuple[int, ...]] = [
-        affine,
-        affine,
-        (*affine, weights),
-        (weights,),
-        (weights, taps, weights),
-        (taps, weights),
-    ]
-    named = list(zip(mapping._fields, mapping, shapes, strict=True))
+    if outputs != hidden * taps:
+        raise ValueError(f"mapping must have an output for each of {hidden} weights and {taps} taps, got {outputs}")
+    for layer in mapping:
+        for name, parameter in zip(layer._fields, layer, strict=True):
+            if parameter.device != query.device:
+                raise ValueError(f"{name} must be on the device of query, {query.device}, got {parameter.device}")
     if epilogue is not None:
-        size = (value.shape[1],)
-        named += [("epilogue.scale", epilogue.scale, size), ("epilogue.shift", epilogue.shift, size)]
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    for name, parameter, shape in named:
-        if parameter.shape != shape:
-            check_shape(parameter, name, shape, f"{channels} relation channels, {weights} weights and {footprint}")
-        if parameter.dtype != dtype:
-            raise TypeError(f"{name} must be {dtype} for a query of {query.dtype}, got {parameter.dtype}")
-        if parameter.device != query.device:
-            raise ValueError(f"{name} must be on the device of query, {query.device}, got {parameter.device}")
+        for name, tensor in zip(("epilogue.scale", "epilogue.shift"), epilogue, strict=True):
+            check_shape(tensor, name, (value.shape[1],), f"value {tuple(value.shape)}")
+            check_coefficients(query, {name: tensor})

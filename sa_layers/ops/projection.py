@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .affine_relu import (
@@ -25,47 +25,46 @@ CUDA_CHANNELS = 256  # of the input: wider layers are bound by arithmetic, for w
 
 
 class Linear(NamedTuple):
-    """A linear layer from C to D channels for :func:`project`, made by :func:`pack`."""
+    """One or more linear layers of the same C channels for :func:`project`, made by :meth:`of_layers`."""
 
-    weight: Tensor
-    """(C, D); for the kernel 'panels' (panels, C, 16), with the last panel padded with zeros."""
-    bias: Tensor
-    """(D,) or (panels * 16,)."""
+    weights: Sequence[Tensor]
+    """(D, C), or (D, C, 1, 1) as modules hold them, for each layer."""
+    biases: Sequence[Tensor | None]
+    """(D,) or None for each."""
     channels: int
-    """D."""
+    """The sum of all D."""
     kernel: str
-    """What computes the layer, chosen by :func:`pack`:
+    """What computes the layers:
 
-    - 'panels': one kernel for the prologue, the pooling, the layer and the epilogue;
-    - 'prologue': one kernel for the prologue and the layer if it supports the sizes, otherwise like 'product';
+    - 'panels': one kernel for the prologue, the pooling, the layers and the epilogue;
+    - 'prologue': one kernel for the prologue and the layers if it supports the sizes, otherwise like 'product';
     - 'product': torch's matrix product, with native kernels for prologue, pooling and epilogue;
     - 'torch': plain torch.
     """
 
+    @classmethod
+    def of_layers(cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Linear:
+        """Choose the kernel for the device and dtype of the weights.
+
+        Args:
+            weights: (D, C) or (D, C, 1, 1) each.
+            biases: (D,) or None for each.
+
+        Example:
+            >>> Linear.of_layers([torch.ones(3, 40), torch.ones(5, 40)], [None, None]).channels
+            8
+        """
+        return cls(weights, biases, sum(weight.shape[0] for weight in weights), _choose_kernel(weights[0]))
+
     def new_map(self, features: Tensor) -> Tensor:
         """Allocate the output: (N, H, W, C) -> (N, H, W, D), with more channels if panels are padded."""
-        return features.new_empty(*features.shape[:3], self.bias.shape[0])
+        padding = -self.channels % PANEL if self.kernel == "panels" else 0
+        return features.new_empty(*features.shape[:3], self.channels + padding)
 
-
-def pack(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Pack the parameters of a linear layer for their device and dtype, and choose its kernel.
-
-    Args:
-        weight: (C, D).
-        bias: (D,), or None (default) for zeros.
-
-    Example:
-        >>> pack(torch.ones(3, 40, dtype=torch.float64)).weight.shape
-        torch.Size([3, 40])
-    """
-    channels = weight.shape[1]
-    bias = weight.new_zeros(channels) if bias is None else bias
-    kernel = _choose_kernel(weight)
-    if kernel != "panels":
-        return Linear(weight.contiguous(), bias, channels, kernel)
-    padding = (0, -channels % PANEL)
-    panels = F.pad(weight, padding).unflatten(1, (-1, PANEL)).transpose(0, 1)
-    return Linear(panels.contiguous(), F.pad(bias, padding), channels, kernel)
+    def bias(self) -> list[Tensor]:
+        """The biases, with zeros for those that are missing."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        return [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
 
 
 def _choose_kernel(weight: Tensor) -> str:
@@ -77,7 +76,7 @@ def _choose_kernel(weight: Tensor) -> str:
     if device.type == "cpu" and weight.dtype == torch.float32:
         return "panels"
     half = weight.dtype in (torch.float16, torch.bfloat16)
-    return "prologue" if half and device.type in _prologue_devices and weight.shape[0] <= CUDA_CHANNELS else "product"
+    return "prologue" if half and device.type in _prologue_devices and weight.shape[1] <= CUDA_CHANNELS else "product"
 
 
 def project(
@@ -92,11 +91,11 @@ def project(
 ) -> None:
     r"""Compute a linear layer of every pixel into an existing map. Not differentiable.
 
-    .. math:: z_d = b_d + \textstyle\sum_c \max(s_c x_c + t_c, 0) \, w_{cd}, \qquad y_d = \max(s'_d z_d + t'_d, 0)
+    .. math:: z_d = b_d + \textstyle\sum_c w_{dc} \max(s_c x_c + t_c, 0), \qquad y_d = \max(s'_d z_d + t'_d, 0)
 
     Args:
         features: x, (N, H, W, C), contiguous: channels last.
-        linear: w and b.
+        linear: w and b, of which several layers follow each other in the channels of y.
         out: y, (N, H, W, D), contiguous; or a whole :meth:`Linear.new_map`, whose channels after the first D are then
             undefined.
         accumulate: Whether to add the layer, without b, to ``out`` instead of overwriting it. Defaults to False.
@@ -108,11 +107,11 @@ def project(
 
     Example:
         >>> two, identity = torch.full((2,), 2.0), torch.eye(2)
-        >>> out = torch.ones(1, 1, 1, 2)
-        >>> project(torch.ones(1, 1, 1, 2), pack(identity, torch.ones(2)), out, prologue=AffineReLU(two, two))
+        >>> linear, out = Linear.of_layers([identity], [torch.ones(2)]), torch.ones(1, 1, 1, 2)
+        >>> project(torch.ones(1, 1, 1, 2), linear, out, prologue=AffineReLU(two, two))
         >>> out
         tensor([[[[5., 5.]]]])
-        >>> project(out, pack(-identity), out, accumulate=True)
+        >>> project(out, Linear.of_layers([-identity], [None]), out, accumulate=True)
         >>> out
         tensor([[[[0., 0.]]]])
     """
@@ -123,14 +122,13 @@ def project(
         features, prologue, pool = pooling(features, *(prologue or NONE)), None, False
     if not packed:
         _multiply(features, linear, out, accumulate, prologue)
-    elif out.shape[3] == linear.bias.shape[0]:
-        bias = None if accumulate else linear.bias
-        _native_projection(features, linear.weight, bias, *(prologue or NONE), *(epilogue or NONE), out, pool)
-        return
     else:
+        bias = [] if accumulate else linear.bias()
+        if out.shape[3] % PANEL == 0:
+            _native_projection(features, linear.weights, bias, *(prologue or NONE), *(epilogue or NONE), out, pool)
+            return
         whole = linear.new_map(out).zero_()
-        bias = None if accumulate else linear.bias
-        _native_projection(features, linear.weight, bias, *(prologue or NONE), *NONE, whole, pool)
+        _native_projection(features, linear.weights, bias, *(prologue or NONE), *NONE, whole, pool)
         result = whole[..., : linear.channels]
         out.copy_(out + result if accumulate else result)
     if epilogue is not None:
@@ -141,17 +139,21 @@ def project(
 
 
 def _multiply(features: Tensor, linear: Linear, out: Tensor, accumulate: bool, prologue: AffineReLU | None) -> None:
-    """Compute the prologue and the layer by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
-    one_kernel = linear.kernel == "prologue" and prologue is not None and not accumulate
-    if one_kernel and _normed_projection(features, linear.weight, linear.bias, *(prologue or NONE), out):
-        return
+    """Compute the prologue and the layers by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
+    one = len(linear.weights) == 1
+    weight = (linear.weights[0] if one else torch.cat(list(linear.weights))).flatten(1).t()
+    bias = None if accumulate else torch.cat(linear.bias())
+    if linear.kernel == "prologue" and prologue is not None and bias is not None:
+        weight = weight.contiguous()
+        if _normed_projection(features, weight, bias, *prologue, out):
+            return
     if prologue is not None:
         features = (affine_relu_in_torch if linear.kernel == "torch" else native_affine_relu)(features, *prologue)
     result = out.flatten(0, 2)
-    if accumulate:
-        result.addmm_(features.flatten(0, 2), linear.weight)
+    if bias is None:
+        result.addmm_(features.flatten(0, 2), weight)
     else:
-        torch.addmm(linear.bias, features.flatten(0, 2), linear.weight, out=result)
+        torch.addmm(bias, features.flatten(0, 2), weight, out=result)
 
 
 _native_projection = native_operator("projection", lambda: None)

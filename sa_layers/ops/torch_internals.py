@@ -7,7 +7,6 @@ sentence for each name that a new torch no longer has.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -29,19 +28,26 @@ PRIVATE_NAMES = {
     "torch.nn.modules.module._global_forward_pre_hooks": "find a forward pre-hook of all modules",
     "torch.nn.Module()._forward_hooks": "find the forward hooks of a module",
     "torch.nn.Module()._forward_pre_hooks": "find the forward pre-hooks of a module",
-    "torch.nn.Module()._modules": "compare the modules below a module",
-    "torch.nn.Module()._parameters": "compare the parameters of a module",
-    "torch.nn.Module()._buffers": "compare the buffers of a module",
-    "torch.nn.Module()._apply": "find out that a module was moved or converted",
-    "torch.Tensor._version": "find a parameter that was changed in place",
+    "torch.nn.Module()._modules": "find a module that was replaced",
+    "torch.nn.Module()._parameters": "read a parameter of a module",
+    "torch.nn.Module()._buffers": "read a buffer of a module",
+    "torch.nn.Module()._call_impl": "find a patched call of modules",
+    "torch.nn.Module()._wrapped_call_impl": "find a patched call of modules",
+    "torch.nn.Conv2d(1, 1, 1)._conv_forward": "find a patched convolution",
 }
 """Each name, and the purpose for which the library uses it."""
 
-MODULE_REGISTRIES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
-"""The dictionaries of a module whose changes make a folded value invalid."""
+CONTENTS = ("_modules", "_parameters", "_buffers")
+"""The dictionaries of a module that contain modules and tensors."""
 
-version_of = attrgetter("_version")
-"""The number of in-place changes of a tensor."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""The dictionaries of the hooks of a module that run in its forward pass."""
+
+MODULE_CALLS = ("__call__", "_call_impl", "_wrapped_call_impl")
+"""The methods of :class:`torch.nn.Module` by which a module is called."""
+
+CONVOLUTION = "_conv_forward"
+"""The method of :class:`torch.nn.Conv2d` that convolves."""
 
 
 def is_exporting() -> bool:
@@ -56,11 +62,6 @@ def is_tracing() -> bool:
     """Whether torch.jit.trace is running, by itself or for torch.onnx's older exporter."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
     return tracing
-
-
-def is_functorch_active() -> bool:
-    """Whether a transform of torch.func is running."""
-    return maybe_current_level() is not None
 
 
 def is_functionalized() -> bool:
@@ -98,7 +99,14 @@ def has_forward_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def registered(module: nn.Module, name: str) -> Tensor | None:
-    """The registered parameter or buffer of a name, without running a parametrisation, or None."""
-    tensor = module._parameters.get(name)
-    return module._buffers.get(name) if tensor is None else tensor
+def value_of(module: nn.Module, name: str) -> Tensor | None:
+    """The attribute of a module that its ``forward`` would read as ``module.name``: a parameter, a buffer or None.
+
+    The replicas of DataParallel and modules whose parameters are computed have plain tensors as attributes.
+    """
+    attributes = vars(module)
+    if name in attributes:
+        value: Tensor | None = attributes[name]
+        return value
+    value = attributes["_parameters"].get(name)
+    return attributes["_buffers"].get(name) if value is None else value

@@ -1,9 +1,14 @@
 // Bindings of projection, affine_relu and pooled_projection.
 
+#include <algorithm>
+#include <deque>
+#include <vector>
+
 #include "cpu/linear/problem.h"
 #include "cpu/runtime/share_tasks.h"
 #include "cpu/runtime/tensors.h"
 #include "cpu/simd/dispatch.h"
+#include "operands/attention.h"
 #include "operands/linear.h"
 
 #define SA_LAYERS_TARGET_INCLUDE "cpu/linear/binding.cpp"
@@ -19,46 +24,97 @@
 namespace sa_layers::cpu {
 namespace {
 
-void projection(const Tensor& features, const Tensor& matrix, const OptionalTensor& bias, const OptionalTensor& scale,
-                const OptionalTensor& shift, const OptionalTensor& output_scale, const OptionalTensor& output_shift,
-                const Tensor& result, bool pools) {
+// The weights of each panel, kPanelColumns rows that follow each other in memory. Rows of several layers that share a
+// panel, and of one that is padded, are copied.
+class PanelWeights {
+ public:
+  PanelWeights(const std::vector<Tensor>& weights, int64_t channels) {
+    std::vector<const float*> rows;
+    for (const Tensor& weight : weights) {
+      for (int64_t row = 0; row < weight.size(0); ++row) rows.push_back(data<float>(weight) + row * channels);
+    }
+    rows.resize(pad_columns(static_cast<int64_t>(rows.size())), nullptr);
+    for (size_t first = 0; first < rows.size(); first += kPanelColumns) {
+      bool follow = rows[first] != nullptr;
+      for (int64_t i = 1; i < kPanelColumns; ++i) follow = follow && rows[first + i] == rows[first] + i * channels;
+      panels_.push_back(follow ? rows[first] : copy(&rows[first], channels));
+    }
+  }
+
+  const float* const* data_of_panels() const { return panels_.data(); }
+  int64_t panels() const { return static_cast<int64_t>(panels_.size()); }
+
+ private:
+  const float* copy(const float* const* rows, int64_t channels) {
+    std::vector<float>& panel = copies_.emplace_back(kPanelColumns * channels, 0.0f);
+    for (int64_t i = 0; i < kPanelColumns; ++i) {
+      if (rows[i] != nullptr) std::copy_n(rows[i], channels, panel.data() + i * channels);
+    }
+    return panel.data();
+  }
+
+  std::vector<const float*> panels_;
+  std::deque<std::vector<float>> copies_;
+};
+
+void projection(const Tensor& features, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                const OptionalTensor& scale, const OptionalTensor& shift, const OptionalTensor& output_scale,
+                const OptionalTensor& output_shift, const Tensor& result, bool pools) {
   STD_TORCH_CHECK(features.dim() > 1, "features must have pixels and channels, got the shape ",
                   shape_text(shape_of(features)));
-  check_dims("matrix", matrix, 3);
   STD_TORCH_CHECK(features.scalar_type() == ScalarType::Float, "features must be float32, got ",
                   torch::headeronly::toString(features.scalar_type()));
-  const int64_t channels = features.size(-1), panels = matrix.size(0);
+  const int64_t channels = features.size(-1);
   STD_TORCH_CHECK(channels > 0, "features must have at least one channel");
-  check_coefficients("matrix", matrix, features, {panels, channels, kPanelColumns});
+  STD_TORCH_CHECK(!weights.empty() && (biases.empty() || biases.size() == weights.size()),
+                  "weights must be a list of tensors, and biases empty or a list of as many, got ", weights.size(),
+                  " and ", biases.size());
+  std::vector<Tensor> matrices;
+  std::vector<float> bias;
+  for (size_t layer = 0; layer < weights.size(); ++layer) {
+    STD_TORCH_CHECK(weights[layer].dim() >= 2, "weights must have 2 dimensions, got the shape ",
+                    shape_text(shape_of(weights[layer])));
+    check_layer_parameter("weights", weights[layer], features, {weights[layer].size(0), channels});
+    matrices.push_back(as_contiguous(weights[layer]));
+    if (biases.empty()) continue;
+    check_layer_parameter("biases", biases[layer], features, {weights[layer].size(0)});
+    const Tensor values = as_contiguous(biases[layer]);
+    bias.insert(bias.end(), data<float>(values), data<float>(values) + values.numel());
+  }
+  const PanelWeights panels(matrices, channels);
+  const int64_t columns = panels.panels() * kPanelColumns;
+  bias.resize(columns, 0.0f);
   std::vector<int64_t> result_shape = shape_of(features);
   if (pools) {
     check_dims("features", features, 4);
     STD_TORCH_CHECK(!scale, "scale must not be given for features that are pooled");
     result_shape[1] /= 2, result_shape[2] /= 2;
   }
-  result_shape.back() = panels * kPanelColumns;
+  result_shape.back() = columns;
   check_coefficients("result", result, features, result_shape);
   check_contiguous("result", result);
-  if (bias) check_coefficients("bias", *bias, features, {panels * kPanelColumns});
   check_scale_and_shift("scale", scale, "shift", shift, features, channels);
-  check_scale_and_shift("output_scale", output_scale, "output_shift", output_shift, features, panels * kPanelColumns);
+  check_scale_and_shift("output_scale", output_scale, "output_shift", output_shift, features, columns);
   if (result.numel() == 0) return;
 
   const auto pointer = [](const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; };
-  const Tensor from = as_contiguous(features), panel_matrices = as_contiguous(matrix);
-  const OptionalTensor biases = as_contiguous(bias), scales = as_contiguous(scale), shifts = as_contiguous(shift);
+  const Tensor from = as_contiguous(features);
+  const OptionalTensor scales = as_contiguous(scale), shifts = as_contiguous(shift);
   const OptionalTensor output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
   Projection problem{};
-  problem.pixels = result.numel() / result_shape.back(), problem.channels = channels, problem.panels = panels;
+  problem.pixels = result.numel() / columns, problem.channels = channels, problem.panels = panels.panels();
   problem.features = data<float>(from), problem.feature_stride = channels;
   problem.pools = pools;
   if (pools) problem.height = features.size(1), problem.width = features.size(2);
   problem.row_stride = problem.width * channels;
   problem.scale = pointer(scales), problem.shift = pointer(shifts);
-  problem.matrix = data<float>(panel_matrices), problem.bias = pointer(biases), problem.adds = !bias;
+  problem.weights = panels.data_of_panels(), problem.bias = bias.data(), problem.adds = biases.empty();
   problem.output_scale = pointer(output_scales), problem.output_shift = pointer(output_shifts);
-  problem.result = mutable_data<float>(result), problem.result_stride = result_shape.back();
+  problem.result = mutable_data<float>(result), problem.result_stride = columns;
   problem.split(torch::stable::get_num_threads());
+  const Scratch<float> matrix(problem.matrix_is_cached ? columns * channels : 0);
+  problem.matrix = matrix.data();
+  if (problem.matrix_is_cached) SA_LAYERS_DISPATCH(float, pack_matrix, problem, matrix.data());
   share_tasks(problem.tasks(), problem.grain(),
               [&](int64_t begin, int64_t end) { SA_LAYERS_DISPATCH(float, projection, problem, begin, end); });
 }

@@ -5,6 +5,7 @@
 // or of the features after 2x2 max-pooling, without a norm before it.
 #pragma once
 
+
 #include "footprint.h"
 
 namespace sa_layers::cpu {
@@ -14,8 +15,8 @@ namespace sa_layers::cpu {
 constexpr int64_t kGroupColumns = 16;
 inline int64_t pad_columns(int64_t columns) { return ceil_div(columns, kGroupColumns) * kGroupColumns; }
 
-// The matrix is split into panels of output channels, each (input channels, kPanelColumns) and contiguous, so that the
-// innermost loop reads contiguous memory.
+// The matrix is split into panels of output channels. Each is packed as (input channels, kPanelColumns) right before it
+// is read, so that the innermost loop reads contiguous memory.
 constexpr int64_t kPanelColumns = kGroupColumns;
 // The largest number of pixels that are multiplied by a panel together: their left factor fits the cache.
 constexpr int64_t kMaxPixels = 224;
@@ -26,7 +27,9 @@ struct Projection {
   int64_t feature_stride;                 // between pixels
   bool pools;
   int64_t height, width, row_stride;  // of the features, when they are pooled
-  const float *matrix, *bias;         // (panels, channels, kPanelColumns) and (panels, kPanelColumns)
+  const float* const* weights;        // of each panel, (kPanelColumns, channels)
+  const float* bias;                  // (panels, kPanelColumns)
+  const float* matrix;                // all packed panels, if matrix_is_cached
   const float *output_scale, *output_shift;
   float* result;
   int64_t result_stride;
@@ -35,15 +38,16 @@ struct Projection {
   bool matrix_is_cached;  // in the second-level cache
 
   // Cuts the work into at least as many tasks as there are threads, and into more where that costs little. A part of
-  // the pixels reads the whole matrix, a part of the panels reads all pixels: the smaller of the two is read more
-  // often.
+  // the pixels reads and packs the whole matrix, a part of the panels reads all pixels: the smaller of the two is read
+  // more often.
   void split(int64_t threads) {
     constexpr int64_t kPartPixels = 3 * 14;  // a multiple of the block's rows for every instruction set
     constexpr int64_t kCachedMatrix = (512 << 10) / sizeof(float);
     matrix_is_cached = panels * channels * kPanelColumns <= kCachedMatrix;
     int64_t pixel_parts = ceil_div(pixels, matrix_is_cached ? kPartPixels : kMaxPixels / 2);
     panel_parts = 1;
-    if (pixel_parts < threads && pixels < panels * kPanelColumns) {
+    const bool few_pixels = pixel_parts < threads || (pixels <= kMaxPixels && !matrix_is_cached);
+    if (few_pixels && pixels < panels * kPanelColumns) {
       pixel_parts = ceil_div(pixels, kMaxPixels), panel_parts = min(panels, ceil_div(threads, pixel_parts));
     } else if (!matrix_is_cached || pixel_parts < threads) {
       pixel_parts = ceil_div(pixel_parts, threads) * threads;

@@ -1,5 +1,5 @@
-// The linear layer of a tile of pixels. Its left factor, after norm and ReLU or pooling, is packed into the cache, some
-// input channels at a time.
+// The linear layer of a tile of pixels. Both factors are packed into the cache, some input channels at a time: the
+// features after norm and ReLU or pooling, and the weights, transposed.
 #if defined(SA_LAYERS_CPU_LINEAR_PROJECTION_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_LINEAR_PROJECTION_H
 #undef SA_LAYERS_CPU_LINEAR_PROJECTION_H
@@ -79,6 +79,19 @@ inline void read_features(const Projection& problem, int64_t pixel, int64_t coun
   });
 }
 
+// Packs some input channels of a panel: to[c * kPanelColumns + column] = weights[column * channels + channel + c].
+inline void pack_panel(const Projection& problem, int64_t panel, int64_t channel, int64_t depth, float* to) {
+  to_planes(problem.weights[panel] + channel, problem.channels, kPanelColumns, depth, to, kPanelColumns);
+}
+
+// Packs all panels, for matrices that fit the cache.
+template <typename T>
+void pack_matrix(const Projection& problem, float* to) {
+  for (int64_t panel = 0; panel < problem.panels; ++panel, to += problem.channels * kPanelColumns) {
+    pack_panel(problem, panel, 0, problem.channels, to);
+  }
+}
+
 // The epilogue: the norm and the ReLU after the layer, for the columns of some panels of a few pixels.
 inline void apply_epilogue(const Projection& problem, int64_t panel, int64_t panels, int64_t count, float* result) {
   const float* scale = problem.output_scale + panel * kPanelColumns;
@@ -91,6 +104,8 @@ inline void apply_epilogue(const Projection& problem, int64_t panel, int64_t pan
     }
   }
 }
+
+constexpr int64_t kMaxPanels = 4;  // that are multiplied together
 
 // A part of the result: some pixels, some panels.
 struct Tile {
@@ -106,9 +121,24 @@ inline void prefetch_result(const Projection& problem, int64_t pixel, int64_t pa
   }
 }
 
-// `rows` holds the left factor of all pixels of the tile. When the tile is a single block, it prefetches the block of
-// the result of the next panel, or of the next tile.
-inline void project_tile(const Projection& problem, const Tile& tile, float* rows) {
+// Prefetches a part of the weights that are packed next: some input channels of some panels.
+struct WeightPrefetch {
+  const Projection& problem;
+  int64_t panel, panels, channel;
+
+  void operator()(int64_t part, int64_t parts) const {
+    const int64_t depth = min(kDepth, problem.channels - channel), rows = panels * kPanelColumns;
+    for (int64_t row = rows * part / parts; depth > 0 && row < rows * (part + 1) / parts; ++row) {
+      const float* weights = problem.weights[panel + row / kPanelColumns] + row % kPanelColumns * problem.channels;
+      for (int64_t c = 0; c < depth; c += kGroupColumns) __builtin_prefetch(weights + channel + c, 0, 2);
+    }
+  }
+};
+
+// `rows` holds the left factor of all pixels of the tile, `matrix` the panels that are multiplied together, unless all
+// are packed already. When the tile is a single block, it prefetches the block of the result of the next panel, or of
+// the next tile.
+inline void project_tile(const Projection& problem, const Tile& tile, float* rows, float* matrix) {
   for (int64_t channel = 0; channel < problem.channels; channel += kDepth) {
     const int64_t depth = min(kDepth, problem.channels - channel);
     const auto read = problem.pools ? read_pooled_features : read_features;
@@ -116,21 +146,36 @@ inline void project_tile(const Projection& problem, const Tile& tile, float* row
     const bool accumulates = channel > 0 || problem.adds, is_last = channel + kDepth >= problem.channels;
     const bool is_block = tile.last_pixel - tile.first_pixel <= kBlockRows;
     const bool prefetch = channel == 0 && problem.adds && is_block;
-    const int64_t max_panels = is_block ? 4 : kBlockGroups;
+    const int64_t max_panels = is_block ? kMaxPanels : kBlockGroups;
     for (int64_t panel = tile.first_panel; panel < tile.last_panel; panel += max_panels) {
       const int64_t panels = min(max_panels, tile.last_panel - panel), next = panel + panels;
       const int64_t rest = min(max_panels, tile.last_panel - next);
       if (prefetch && rest > 0) prefetch_result(problem, tile.first_pixel, next, rest);
       if (prefetch && rest == 0) prefetch_result(problem, tile.last_pixel, tile.first_panel, panels);
+      const float* packed = problem.matrix + (panel * problem.channels + channel) * kPanelColumns;
+      if (!problem.matrix_is_cached) {
+        for (int64_t p = 0; p < panels; ++p) {
+          pack_panel(problem, panel + p, channel, depth, matrix + p * depth * kPanelColumns);
+        }
+        packed = matrix;
+      }
+      const int64_t first_panels = min(max_panels, tile.last_panel - tile.first_panel);
+      const WeightPrefetch prefetch_weights =
+          rest > 0 ? WeightPrefetch{problem, next, rest, channel}
+                   : WeightPrefetch{problem, tile.first_panel, first_panels, channel + kDepth};
       for (int64_t pixel = tile.first_pixel; pixel < tile.last_pixel; pixel += kBlockRows) {
         const int64_t count = min(kBlockRows, tile.last_pixel - pixel);
+        if (!problem.matrix_is_cached) {
+          prefetch_weights((pixel - tile.first_pixel) / kBlockRows,
+                           ceil_div(tile.last_pixel - tile.first_pixel, kBlockRows));
+        }
         float* const result = problem.result_at(pixel, panel);
         const Product product{rows + (pixel - tile.first_pixel) / kBlockRows * InterleavedRows::kBlock,
                               count,
                               depth,
-                              problem.matrix + (panel * problem.channels + channel) * kPanelColumns,
+                              packed,
                               kPanelColumns,
-                              problem.channels * kPanelColumns,
+                              (problem.matrix_is_cached ? problem.channels : depth) * kPanelColumns,
                               accumulates ? result : problem.bias + panel * kPanelColumns,
                               accumulates ? problem.result_stride : 0,
                               result,
@@ -151,6 +196,7 @@ void projection(const Projection& problem, int64_t begin, int64_t end) {
   const int64_t step = problem.matrix_is_cached ? kBlockRows : max_pixels;
   // Aligned to a page: otherwise some maps take 10 % longer.
   const Scratch<float, 4096> rows(ceil_div(step, kBlockRows) * InterleavedRows::kBlock);
+  const Scratch<float> matrix(problem.matrix_is_cached ? 0 : kMaxPanels * kDepth * kPanelColumns);
   for (int64_t task = begin, tasks = 1; task < end; task += tasks) {
     const int64_t panel_part = task % problem.panel_parts;
     if (problem.panel_parts == 1) tasks = min(end - task, max_pixels / problem.part_pixels);
@@ -159,7 +205,7 @@ void projection(const Projection& problem, int64_t begin, int64_t end) {
     const int64_t last_pixel = min(tile.first_pixel + tasks * problem.part_pixels, problem.pixels);
     for (; tile.first_pixel < last_pixel; tile.first_pixel = tile.last_pixel) {
       tile.last_pixel = min(tile.first_pixel + step, last_pixel);
-      project_tile(problem, tile, rows.data());
+      project_tile(problem, tile, rows.data(), matrix.data());
     }
   }
 }

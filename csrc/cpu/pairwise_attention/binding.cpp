@@ -50,8 +50,9 @@ std::vector<C> position_table(const Tensor& position, int64_t coordinate, const 
   return table;
 }
 
-Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
-                          const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                          const std::vector<Tensor>& scales, const std::vector<Tensor>& shifts,
+                          const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
                           const std::optional<Tensor>& output_shift, const Pair& kernel_size,
@@ -63,9 +64,9 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   problem.relation = parse_relation(relation_name);
   problem.batch = query.size(0), problem.channels = query.size(1), problem.value_channels = value.size(1);
   problem.positions = check_positions(query_position, key_position, position_size, query, kMaxPositions);
-  problem.layers = static_cast<int64_t>(weights.size());
-  const auto widths =
-      check_mapping(scale, shift, weights, biases, problem.relation, problem.positions, query, value, kMaxLayers);
+  const MappingTensors parameters{scales, shifts, weights, biases};
+  problem.layers = parameters.layers();
+  const auto widths = check_pairwise_mapping(parameters, problem.relation, problem.positions, query, value, kMaxLayers);
   std::copy(widths.begin(), widths.end(), problem.widths);
   check_epilogue(output_scale, output_shift, query, value);
 
@@ -84,10 +85,13 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   dispatch_dtype("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     using C = Compute<T>;
-    const Tensor scales = as_contiguous(scale), shifts = as_contiguous(shift);
     const auto output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
+    std::vector<Tensor> copies;  // keeps them alive
+    const auto vector = [&](const Tensor& tensor) {
+      return data<C>(copies.emplace_back(as_contiguous(in_compute_dtype(tensor, query))));
+    };
     PackedMapping<C> mapping{};
-    mapping.scale = data<C>(scales), mapping.shift = data<C>(shifts);
+    mapping.scale = vector(scales[0]), mapping.shift = vector(shifts[0]);
     mapping.output_scale = output_scales ? data<C>(*output_scales) : nullptr;
     mapping.output_shift = output_shifts ? data<C>(*output_shifts) : nullptr;
 
@@ -114,18 +118,22 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
 
     std::deque<Scratch<C>> packed;
     for (int64_t layer = 0; layer < problem.layers; ++layer) {
-      const Tensor layer_bias = as_contiguous(biases[layer]);
-      const Tensor& weight = weights[layer];
+      const bool is_last = layer + 1 == problem.layers;
+      const Tensor weight = in_compute_dtype(weights[layer], query);
+      const MappingLayer<C> from{data<C>(weight),
+                                 vector(biases[layer]),
+                                 weight.stride(0),
+                                 weight.stride(1),
+                                 is_last ? nullptr : vector(scales[layer + 1]),
+                                 is_last ? nullptr : vector(shifts[layer + 1])};
       const int64_t capacity = problem.widths[layer + 1] * kMaxLanes;  // repeated until vectors are full
       packed.emplace_back(capacity);
       C* const packed_bias = packed.back().data();
-      SA_LAYERS_DISPATCH(T, pack_bias, problem, layer, data<C>(layer_bias), packed_bias,
-                         &mapping.padded_widths[layer + 1]);
+      SA_LAYERS_DISPATCH(T, pack_bias, problem, layer, from, packed_bias, &mapping.padded_widths[layer + 1]);
       mapping.biases[layer] = packed_bias;
       packed.emplace_back(mapping.padded_widths[layer + 1] * problem.widths[layer]);
       C* const packed_weight = packed.back().data();
-      SA_LAYERS_DISPATCH(T, pack_weight, problem, layer, data<C>(weight), weight.stride(0), weight.stride(1),
-                         packed_weight);
+      SA_LAYERS_DISPATCH(T, pack_weight, problem, layer, from, packed_weight);
       mapping.weights[layer] = packed_weight;
     }
     if (select(kImplementations, problem, vector_type(query.scalar_type())) == &kPixelLanes) {

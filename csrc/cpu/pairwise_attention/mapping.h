@@ -37,31 +37,38 @@ Compute<T> scale_of_layer(const PairwiseAttention& problem, int64_t layer) {
 }
 
 template <typename T>
-void pack_bias(const PairwiseAttention& problem, int64_t layer, const Compute<T>* bias, Compute<T>* padded,
-               int64_t* width) {
+void pack_bias(const PairwiseAttention& problem, int64_t layer, const MappingLayer<Compute<T>>& from,
+               Compute<T>* padded, int64_t* width) {
   const int64_t outputs = problem.widths[layer + 1];
   const bool repeat = layer + 1 == problem.layers;
   *width = padded_width<T>(problem, layer);
   const Compute<T> scale = scale_of_layer<T>(problem, layer);
-  for (int64_t j = 0; j < *width; ++j) padded[j] = repeat || j < outputs ? scale * bias[j % outputs] : 0;
+  for (int64_t j = 0; j < *width; ++j) {
+    const int64_t output = j % outputs;
+    const Compute<T> bias =
+        from.next_scale ? from.bias[output] * from.next_scale[output] + from.next_shift[output] : from.bias[output];
+    padded[j] = repeat || j < outputs ? scale * bias : 0;
+  }
 }
 
 // From a weight (output, input) of any strides to [input][padded output].
 template <typename T>
-void pack_weight(const PairwiseAttention& problem, int64_t layer, const Compute<T>* weight, int64_t output_stride,
-                 int64_t input_stride, Compute<T>* padded) {
+void pack_weight(const PairwiseAttention& problem, int64_t layer, const MappingLayer<Compute<T>>& from,
+                 Compute<T>* padded) {
   const int64_t outputs = problem.widths[layer + 1], width = padded_width<T>(problem, layer);
   const bool repeat = layer + 1 == problem.layers;
   const Compute<T> scale = scale_of_layer<T>(problem, layer);
-  if (input_stride == 1) {
-    to_planes(weight, output_stride, outputs, problem.widths[layer], padded, width);
+  if (from.input_stride == 1) {
+    to_planes(from.weight, from.output_stride, outputs, problem.widths[layer], padded, width);
   } else {
     for (int64_t i = 0; i < problem.widths[layer]; ++i) {
-      for (int64_t j = 0; j < outputs; ++j) padded[i * width + j] = weight[j * output_stride + i * input_stride];
+      for (int64_t j = 0; j < outputs; ++j) {
+        padded[i * width + j] = from.weight[j * from.output_stride + i * from.input_stride];
+      }
     }
   }
   for (int64_t i = 0; i < problem.widths[layer]; ++i, padded += width) {
-    for (int64_t j = 0; j < outputs; ++j) padded[j] *= scale;
+    for (int64_t j = 0; j < outputs; ++j) padded[j] *= from.next_scale ? from.next_scale[j] : scale;
     for (int64_t j = outputs; j < width; ++j) padded[j] = repeat ? padded[j - outputs] : 0;
   }
 }

@@ -98,6 +98,14 @@ struct PairwiseAttention {
   }
 };
 
+// A layer's parameters before packing. The norm after the layer becomes part of it; null after the last.
+template <typename C>
+struct MappingLayer {
+  const C *weight, *bias;  // (outputs, inputs) of these strides, and (outputs)
+  int64_t output_stride, input_stride;
+  const C *next_scale, *next_shift;  // (outputs)
+};
+
 // The parameters of the mapping in the order in which they are read. Weights are [input][output], with outputs padded
 // to full vectors. The outputs of the last layer are repeated instead, so that vectors of weights match vectors of the
 // value.

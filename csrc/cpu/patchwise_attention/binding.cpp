@@ -13,6 +13,7 @@
 #include "cpu/simd/foreach_target.h"
 
 // Compiled once for each instruction set.
+#include "cpu/patchwise_attention/mapping.h"
 #include "cpu/patchwise_attention/patchwise_attention.h"
 
 #if SA_LAYERS_ONCE
@@ -25,55 +26,33 @@ ChannelsLast<const T> channels_last_data(const Tensor& map) {
   return {data<T>(map), pixel_step_of(map)};
 }
 
-// The matrices as the kernels read them. Matrices whose rows are whole groups of columns are used as they are.
+// Memory for the packed parameters.
 class PackedMapping {
  public:
-  PackedMapping(const PatchwiseAttention& problem, const float* hidden_weight, const float* hidden_bias,
-                const float* weight, const float* bias)
-      : packed_(size(problem)) {
-    const int64_t weights = problem.weight_channels, taps = problem.footprint.taps(), period = problem.hidden_period();
-    const int64_t depth = problem.feature_taps() * problem.feature_channels(), tap_stride = problem.tap_stride();
-    mapping.hidden_weight = hidden_weight, mapping.hidden_bias = hidden_bias, mapping.hidden_stride = weights;
-    mapping.weight = weight, mapping.bias = bias, mapping.weight_stride = taps * weights;
-    float* to = packed_.data();
-    if (!problem.pixels_in_lanes && weights % kGroupColumns != 0) {
-      mapping.hidden_stride = pad_columns(weights);
-      mapping.hidden_weight = to;
-      for (int64_t k = 0; k < depth; ++k) {
-        for (int64_t n = 0; n < weights; ++n) to[k % period + n * period] = hidden_weight[k * weights + n];
-        if (k % period == period - 1) to += mapping.hidden_stride;
-      }
-      mapping.hidden_bias = to;
-      for (int64_t n = 0; n < weights; ++n) to[n * period] = hidden_bias[n];
-      to += mapping.hidden_stride;
-    }
-    if (mapping.weight_stride % kGroupColumns != 0 || tap_stride != weights) {
-      mapping.weight_stride = pad_columns(taps * tap_stride);
-      const auto pack_row = [&](const float* from) {
-        for (int64_t tap = 0; tap < taps; ++tap) {
-          std::memcpy(to + tap * tap_stride, from + tap * weights, weights * sizeof(float));
-        }
-        to += mapping.weight_stride;
-      };
-      mapping.weight = to;
-      for (int64_t k = 0; k < weights; ++k) pack_row(weight + k * taps * weights);
-      mapping.bias = to;
-      pack_row(bias);
-    }
+  explicit PackedMapping(const PatchwiseAttention& problem) : memory_(size(problem)) {
+    const bool is_padded = problem.weight_channels % kGroupColumns != 0;
+    if (is_padded) std::memset(memory_.data(), 0, size(problem) * sizeof(float));
+    mapping.hidden_stride = problem.hidden_stride(), mapping.weight_stride = problem.weight_stride();
+    float* to = memory_.data();
+    mapping.hidden_weight = to, to += features(problem) * mapping.hidden_stride;
+    mapping.hidden_bias = to, to += mapping.hidden_stride;
+    mapping.weight = to, to += problem.weight_channels * mapping.weight_stride;
+    mapping.bias = to, to += mapping.weight_stride;
+    mapping.scale = to, mapping.shift = to + features(problem);
   }
 
   PatchwiseMapping mapping{};
 
  private:
-  // Zeros, for the columns that pad a group.
+  static int64_t features(const PatchwiseAttention& problem) {
+    return problem.feature_taps() * problem.feature_channels();
+  }
   static int64_t size(const PatchwiseAttention& problem) {
-    if (problem.weight_channels % kGroupColumns == 0) return 0;
-    const int64_t depth = problem.feature_taps() * problem.feature_channels();
-    return (depth + 1) * pad_columns(problem.weight_channels) +
-           (problem.weight_channels + 1) * pad_columns(problem.footprint.taps() * problem.tap_stride());
+    return (features(problem) + 1) * problem.hidden_stride() + (problem.weight_channels + 1) * problem.weight_stride() +
+           2 * features(problem);
   }
 
-  std::vector<float> packed_;
+  Scratch<float> memory_;
 };
 
 // Tiles of about 56 pixels, four blocks of the widest kernel, whose sums stay in the cache; smaller if some threads
@@ -90,33 +69,46 @@ int64_t tile_pixels(const PatchwiseAttention& problem) {
   return ceil_div(pixels, tiles);
 }
 
-Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
-                           const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
-                           const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
-                           const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
-                           const Pair& stride, const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
+Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                           const std::vector<Tensor>& scales, const std::vector<Tensor>& shifts,
+                           const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                           const OptionalTensor& output_scale, const OptionalTensor& output_shift,
+                           const Pair& kernel_size, const std::string& relation, const Pair& stride,
+                           const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
-  check_dims("hidden_bias", hidden_bias, 1);
   const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
-  PatchwiseAttention problem{
-      footprint,           parse_patchwise_relation(relation), query.size(0),    query.size(1), value.size(1),
-      hidden_bias.size(0), /*pixels_in_lanes=*/false,          /*tile_pixels=*/1};
+  PatchwiseAttention problem{footprint,
+                             parse_patchwise_relation(relation),
+                             query.size(0),
+                             query.size(1),
+                             value.size(1),
+                             /*weight_channels=*/1,
+                             /*pixels_in_lanes=*/false,
+                             /*tile_pixels=*/1};
   STD_TORCH_CHECK(footprint.pixels() < (int64_t{1} << 30), "a map must have less than 2**30 pixels, got ",
                   footprint.pixels());
-  check_patchwise_mapping(scale, shift, hidden_weight, hidden_bias, weight, bias, problem.relation, footprint.taps(),
-                          query, value);
+  problem.weight_channels =
+      check_patchwise_mapping({scales, shifts, weights, biases}, problem.relation, footprint.taps(), query, value);
   check_epilogue(output_scale, output_shift, query, value);
   const auto* implementation = select(kImplementations, problem, vector_type(query.scalar_type()));
   STD_TORCH_CHECK(implementation != nullptr, "query must be float32, float16 or bfloat16, got float64");
   problem.pixels_in_lanes = implementation == &kPixelLanes;
   problem.tile_pixels = tile_pixels(problem);
 
-  const Tensor scales = as_contiguous(scale), shifts = as_contiguous(shift);
-  const Tensor hidden_weights = as_contiguous(hidden_weight), hidden_biases = as_contiguous(hidden_bias);
-  const Tensor all_weights = as_contiguous(weight), biases = as_contiguous(bias);
-  PackedMapping packed(problem, data<float>(hidden_weights), data<float>(hidden_biases), data<float>(all_weights),
-                       data<float>(biases));
-  packed.mapping.scale = data<float>(scales), packed.mapping.shift = data<float>(shifts);
+  std::vector<Tensor> copies;  // keeps them alive
+  const auto parameter = [&](const Tensor& tensor) {
+    return data<float>(copies.emplace_back(as_contiguous(in_compute_dtype(tensor, query))));
+  };
+  const MappingParameters parameters{parameter(scales[0]),  parameter(shifts[0]), parameter(weights[0]),
+                                     parameter(biases[0]),  parameter(scales[1]), parameter(shifts[1]),
+                                     parameter(weights[1]), parameter(biases[1])};
+  PackedMapping packed(problem);
+  const int64_t task_numbers = max(1, problem.weight_channels * max(problem.weight_channels, footprint.taps()));
+  // A thread is worth starting for about 20 microseconds at two numbers a nanosecond.
+  torch::stable::parallel_for(
+      0, problem.packing_tasks(), max(1, 40'000 / task_numbers), [&](int64_t begin, int64_t end) {
+        SA_LAYERS_DISPATCH(float, pack_mapping, problem, parameters, packed.mapping, begin, end);
+      });
   const OptionalTensor output_scales = as_contiguous(output_scale), output_shifts = as_contiguous(output_shift);
   if (output_scale) {
     packed.mapping.output_scale = data<float>(*output_scales);
@@ -130,10 +122,10 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                              torch::headeronly::MemoryFormat::ChannelsLast);
   const TapSources sources(footprint);
   // A thread is worth starting for about 50 microseconds at ten products a nanosecond.
-  const int64_t taps = footprint.taps(), weights = problem.weight_channels, features = problem.feature_taps();
-  const int64_t products_of_pixel = weights * (features * problem.feature_channels() + taps * weights) +
-                                    taps * problem.channels +
-                                    (problem.is_product() ? features * problem.relation_channels : 0);
+  const int64_t taps = footprint.taps(), features = problem.feature_taps();
+  const int64_t products_of_pixel =
+      problem.weight_channels * (features * problem.feature_channels() + taps * problem.weight_channels) +
+      taps * problem.channels + (problem.is_product() ? features * problem.relation_channels : 0);
   const int64_t grain = max(1, 500'000 / (products_of_pixel * problem.tile_pixels));
   dispatch_dtype("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;

@@ -44,6 +44,11 @@ struct PatchwiseAttention {
   int64_t tap_stride() const {
     return kGroupColumns % weight_channels == 0 ? weight_channels : pad_columns(weight_channels);
   }
+  // The strides between rows of the packed matrices, in whole groups of columns if channels are in the lanes.
+  int64_t hidden_stride() const { return pixels_in_lanes ? weight_channels : pad_columns(weight_channels); }
+  int64_t weight_stride() const { return pad_columns(footprint.taps() * tap_stride()); }
+  // The tasks into which packing the mapping is cut: the query or the products, each tap, each channel of the key.
+  int64_t packing_tasks() const { return 1 + footprint.taps() + (is_product() ? 0 : relation_channels); }
   // The number of taps whose weights, for a block of pixels, fit the first-level cache.
   int64_t weight_panel_taps() const { return min(footprint.taps(), max(1, 448 / tap_stride())); }
   // Two rows of the hidden matrix share a group of columns if each would fill half of it.
@@ -52,13 +57,21 @@ struct PatchwiseAttention {
   }
 };
 
-// The parameters of the mapping, in float32.
+// The parameters of the mapping in float32, as modules hold them: for each layer the norm before it, its weight (out,
+// in) and its bias. The features of 'concatenation' are the query's channels and then, for each channel of the key, its
+// taps; the outputs are, for each weight channel, its taps.
+struct MappingParameters {
+  const float *scale, *shift, *hidden_weight, *hidden_bias;
+  const float *hidden_scale, *hidden_shift, *weight, *bias;
+};
+
+// The parameters of the mapping as the kernels read them. The norm of the hidden layer is part of its weight and bias.
 struct PatchwiseMapping {
-  const float *scale, *shift;  // (feature taps, feature channels)
-  const float* hidden_weight;  // rows of hidden_stride, one for every `hidden_period` channels of a tap
-  const float* hidden_bias;    // one row
+  float *scale, *shift;  // (feature taps, feature channels)
+  float* hidden_weight;  // rows of hidden_stride, one for every `hidden_period` channels of a tap
+  float* hidden_bias;    // one row
   int64_t hidden_stride;
-  const float *weight, *bias;  // rows of weight_stride, one for every hidden channel: tap_stride columns for each tap
+  float *weight, *bias;  // rows of weight_stride, one for every hidden channel: tap_stride columns for each tap
   int64_t weight_stride;
   const float *output_scale, *output_shift;  // of each channel, followed by a ReLU; or null
 };

@@ -8,6 +8,7 @@
 #include "cpu/runtime/element.h"
 #include "cpu/runtime/implementations.h"
 #include "cpu/simd/dispatch.h"
+#include "operands/aggregation.h"
 
 namespace sa_layers::cpu {
 
@@ -27,6 +28,12 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 }
 inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
   return tensor ? std::optional<Tensor>(as_contiguous(*tensor)) : std::nullopt;
+}
+
+// A parameter in the dtype in which its map is accumulated.
+inline Tensor in_compute_dtype(const Tensor& parameter, const Tensor& map) {
+  const ScalarType dtype = compute_dtype(map);
+  return parameter.scalar_type() == dtype ? parameter : torch::stable::to(parameter, dtype);
 }
 
 // Calls body with a null pointer of the tensor's element type: [&](auto* element) { using T =

@@ -59,6 +59,30 @@ ALWAYS_INLINE void transpose_4x4(__m512 (&rows)[4]) {
   rows[2] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, high01, high23));
   rows[3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, high01, high23));
 }
+
+// A 16 x 16 matrix. Each row is one cache line and is read once: rows that are a power of two apart compete for the
+// cache.
+inline void transpose_16x16(const float* from, int64_t pixel, float* to, int64_t plane) {
+  constexpr __mmask16 all = 0xffff;
+  __m512 rows[4][4];  // the element [g][j] holds the pixels 4 g to 4 g + 3 of the channels j, j + 4, j + 8 and j + 12
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) rows[g][i] = load(from + (4 * g + i) * pixel);
+    transpose_4x4(rows[g]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even01 = _mm512_maskz_shuffle_f32x4(all, rows[0][j], rows[1][j], 0x88);
+    const __m512 even23 = _mm512_maskz_shuffle_f32x4(all, rows[2][j], rows[3][j], 0x88);
+    const __m512 odd01 = _mm512_maskz_shuffle_f32x4(all, rows[0][j], rows[1][j], 0xdd);
+    const __m512 odd23 = _mm512_maskz_shuffle_f32x4(all, rows[2][j], rows[3][j], 0xdd);
+    store(to + j * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0x88)));
+    store(to + (j + 4) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0x88)));
+    store(to + (j + 8) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0xdd)));
+    store(to + (j + 12) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0xdd)));
+  }
+}
 #else
 ALWAYS_INLINE __m256 load_every_fourth(const float* from, int64_t pixel) {
   return _mm256_set_m128(_mm_loadu_ps(from + 4 * pixel), _mm_loadu_ps(from));
@@ -86,7 +110,12 @@ inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t 
   const int64_t blocked = pixels < lanes ? 0 : channels / 4 * 4;  // channels in 4 x 4 blocks
   for (int64_t x = 0; x < pixels && blocked > 0; x += lanes) {
     const int64_t first = min(x, pixels - lanes);  // the last vector overlaps the one before it
-    for (int64_t c = 0; c < blocked; c += 4) {
+    int64_t c = 0;
+#if SA_LAYERS_TARGET == SA_LAYERS_AVX512
+    for (; c + lanes <= blocked; c += lanes)
+      transpose_16x16(from + first * pixel + c, pixel, to + c * plane + first, plane);
+#endif
+    for (; c < blocked; c += 4) {
       decltype(load_every_fourth(from, pixel)) rows[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) rows[i] = load_every_fourth(from + (first + i) * pixel + c, pixel);
