@@ -5,7 +5,6 @@
 // or of the features after 2x2 max-pooling, without a norm before it.
 #pragma once
 
-
 #include "footprint.h"
 
 namespace sa_layers::cpu {

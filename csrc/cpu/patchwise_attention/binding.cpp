@@ -34,22 +34,19 @@ class PackedMapping {
     if (is_padded) std::memset(memory_.data(), 0, size(problem) * sizeof(float));
     mapping.hidden_stride = problem.hidden_stride(), mapping.weight_stride = problem.weight_stride();
     float* to = memory_.data();
-    mapping.hidden_weight = to, to += features(problem) * mapping.hidden_stride;
+    mapping.hidden_weight = to, to += problem.features() * mapping.hidden_stride;
     mapping.hidden_bias = to, to += mapping.hidden_stride;
     mapping.weight = to, to += problem.weight_channels * mapping.weight_stride;
     mapping.bias = to, to += mapping.weight_stride;
-    mapping.scale = to, mapping.shift = to + features(problem);
+    mapping.scale = to, mapping.shift = to + problem.features();
   }
 
   PatchwiseMapping mapping{};
 
  private:
-  static int64_t features(const PatchwiseAttention& problem) {
-    return problem.feature_taps() * problem.feature_channels();
-  }
   static int64_t size(const PatchwiseAttention& problem) {
-    return (features(problem) + 1) * problem.hidden_stride() + (problem.weight_channels + 1) * problem.weight_stride() +
-           2 * features(problem);
+    return (problem.features() + 1) * problem.hidden_stride() +
+           (problem.weight_channels + 1) * problem.weight_stride() + 2 * problem.features();
   }
 
   Scratch<float> memory_;
@@ -103,7 +100,7 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                      parameter(biases[0]),  parameter(scales[1]), parameter(shifts[1]),
                                      parameter(weights[1]), parameter(biases[1])};
   PackedMapping packed(problem);
-  const int64_t task_numbers = max(1, problem.weight_channels * max(problem.weight_channels, footprint.taps()));
+  const int64_t task_numbers = problem.weight_channels * max(problem.weight_channels, 8 * footprint.taps());
   // A thread is worth starting for about 20 microseconds at two numbers a nanosecond.
   torch::stable::parallel_for(
       0, problem.packing_tasks(), max(1, 40'000 / task_numbers), [&](int64_t begin, int64_t end) {
