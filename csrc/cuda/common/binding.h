@@ -40,6 +40,11 @@ inline Element element_named(const std::string& dtype) {
   return Element::kBFloat16;
 }
 
+// A weight or a bias whose numbers the launcher reads with the tensor's strides.
+inline LayerParameter layer_parameter(const Tensor& tensor, const Tensor& map) {
+  return {tensor.const_data_ptr(), tensor.scalar_type() == map.scalar_type()};
+}
+
 // A size as an int; the largest one stands for those that an int cannot hold.
 inline int clamp_size(int64_t size) { return int(min<int64_t>(max<int64_t>(size, 0), INT32_MAX)); }
 

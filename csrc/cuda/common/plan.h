@@ -24,6 +24,12 @@ struct WeightSteps {
   int64_t output, input;
 };
 
+// A weight or a bias of a linear layer, as its module holds it: in the dtype of the maps, or in that of accumulation.
+struct LayerParameter {
+  const void* numbers;
+  bool in_map_dtype;
+};
+
 // Rows of which a thread computes four outputs at a time: as many as its registers hold besides the sums.
 SA_LAYERS_HOST_DEVICE constexpr int tile_rows(int element_bytes) { return element_bytes == 4 ? 6 : 4; }
 

@@ -22,8 +22,9 @@ int checked_width(const char* what, int64_t width, int64_t most) {
   return int(width);
 }
 
-Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
-                          const Tensor& shift, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                          const std::vector<Tensor>& scales, const std::vector<Tensor>& shifts,
+                          const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                           const std::optional<Tensor>& query_position, const std::optional<Tensor>& key_position,
                           const Pair& position_size, const std::optional<Tensor>& output_scale,
                           const std::optional<Tensor>& output_shift, const Pair& kernel_size,
@@ -43,9 +44,10 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
   if (query_position && !position_size.empty()) {
     problem.position_height = position_size[0], problem.position_width = position_size[1];
   }
-  problem.layers = int(weights.size());
+  const MappingTensors mapping = {scales, shifts, weights, biases};
   const auto widths =
-      check_mapping(scale, shift, weights, biases, problem.relation, problem.positions, query, value, kMappingLayers);
+      check_pairwise_mapping(mapping, problem.relation, problem.positions, query, value, kMappingLayers);
+  problem.layers = int(mapping.layers());
   for (int layer = 0; layer <= problem.layers; ++layer) {
     problem.widths[layer] = checked_width(layer == 0 ? "pairs" : "a mapping", widths[layer], kWidestLayer);
     if (layer < problem.layers) problem.weight_steps[layer] = {weights[layer].stride(0), weights[layer].stride(1)};
@@ -62,21 +64,29 @@ Tensor pairwise_attention(const Tensor& query, const Tensor& key, const Tensor& 
       query, {problem.batch, footprint.rows.output_size(), footprint.columns.output_size(), problem.value_channels});
 
   std::vector<Tensor> vectors;  // keeps them alive until the launch
-  const auto contiguous = [&](const std::optional<Tensor>& tensor) -> const void* {
-    if (!tensor) return nullptr;
-    vectors.push_back(torch::stable::contiguous(*tensor));
-    return vectors.back().const_data_ptr();
+  const auto contiguous = [&](const Tensor& tensor) -> const Tensor& {
+    return vectors.emplace_back(tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor));
+  };
+  const auto numbers = [&](const std::optional<Tensor>& tensor) {
+    return tensor ? contiguous(*tensor).const_data_ptr() : nullptr;
   };
   PairwiseAttentionTensors tensors = {};
   tensors.query = queries.const_data_ptr(), tensors.key = keys.const_data_ptr();
   tensors.value = values.const_data_ptr(), tensors.output = output.mutable_data_ptr();
-  tensors.scale = contiguous(scale), tensors.shift = contiguous(shift);
   for (int layer = 0; layer < problem.layers; ++layer) {
-    tensors.weights[layer] = weights[layer].const_data_ptr(), tensors.biases[layer] = contiguous(biases[layer]);
+    tensors.scales[layer] = numbers(scales[layer]), tensors.shifts[layer] = numbers(shifts[layer]);
+    tensors.weights[layer] = layer_parameter(weights[layer], query);
+    tensors.biases[layer] = layer_parameter(contiguous(biases[layer]), query);
   }
-  tensors.query_position = contiguous(query_position), tensors.key_position = contiguous(key_position);
-  tensors.output_scale = contiguous(output_scale), tensors.output_shift = contiguous(output_shift);
-  STD_CUDA_CHECK(launch_pairwise_attention(problem, element_of("query", query), tensors, device.stream()));
+  tensors.query_position = numbers(query_position), tensors.key_position = numbers(key_position);
+  tensors.output_scale = numbers(output_scale), tensors.output_shift = numbers(output_shift);
+  const Element element = element_of("query", query);
+  OptionalTensor workspace;
+  if (const int64_t bytes = pairwise_workspace_bytes(problem, element, tensors)) {
+    workspace = torch::stable::empty({bytes}, ScalarType::Byte, std::nullopt, query.device());
+    tensors.workspace = workspace->mutable_data_ptr();
+  }
+  STD_CUDA_CHECK(launch_pairwise_attention(problem, element, tensors, device.stream()));
   return torch::stable::transpose(torch::stable::transpose(output, 2, 3), 1, 2);
 }
 

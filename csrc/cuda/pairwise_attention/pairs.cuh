@@ -31,15 +31,17 @@ inline bool is_aligned(const void* map, const MapSteps& steps) {
          steps.pixel % 4 == 0;
 }
 
+// For a folded mapping.
 template <typename T>
 PairwiseAttentionOperands<T> operands_of(const PairwiseAttention& problem, const PairwiseAttentionTensors& tensors) {
   const auto numbers = [](const void* tensor) { return static_cast<const Compute<T>*>(tensor); };
   PairwiseAttentionOperands<T> operands = {};
   operands.query = static_cast<const T*>(tensors.query), operands.key = static_cast<const T*>(tensors.key);
   operands.value = static_cast<const T*>(tensors.value), operands.output = static_cast<T*>(tensors.output);
-  operands.scale = numbers(tensors.scale), operands.shift = numbers(tensors.shift);
+  operands.scale = numbers(tensors.scales[0]), operands.shift = numbers(tensors.shifts[0]);
   for (int layer = 0; layer < problem.layers; ++layer) {
-    operands.weights[layer] = numbers(tensors.weights[layer]), operands.biases[layer] = numbers(tensors.biases[layer]);
+    operands.weights[layer] = numbers(tensors.weights[layer].numbers);
+    operands.biases[layer] = numbers(tensors.biases[layer].numbers);
   }
   operands.query_position = numbers(tensors.query_position), operands.key_position = numbers(tensors.key_position);
   operands.output_scale = numbers(tensors.output_scale), operands.output_shift = numbers(tensors.output_shift);

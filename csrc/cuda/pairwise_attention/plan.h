@@ -166,7 +166,7 @@ inline PairwiseAttentionPlan plan_pairwise_attention(const PairwiseAttention& pr
 struct PairwiseAttentionCall {
   const PairwiseAttention& problem;
   Element element;
-  const PairwiseAttentionTensors* tensors;  // null: alignment is assumed
+  const PairwiseAttentionTensors* tensors;  // with a folded mapping; null: alignment is assumed
   const DeviceLimits* device;               // null: no device is asked
 
   BandedPlan banded = {};

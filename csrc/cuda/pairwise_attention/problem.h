@@ -29,22 +29,29 @@ struct PairwiseAttention {
   int layers, widths[kMappingLayers + 1];   // of the mapping: its input, the hidden layers, its output
   int64_t position_height, position_width;  // coordinates span -1 to 1 across so many pixels; 0: across the map
   MapSteps query_steps, key_steps, value_steps;
-  WeightSteps weight_steps[kMappingLayers];
-  bool allow_tf32;  // for the mapping's products of float32 maps
+  WeightSteps weight_steps[kMappingLayers];  // of the mapping's weights (out, in)
+  bool allow_tf32;                           // for the mapping's products of float32 maps
 
   SA_LAYERS_HOST_DEVICE int relation_channels() const { return widths[0] - positions; }
   SA_LAYERS_HOST_DEVICE int weight_channels() const { return widths[layers]; }
   SA_LAYERS_HOST_DEVICE int64_t output_pixels() const { return batch * footprint.output_pixels(); }
 };
 
-// Maps have the element type, parameters that of accumulation: float, or double for kFloat64. Vectors and positions,
+// Maps have the element type, parameters other than weights and biases that of accumulation: float, or double for
+// kFloat64. Layer l of the mapping is weights[l] * relu(scales[l] * x + shifts[l]) + biases[l]. Vectors and positions,
 // (P, 3), are contiguous; the output is (N, Ho, Wo, C). Null where absent: positions, output_scale and output_shift.
 struct PairwiseAttentionTensors {
-  const void *query, *key, *value, *scale, *shift;
-  const void *weights[kMappingLayers], *biases[kMappingLayers];
+  const void *query, *key, *value;
+  const void *scales[kMappingLayers], *shifts[kMappingLayers];
+  LayerParameter weights[kMappingLayers], biases[kMappingLayers];
   const void *query_position, *key_position, *output_scale, *output_shift;
   void* output;
+  void* workspace;  // of pairwise_workspace_bytes, for the folded mapping
 };
+
+// 0 if the mapping is read where it is.
+int64_t pairwise_workspace_bytes(const PairwiseAttention& problem, Element element,
+                                 const PairwiseAttentionTensors& tensors);
 
 cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element element,
                                       const PairwiseAttentionTensors& tensors, cudaStream_t stream);

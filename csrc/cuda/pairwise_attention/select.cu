@@ -7,6 +7,7 @@
 
 #include "cuda/common/implementations.h"
 #include "cuda/common/launch.cuh"
+#include "cuda/pairwise_attention/fold.h"
 #include "cuda/pairwise_attention/general.cuh"
 #include "cuda/pairwise_attention/plan.h"
 #include "cuda/pairwise_attention/problem.h"
@@ -95,7 +96,10 @@ cudaError_t launch_pairwise_attention(const PairwiseAttention& problem, Element 
   if (problem.output_pixels() == 0) return cudaSuccess;
   DeviceLimits device = {};
   if (const cudaError_t error = describe_device(device)) return error;
-  PairwiseAttentionCall call = {problem, element, &tensors, &device};
+  PairwiseAttention folded = problem;
+  PairwiseAttentionTensors folded_tensors = tensors;
+  if (const cudaError_t error = fold_mapping(folded, element, folded_tensors, stream)) return error;
+  PairwiseAttentionCall call = {folded, element, &folded_tensors, &device};
   return launch_first(kImplementations, call, stream);
 }
 

@@ -20,11 +20,12 @@ int checked_size(const char* what, int64_t size, int64_t most) {
   return int(size);
 }
 
-Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& scale,
-                           const Tensor& shift, const Tensor& hidden_weight, const Tensor& hidden_bias,
-                           const Tensor& weight, const Tensor& bias, const OptionalTensor& output_scale,
-                           const OptionalTensor& output_shift, const Pair& kernel_size, const std::string& relation,
-                           const Pair& stride, const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
+Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                           const std::vector<Tensor>& scales, const std::vector<Tensor>& shifts,
+                           const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
+                           const OptionalTensor& output_scale, const OptionalTensor& output_shift,
+                           const Pair& kernel_size, const std::string& relation, const Pair& stride,
+                           const Pair& dilation, const std::string& padding_mode, bool allow_tf32) {
   check_maps(query, key, value);
   PatchwiseAttention problem = {};
   problem.footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
@@ -35,9 +36,9 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
   checked_size("taps", problem.footprint.taps(), kPatchwiseTaps);
   checked_size("pixels", problem.batch * problem.footprint.pixels(), INT32_MAX);
   checked_size("features", int64_t(problem.feature_taps()) * problem.feature_channels(), INT32_MAX);
-  check_patchwise_mapping(scale, shift, hidden_weight, hidden_bias, weight, bias, problem.relation,
-                          problem.footprint.taps(), query, value);
-  problem.weight_channels = checked_size("weights", hidden_bias.size(0), kPatchwiseWeights);
+  const int64_t weight_channels = check_patchwise_mapping({scales, shifts, weights, biases}, problem.relation,
+                                                          problem.footprint.taps(), query, value);
+  problem.weight_channels = checked_size("weights", weight_channels, kPatchwiseWeights);
   check_epilogue(output_scale, output_shift, query, value);
   problem.allow_tf32 = allow_tf32;
 
@@ -52,24 +53,25 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                              torch::headeronly::MemoryFormat::ChannelsLast);
 
   std::vector<Tensor> parameters;  // keeps them alive until the launch
-  const auto contiguous = [&](const OptionalTensor& tensor) -> const void* {
-    if (!tensor) return nullptr;
-    parameters.push_back(tensor->is_contiguous() ? *tensor : torch::stable::contiguous(*tensor));
-    return parameters.back().const_data_ptr();
+  const auto contiguous = [&](const Tensor& tensor) -> const Tensor& {
+    return parameters.emplace_back(tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor));
+  };
+  const auto numbers = [&](const OptionalTensor& tensor) {
+    return tensor ? contiguous(*tensor).const_data_ptr() : nullptr;
   };
   PatchwiseAttentionTensors tensors = {};
   tensors.query = queries.const_data_ptr(), tensors.key = keys.const_data_ptr();
   tensors.value = values.const_data_ptr(), tensors.output = output.mutable_data_ptr();
-  tensors.scale = contiguous(scale), tensors.shift = contiguous(shift);
-  tensors.hidden_weight = contiguous(hidden_weight), tensors.hidden_bias = contiguous(hidden_bias);
-  tensors.weight = contiguous(weight), tensors.bias = contiguous(bias);
-  tensors.output_scale = contiguous(output_scale), tensors.output_shift = contiguous(output_shift);
-  const Element element = element_of("query", query);
-  OptionalTensor workspace;
-  if (const int64_t bytes = patchwise_workspace_bytes(problem, element)) {
-    workspace = torch::stable::empty({bytes}, ScalarType::Byte, std::nullopt, query.device());
-    tensors.workspace = workspace->mutable_data_ptr();
+  for (int layer = 0; layer < 2; ++layer) {
+    tensors.scales[layer] = numbers(scales[layer]), tensors.shifts[layer] = numbers(shifts[layer]);
+    tensors.weights[layer] = layer_parameter(contiguous(weights[layer]), query);
+    tensors.biases[layer] = layer_parameter(contiguous(biases[layer]), query);
   }
+  tensors.output_scale = numbers(output_scale), tensors.output_shift = numbers(output_shift);
+  const Element element = element_of("query", query);
+  const Tensor workspace = torch::stable::empty({patchwise_workspace_bytes(problem, element)}, ScalarType::Byte,
+                                                std::nullopt, query.device());
+  tensors.workspace = workspace.mutable_data_ptr();
   STD_CUDA_CHECK(launch_patchwise_attention(problem, element, tensors, device.stream()));
   return output;
 }

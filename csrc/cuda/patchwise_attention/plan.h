@@ -173,7 +173,7 @@ inline PatchwiseAttentionPlan plan_patchwise_attention(const PatchwiseAttention&
 struct PatchwiseAttentionCall {
   const PatchwiseAttention& problem;
   Element element;
-  const PatchwiseAttentionTensors* tensors;  // null: alignment and a workspace are assumed
+  const PatchwiseAttentionTensors* tensors;  // null: alignment is assumed
   const DeviceLimits* device;                // null: no device is asked
 
   BandedPlan banded = {};
@@ -181,6 +181,7 @@ struct PatchwiseAttentionCall {
 };
 
 const char* why_not_banded(PatchwiseAttentionCall& call);
+int64_t banded_workspace_bytes(const PatchwiseAttention& problem, Element element);  // 0 if it is not eligible
 cudaError_t launch_banded(const PatchwiseAttentionCall& call, cudaStream_t stream);
 
 }  // namespace sa_layers::cuda

@@ -35,17 +35,19 @@ struct PatchwiseAttention {
   SA_LAYERS_HOST_DEVICE int64_t output_pixels() const { return batch * footprint.output_pixels(); }
 };
 
-// Maps have the element type, parameters that of accumulation: float, or double for kFloat64. The mapping's tensors are
-// contiguous, of the shapes in library.cpp; the output is (N, Ho, Wo, C). output_scale and output_shift may be null.
+// Maps have the element type, parameters other than weights and biases that of accumulation: float, or double for
+// kFloat64. Layer l of the mapping is weights[l] * relu(scales[l] * x + shifts[l]) + biases[l]. Parameters are
+// contiguous, in the order of library.cpp; the output is (N, Ho, Wo, C). output_scale and output_shift may be null.
 struct PatchwiseAttentionTensors {
-  const void *query, *key, *value, *scale, *shift;
-  const void *hidden_weight, *hidden_bias, *weight, *bias;
+  const void *query, *key, *value;
+  const void *scales[2], *shifts[2];
+  LayerParameter weights[2], biases[2];
   const void *output_scale, *output_shift;
   void* output;
-  void* workspace;  // of patchwise_workspace_bytes, for the banded kernel; may be null
+  void* workspace;  // of patchwise_workspace_bytes, aligned to 16 bytes
 };
 
-// The workspace of the banded kernel, aligned to 16 bytes; 0 if the problem is not eligible.
+// Each kernel first writes the mapping to the workspace, in the order in which it reads it.
 int64_t patchwise_workspace_bytes(const PatchwiseAttention& problem, Element element);
 
 cudaError_t launch_patchwise_attention(const PatchwiseAttention& problem, Element element,

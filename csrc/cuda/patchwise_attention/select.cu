@@ -7,6 +7,7 @@
 
 #include "cuda/common/implementations.h"
 #include "cuda/common/launch.cuh"
+#include "cuda/patchwise_attention/fold.h"
 #include "cuda/patchwise_attention/general.cuh"
 #include "cuda/patchwise_attention/plan.h"
 #include "cuda/patchwise_attention/problem.h"
@@ -22,15 +23,16 @@ bool is_aligned(const void* numbers, int64_t step) {
 }
 
 template <typename T>
-PatchwiseAttentionOperands<T> operands_of(const PatchwiseAttention& problem, const PatchwiseAttentionTensors& tensors) {
+PatchwiseAttentionOperands<T> operands_of(const PatchwiseAttention& problem, const PatchwiseAttentionTensors& tensors,
+                                          const FoldedMapping& mapping) {
   using C = Compute<T>;
   const auto numbers = [](const void* tensor) { return static_cast<const C*>(tensor); };
   PatchwiseAttentionOperands<T> operands = {};
   operands.query = static_cast<const T*>(tensors.query), operands.key = static_cast<const T*>(tensors.key);
   operands.value = static_cast<const T*>(tensors.value), operands.output = static_cast<T*>(tensors.output);
-  operands.scale = numbers(tensors.scale), operands.shift = numbers(tensors.shift);
-  operands.hidden_weight = numbers(tensors.hidden_weight), operands.hidden_bias = numbers(tensors.hidden_bias);
-  operands.weight = numbers(tensors.weight), operands.bias = numbers(tensors.bias);
+  operands.scale = numbers(mapping.scale), operands.shift = numbers(mapping.shift);
+  operands.hidden_weight = numbers(mapping.hidden_weight), operands.hidden_bias = numbers(mapping.hidden_bias);
+  operands.weight = numbers(mapping.weight), operands.bias = numbers(mapping.bias);
   operands.output_scale = numbers(tensors.output_scale), operands.output_shift = numbers(tensors.output_shift);
   operands.query_aligned = is_aligned<T>(tensors.query, problem.query_step);
   operands.key_aligned = is_aligned<T>(tensors.key, problem.key_step);
@@ -38,10 +40,10 @@ PatchwiseAttentionOperands<T> operands_of(const PatchwiseAttention& problem, con
   const bool whole_packs = problem.weight_channels <= 2 || problem.weight_channels % 4 == 0;
   operands.value_aligned = whole_packs && is_aligned<T>(tensors.value, problem.value_step);
   operands.output_aligned = whole_packs && is_aligned<T>(tensors.output, problem.value_channels);
-  operands.norm_aligned = is_aligned<C>(tensors.scale, problem.feature_channels()) &&
-                          is_aligned<C>(tensors.shift, problem.feature_channels());
-  operands.matrices_aligned = is_aligned<C>(tensors.hidden_weight, problem.weight_channels) &&
-                              is_aligned<C>(tensors.weight, problem.weight_channels);
+  operands.norm_aligned = is_aligned<C>(mapping.scale, problem.feature_channels()) &&
+                          is_aligned<C>(mapping.shift, problem.feature_channels());
+  operands.matrices_aligned = is_aligned<C>(mapping.hidden_weight, problem.weight_channels) &&
+                              is_aligned<C>(mapping.weight, problem.weight_channels);
   return operands;
 }
 
@@ -99,12 +101,14 @@ const char* why_not_multiply_adds(PatchwiseAttentionCall& call) {
 template <bool kTensorCores>
 cudaError_t launch_general(const PatchwiseAttentionCall& call, cudaStream_t stream) {
   const PatchwiseAttentionPlan& plan = call.general;
+  FoldedMapping mapping = {};
+  if (const cudaError_t error = fold_mapping(call.problem, call.element, *call.tensors, stream, mapping)) return error;
   return dispatch(call.element, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
     if constexpr (!kTensorCores || !std::is_same_v<T, double>) {
       return launch(&patchwise_attention_tiles<T, kTensorCores>,
                     ceil_div<int64_t>(call.problem.output_pixels(), plan.pixels), kAttentionThreads, plan.shared_bytes,
-                    stream, call.problem, plan, operands_of<T>(call.problem, *call.tensors));
+                    stream, call.problem, plan, operands_of<T>(call.problem, *call.tensors, mapping));
     } else {
       return cudaErrorInvalidValue;
     }
@@ -118,6 +122,10 @@ const Implementation<PatchwiseAttentionCall> kImplementations[] = {
 };
 
 }  // namespace
+
+int64_t patchwise_workspace_bytes(const PatchwiseAttention& problem, Element element) {
+  return max(banded_workspace_bytes(problem, element), folded_mapping_bytes(problem, element));
+}
 
 cudaError_t launch_patchwise_attention(const PatchwiseAttention& problem, Element element,
                                        const PatchwiseAttentionTensors& tensors, cudaStream_t stream) {

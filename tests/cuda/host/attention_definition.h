@@ -6,6 +6,7 @@
 
 #include "buffer.h"
 #include "cuda/pairwise_attention/problem.h"
+#include "random_parameter.h"
 #include "reference.h"
 
 namespace sa_layers::cuda {
@@ -27,7 +28,8 @@ struct AttentionOperands {
   using C = Compute<T>;
   T* maps[3];
   int64_t step[3];
-  const C *scale, *shift, *weights[kMappingLayers], *biases[kMappingLayers];
+  const C *scales[kMappingLayers], *shifts[kMappingLayers];
+  std::vector<RandomParameter<T>> weights, biases;  // of each layer
   WeightSteps weight_steps[kMappingLayers];
   const C *here, *there, *output_scale, *output_shift;
 };
@@ -51,12 +53,18 @@ Expected define_attention(const reference::Problem& p, const AttentionShape& s, 
   const auto element_of = [&](int map, int64_t pixel, int c) {
     return pixel < 0 ? 0.0 : double(widen(operands.maps[map][pixel * operands.step[map] + c]));
   };
-  std::vector<double> weights[kMappingLayers];  // rounded, (output, input)
+  // The norm after a layer is part of its weights, (output, input), before they are rounded, and of its biases.
+  std::vector<double> weights[kMappingLayers], biases[kMappingLayers];
   for (int layer = 0; layer < s.layers; ++layer) {
     const WeightSteps by = operands.weight_steps[layer];
-    for (int o = 0; o < s.widths[layer + 1]; ++o)
+    const bool is_last = layer + 1 == s.layers;
+    for (int o = 0; o < s.widths[layer + 1]; ++o) {
+      const double scale = is_last ? 1 : operands.scales[layer + 1][o];
+      const double shift = is_last ? 0 : operands.shifts[layer + 1][o];
+      biases[layer].push_back(scale * operands.biases[layer][o] + shift);
       for (int f = 0; f < s.widths[layer]; ++f)
-        weights[layer].push_back(round(operands.weights[layer][o * by.output + f * by.input]));
+        weights[layer].push_back(round(scale * operands.weights[layer][o * by.output + f * by.input]));
+    }
   }
   Expected expected(int64_t(p.batch) * p.output_height() * p.output_width() * s.value_channels);
   int64_t at = 0;
@@ -89,12 +97,12 @@ Expected define_attention(const reference::Problem& p, const AttentionShape& s, 
               features.push_back(position(operands.here + 3 * f, y, x) +
                                  (neighbour < 0 ? 0 : position(operands.there + 3 * f, v, u)));
             for (int f = 0; f < inputs; ++f)
-              features[f] = round(relu(operands.scale[f] * features[f] + operands.shift[f]));
+              features[f] = round(relu(operands.scales[0][f] * features[f] + operands.shifts[0][f]));
             for (int layer = 0; layer < s.layers; ++layer) {
               std::vector<double> result(s.widths[layer + 1]);
               for (int o = 0; o < s.widths[layer + 1]; ++o) {
                 const double *const row = weights[layer].data() + o * s.widths[layer], *const input = features.data();
-                double sum = operands.biases[layer][o];
+                double sum = biases[layer][o];
                 for (int f = 0; f < s.widths[layer]; ++f) sum += row[f] * input[f];
                 result[o] = sum;
                 if (layer + 1 < s.layers) result[o] = round(relu(result[o]));

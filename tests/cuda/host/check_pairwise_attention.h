@@ -53,7 +53,7 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
                               bool allow_tf32 = false) {
   using C = Compute<T>;
   const int64_t pixels = int64_t(p.height) * p.width;
-  const int positions = s.positions, inputs = s.widths[0];
+  const int positions = s.positions;
   // Maps are channels last, in one tensor or in three, with gaps of NaN.
   const int counts[3] = {s.channels, s.channels, s.value_channels};
   const int all = 2 * s.channels + s.value_channels + 3 * s.gap;
@@ -89,23 +89,28 @@ bool check_pairwise_attention(const reference::Problem& p, const AttentionShape&
     for (int64_t i = 0; i < size; ++i) parameters.back().data()[i] *= C(scale);
     return parameters.back().data();
   };
-  operands.scale = random(inputs, s.overflows ? 1e7 : 2), operands.shift = random(inputs, 1);
   operands.here = random(3 * positions, 1), operands.there = random(3 * positions, 1);
   operands.output_scale = random(s.value_channels, 2), operands.output_shift = random(s.value_channels, 1);
   for (int layer = 0; layer <= s.layers; ++layer) problem.widths[layer] = s.widths[layer];
   for (int layer = 0; layer < s.layers; ++layer) {
-    operands.weights[layer] = random(s.widths[layer] * s.widths[layer + 1],
-                                     (layer + 1 < s.layers ? 2 : 2 * s.steepness) / std::sqrt(s.widths[layer]));
-    operands.biases[layer] = random(s.widths[layer + 1], 1);
-    tensors.weights[layer] = operands.weights[layer], tensors.biases[layer] = operands.biases[layer];
+    const int inputs = s.widths[layer], outputs = s.widths[layer + 1];
+    operands.scales[layer] = random(inputs, s.overflows && layer == 0 ? 1e7 : 2);
+    operands.shifts[layer] = random(inputs, 1);
+    operands.weights.emplace_back(inputs * outputs, (layer + 1 < s.layers ? 2 : 2 * s.steepness) / std::sqrt(inputs));
+    operands.biases.emplace_back(outputs, 1);
+    tensors.scales[layer] = operands.scales[layer], tensors.shifts[layer] = operands.shifts[layer];
+    tensors.weights[layer] = operands.weights[layer].parameter();
+    tensors.biases[layer] = operands.biases[layer].parameter();
     const bool transposed = pick(0, 3) == 0;
-    problem.weight_steps[layer] = transposed ? WeightSteps{1, s.widths[layer + 1]} : WeightSteps{s.widths[layer], 1};
+    problem.weight_steps[layer] = transposed ? WeightSteps{1, outputs} : WeightSteps{inputs, 1};
     operands.weight_steps[layer] = problem.weight_steps[layer];
   }
   tensors.query = maps[0], tensors.key = maps[1], tensors.value = maps[2], tensors.output = output.data();
-  tensors.scale = operands.scale, tensors.shift = operands.shift;
   if (positions) tensors.query_position = operands.here, tensors.key_position = operands.there;
   if (s.epilogue) tensors.output_scale = operands.output_scale, tensors.output_shift = operands.output_shift;
+  const int64_t bytes = pairwise_workspace_bytes(problem, element, tensors);
+  std::vector<C> workspace(bytes / sizeof(C), std::numeric_limits<C>::quiet_NaN());
+  if (bytes) tensors.workspace = workspace.data();
   cudaError_t error = launch_pairwise_attention(problem, element, tensors, nullptr);
   if (error == cudaErrorInvalidConfiguration && emulation::shared_limit < kDefaultSharedBytes) {
     emulation::shared_limit = kDefaultSharedBytes;  // less than every GPU has need not suffice

@@ -5,6 +5,7 @@
 #include "check_pairwise_attention.h"
 #include "cuda/common/plan.h"
 #include "cuda/patchwise_attention/plan.h"
+#include "random_parameter.h"
 
 namespace sa_layers::cuda {
 
@@ -45,26 +46,27 @@ struct Bounded {
   }
 };
 
-template <typename C>
+// The parameters of both layers of the mapping, and those of the epilogue.
+template <typename T>
 struct PatchMapping {
-  Buffer<C> scale, shift, hidden_weight, hidden_bias, weight, bias, output_scale, output_shift;
+  using C = Compute<T>;
+  Buffer<C> scales[2], shifts[2];
+  RandomParameter<T> weights[2], biases[2];
+  Buffer<C> output_scale, output_shift;
 
-  PatchMapping(int features, int taps, int weights, int channels, int shift_)
-      : scale(features, shift_),
-        shift(features, 0),
-        hidden_weight(int64_t(features) * weights, shift_),
-        hidden_bias(weights, 0),
-        weight(int64_t(weights) * taps * weights, shift_),
-        bias(taps * weights, 0),
+  PatchMapping(int features, int taps, int hidden, int channels, int shift)
+      : scales{{features, shift}, {hidden, shift}},
+        shifts{{features, 0}, {hidden, 0}},
+        weights{{int64_t(features) * hidden, 2 / std::sqrt(features)},
+                {int64_t(hidden) * taps * hidden, 2 / std::sqrt(hidden)}},
+        biases{{hidden, 1}, {hidden * taps, 1}},
         output_scale(channels, 0),
         output_shift(channels, 0) {
-    for (Buffer<C>* tensor :
-         {&scale, &shift, &hidden_weight, &hidden_bias, &weight, &bias, &output_scale, &output_shift}) {
+    for (Buffer<C>* tensor : {&scales[0], &scales[1], &shifts[0], &shifts[1], &output_scale, &output_shift}) {
       tensor->randomise();
     }
-    for (int i = 0; i < features; ++i) scale.data()[i] *= 2;
-    for (int64_t i = 0; i < hidden_weight.size(); ++i) hidden_weight.data()[i] *= C(2 / std::sqrt(features));
-    for (int64_t i = 0; i < weight.size(); ++i) weight.data()[i] *= C(2 / std::sqrt(weights));
+    for (Buffer<C>& scale : scales)
+      for (C& number : scale.memory) number *= 2;
   }
 };
 
@@ -73,7 +75,7 @@ template <typename T>
 struct PatchOperands {
   T* maps[3];
   int64_t step[3];
-  PatchMapping<Compute<T>>& mapping;
+  PatchMapping<T>& mapping;
 };
 
 inline int features_of(const PatchShape& s, int taps) {
@@ -85,7 +87,7 @@ inline int features_of(const PatchShape& s, int taps) {
 template <typename T, typename Round>
 Expected define_patchwise_attention(const reference::Problem& p, const PatchShape& s, const PatchOperands<T>& operands,
                                     const Round& round) {
-  PatchMapping<Compute<T>>& mapping = operands.mapping;
+  PatchMapping<T>& mapping = operands.mapping;
   const int64_t pixels = int64_t(p.height) * p.width;
   const int taps = p.kernel[0] * p.kernel[1], weights = s.weight_channels, features = features_of(s, taps);
   const auto number = [&](int map, int64_t pixel, int c) {
@@ -116,8 +118,8 @@ Expected define_patchwise_attention(const reference::Problem& p, const PatchShap
         };
         if (s.relation == PatchwiseRelation::kConcatenation) {
           for (int c = 0; c < s.channels; ++c) relation.push_back(number(0, centre, c));
-          for (const int64_t source : sources)
-            for (int c = 0; c < s.channels; ++c) relation.push_back(number(1, source, c));
+          for (int c = 0; c < s.channels; ++c)
+            for (const int64_t source : sources) relation.push_back(number(1, source, c));
         }
         if (s.relation == PatchwiseRelation::kStar)
           for (const int64_t there : sources) add_product(centre, there);
@@ -127,22 +129,24 @@ Expected define_patchwise_attention(const reference::Problem& p, const PatchShap
 
         std::vector<Bounded> activated(features), hidden(weights);
         for (int f = 0; f < features; ++f) {
-          activated[f].add(mapping.scale.data()[f], {relation[f], std::fabs(relation[f]) + 1});
-          activated[f].add(mapping.shift.data()[f], {1, 1});
+          activated[f].add(mapping.scales[0].data()[f], {relation[f], std::fabs(relation[f]) + 1});
+          activated[f].add(mapping.shifts[0].data()[f], {1, 1});
           activated[f] = rectify(activated[f]);
         }
         for (int h = 0; h < weights; ++h) {
-          hidden[h].add(mapping.hidden_bias.data()[h], {1, 1});
+          const double scale = mapping.scales[1].data()[h];  // part of the weights before they are rounded
+          hidden[h].add(scale * mapping.biases[0][h], {1, 1});
+          hidden[h].add(mapping.shifts[1].data()[h], {1, 1});
           for (int f = 0; f < features; ++f)
-            hidden[h].add(round(mapping.hidden_weight.data()[int64_t(f) * weights + h]), activated[f]);
+            hidden[h].add(round(scale * mapping.weights[0][int64_t(h) * features + f]), activated[f]);
           hidden[h] = rectify(hidden[h]);
         }
         for (int w = 0; w < weights; ++w)
           for (int tap = 0; tap < taps; ++tap) {
             Bounded weight;
-            weight.add(mapping.bias.data()[tap * weights + w], {1, 1});
+            weight.add(mapping.biases[1][w * taps + tap], {1, 1});
             for (int h = 0; h < weights; ++h)
-              weight.add(round(mapping.weight.data()[(int64_t(h) * taps + tap) * weights + w]), hidden[h]);
+              weight.add(round(mapping.weights[1][int64_t(w * taps + tap) * weights + h]), hidden[h]);
             for (int c = w; c < s.value_channels; c += weights) {
               const double value = number(2, sources[tap], c);
               expected.sum[at + c] += weight.number * value;
@@ -185,25 +189,20 @@ bool check_patchwise_attention(const reference::Problem& p, const PatchShape& s,
       }
     }
   }
-  PatchMapping<C> mapping(features_of(s, taps), taps, s.weight_channels, s.value_channels, shift);
-  for (int64_t i = 0; s.overflows && i < mapping.scale.size(); ++i) mapping.scale.data()[i] *= C(5e6);
+  PatchMapping<T> mapping(features_of(s, taps), taps, s.weight_channels, s.value_channels, shift);
+  for (int64_t i = 0; s.overflows && i < mapping.scales[0].size(); ++i) mapping.scales[0].data()[i] *= C(5e6);
   const PatchwiseAttention problem = {geometry(p).footprint, s.relation, p.batch, s.channels, s.value_channels,
                                       s.weight_channels,     step[0],    step[1], step[2],    allow_tf32};
-  PatchwiseAttentionTensors tensors = {maps[0],
-                                       maps[1],
-                                       maps[2],
-                                       mapping.scale.data(),
-                                       mapping.shift.data(),
-                                       mapping.hidden_weight.data(),
-                                       mapping.hidden_bias.data(),
-                                       mapping.weight.data(),
-                                       mapping.bias.data(),
-                                       nullptr,
-                                       nullptr,
-                                       output.data(),
-                                       nullptr};
-  std::vector<uint32_t> workspace(patchwise_workspace_bytes(problem, element) / 4);
-  if (!workspace.empty()) tensors.workspace = workspace.data();
+  PatchwiseAttentionTensors tensors = {};
+  tensors.query = maps[0], tensors.key = maps[1], tensors.value = maps[2], tensors.output = output.data();
+  for (int layer = 0; layer < 2; ++layer) {
+    tensors.scales[layer] = mapping.scales[layer].data(), tensors.shifts[layer] = mapping.shifts[layer].data();
+    tensors.weights[layer] = mapping.weights[layer].parameter();
+    tensors.biases[layer] = mapping.biases[layer].parameter();
+  }
+  // All NaN, as what the kernels read must have been written.
+  std::vector<uint32_t> workspace(patchwise_workspace_bytes(problem, element) / 4, UINT32_MAX);
+  tensors.workspace = workspace.data();
   if (s.epilogue)
     tensors.output_scale = mapping.output_scale.data(), tensors.output_shift = mapping.output_shift.data();
   cudaError_t error = launch_patchwise_attention(problem, element, tensors, nullptr);

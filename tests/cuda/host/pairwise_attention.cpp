@@ -2,6 +2,7 @@
 #include "check_banded_pairwise.h"
 #include "check_pairwise_attention.h"
 #include "cuda/pairwise_attention/banded/launch.cu"
+#include "cuda/pairwise_attention/fold.cu"
 #include "cuda/pairwise_attention/select.cu"
 #include "program.h"
 

@@ -2,6 +2,7 @@
 #include "check_banded_patchwise.h"
 #include "check_patchwise_attention.h"
 #include "cuda/patchwise_attention/banded/launch.cu"
+#include "cuda/patchwise_attention/fold.cu"
 #include "cuda/patchwise_attention/select.cu"
 #include "program.h"
 

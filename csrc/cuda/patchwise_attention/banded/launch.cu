@@ -9,6 +9,7 @@
 #include "cuda/common/launch.cuh"
 #include "cuda/patchwise_attention/banded/kernel.cuh"
 #include "cuda/patchwise_attention/banded/packing.cuh"
+#include "cuda/patchwise_attention/parameters.cuh"
 #include "cuda/patchwise_attention/plan.h"
 #include "cuda/patchwise_attention/problem.h"
 #include "footprint.h"
@@ -55,7 +56,6 @@ bool is_aligned_to(const void* map, int64_t step, int bytes) {
 
 const char* why_not_tensors(const PatchwiseAttention& problem, const PatchwiseAttentionTensors& tensors) {
   const int key_bytes = problem.relation_channels < 8 ? 8 : 16;
-  if (!tensors.workspace) return "there is no workspace for the packed mapping";
   const bool aligned = is_aligned_to(tensors.query, problem.query_step, key_bytes) &&
                        is_aligned_to(tensors.key, problem.key_step, key_bytes) &&
                        is_aligned_to(tensors.value, problem.value_step, 16) && is_aligned_to(tensors.output, 0, 16);
@@ -83,15 +83,14 @@ cudaError_t launch_patches(const PatchwiseAttentionCall& call, cudaStream_t stre
   const BandedPlan& plan = call.banded;
   const auto numbers = [](const void* tensor) { return static_cast<const float*>(tensor); };
   const PackedPatches packed = pack_of<Patches>(problem.footprint);
-  const PatchParameters parameters = {numbers(tensors.scale), numbers(tensors.shift), numbers(tensors.hidden_weight),
-                                      numbers(tensors.weight), numbers(tensors.bias)};
+  const PatchwiseParameters<T> parameters = {problem, tensors};
   uint32_t* const workspace = static_cast<uint32_t*>(tensors.workspace);
-  const cudaError_t error =
-      launch_threads(&pack_patches<T, Patches>, packed.words, stream, packed, problem.footprint, parameters, workspace);
+  const cudaError_t error = launch_threads(&pack_patches<T, Patches>, packed.words + Patches::kWeights, stream, packed,
+                                           parameters, workspace);
   if (error) return error;
   const BandedPatchOperands<T> operands = {static_cast<const T*>(tensors.query), static_cast<const T*>(tensors.key),
                                            static_cast<const T*>(tensors.value), workspace,
-                                           numbers(tensors.hidden_bias),         numbers(tensors.output_scale),
+                                           numbers(workspace + packed.words),    numbers(tensors.output_scale),
                                            numbers(tensors.output_shift),        static_cast<T*>(tensors.output)};
   const int64_t blocks = problem.batch * plan.blocks_down * plan.blocks_across;
   return launch(kernel_of<T, Patches>(problem), blocks, 32 * plan.tiles() * Patches::kParts, plan.shared_bytes, stream,
@@ -100,10 +99,11 @@ cudaError_t launch_patches(const PatchwiseAttentionCall& call, cudaStream_t stre
 
 }  // namespace
 
-int64_t patchwise_workspace_bytes(const PatchwiseAttention& problem, Element element) {
+int64_t banded_workspace_bytes(const PatchwiseAttention& problem, Element element) {
   if (why_not_shape(problem, element)) return 0;
-  return with_patches(problem,
-                      [&](auto patches) { return 4 * int64_t(pack_of<decltype(patches)>(problem.footprint).words); });
+  return with_patches(problem, [&](auto patches) {
+    return 4 * (int64_t(pack_of<decltype(patches)>(problem.footprint).words) + problem.weight_channels);
+  });
 }
 
 const char* why_not_banded(PatchwiseAttentionCall& call) {

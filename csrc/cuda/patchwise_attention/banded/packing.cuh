@@ -11,6 +11,7 @@
 #include "cuda/common/factor.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/mma.cuh"
+#include "cuda/patchwise_attention/parameters.cuh"
 #include "footprint.h"
 
 namespace sa_layers::cuda {
@@ -40,7 +41,8 @@ struct BandedPatches {
   static_assert(kWeights % kPhaseWeights == 0 && kTaps * kGroup <= 8 && 8 % kGroup == 0);
 };
 
-// The layout, in words; it includes what is prefetched after the last step.
+// The layout, in words; it includes what is prefetched after the last step. The hidden layer's bias, in float32, is
+// behind it.
 struct PackedPatches {
   int row_rounds, rounds;  // per row of taps; of all
   int norms, weights, biases, end, words;
@@ -64,11 +66,6 @@ PackedPatches pack_of(const Footprint& footprint) {
 // The words that a thread loads at once.
 SA_LAYERS_HOST_DEVICE constexpr int at_once(int words) { return words < 4 ? words : 4; }
 
-// The mapping's tensors, of the shapes in library.cpp.
-struct PatchParameters {
-  const float *scale, *shift, *hidden_weight, *weight, *bias;
-};
-
 // Decodes the index of a word in the layout [before][run of words][thread][word of the run].
 template <int kThreads, int kWords>
 struct PackedWord {
@@ -88,10 +85,10 @@ __device__ int tap_of_round(const PackedPatches& packed, int kernel_width, int r
   return column < kernel_width ? round / packed.row_rounds * kernel_width + column : -1;
 }
 
-// The features in a thread's first or second word of a step of the hidden layer.
+// The two features in a thread's first or second word of a step of the hidden layer: a channel of a tap, and the next.
 struct PackedFeatures {
-  int first;
-  bool is_there;  // false: padding after the last tap, with zero operands
+  int tap, channel;  // tap 0 is the query
+  bool is_there;     // false: padding after the last tap, with zero operands
 };
 
 template <typename Patches>
@@ -101,33 +98,36 @@ __device__ PackedFeatures features_of_step(const PackedPatches& packed, int kern
   const int of_round = step % Patches::kSteps, round = step / Patches::kSteps % (1 + packed.rounds);
   const int part = step / Patches::kSteps / (1 + packed.rounds);
   const int channel = part * 32 + (kSeveral ? 0 : thread * 4 * Patches::kSteps) + 4 * of_round + 2 * half;
-  if (round == 0) return {channel, !kSeveral || thread == 0};
+  if (round == 0) return {0, channel, !kSeveral || thread == 0};
   const int of_row = kSeveral ? thread : 0;
   int tap = tap_of_round<Patches>(packed, kernel_width, round - 1, of_row);
   const bool is_there = tap >= 0;
   for (int before = of_row - 1; tap < 0; --before) {
     tap = tap_of_round<Patches>(packed, kernel_width, round - 1, before);
   }
-  return {(1 + tap) * Patches::kChannels + channel, is_there};
+  return {1 + tap, channel, is_there};
 }
 
 template <typename T, typename Patches>
-__device__ uint32_t pack_hidden(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
+__device__ uint32_t pack_hidden(const PackedPatches& packed, int kernel_width, const PatchwiseParameters<T>& from,
+                                int index) {
   const PackedWord<32, Patches::kHiddenWords> word(index);
   const auto features = features_of_step<Patches>(packed, kernel_width, word.before, word.thread % 4, word.word % 2);
   const int output = word.word / 2 * 8 + word.thread / 4;
   if (!features.is_there || output >= Patches::kWeights) return 0;
-  const float* const matrix = from.hidden_weight + int64_t(features.first) * Patches::kWeights + output;
-  return pack_factors<T>(matrix[0], matrix[Patches::kWeights]);
+  return pack_factors<T>(from.hidden_weight(features.tap, features.channel, output),
+                         from.hidden_weight(features.tap, features.channel + 1, output));
 }
 
 // The scale of both words of the features, then the shift.
 template <typename T, typename Patches>
-__device__ uint32_t pack_norm(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
+__device__ uint32_t pack_norm(const PackedPatches& packed, int kernel_width, const PatchwiseParameters<T>& from,
+                              int index) {
   const PackedWord<4, Patches::kNormWords> word(index);
   const auto features = features_of_step<Patches>(packed, kernel_width, word.before, word.thread, word.word % 2);
-  const float* const numbers = (word.word < 2 ? from.scale : from.shift) + features.first;
-  return pack_factors<T>(numbers[0], numbers[1]);
+  const int tap = features.tap, channel = features.channel;
+  if (word.word < 2) return pack_factors<T>(from.scale(tap, channel), from.scale(tap, channel + 1));
+  return pack_factors<T>(from.shift(tap, channel), from.shift(tap, channel + 1));
 }
 
 // The weight and the tap of one of the eight columns of a round.
@@ -143,41 +143,43 @@ struct PackedColumn {
 };
 
 template <typename T, typename Patches>
-__device__ uint32_t pack_weight(const PackedPatches& packed, int kernel_width, int taps, const PatchParameters& from,
+__device__ uint32_t pack_weight(const PackedPatches& packed, int kernel_width, const PatchwiseParameters<T>& from,
                                 int index) {
   const PackedWord<32, Patches::kWeightWords> word(index);
   const PackedColumn<Patches> column(packed, kernel_width, word.before, word.thread / 4);
   const int input = 8 * word.word + word.thread % 4 * 2;
   if (column.tap < 0 || input >= Patches::kWeights) return 0;
-  const int64_t row = int64_t(taps) * Patches::kWeights;
-  const float* const matrix = from.weight + input * row + column.tap * Patches::kWeights + column.weight;
-  return pack_factors<T>(matrix[0], matrix[row]);
-}
-
-template <typename Patches>
-__device__ float pack_bias(const PackedPatches& packed, int kernel_width, const PatchParameters& from, int index) {
-  const PackedWord<4, Patches::kBiasWords> word(index);
-  const PackedColumn<Patches> column(packed, kernel_width, word.before, word.thread * 2 + word.word);
-  return column.tap < 0 ? 0 : from.bias[column.tap * Patches::kWeights + column.weight];
+  return pack_factors<T>(from.weight(input, column.tap, column.weight),
+                         from.weight(input + 1, column.tap, column.weight));
 }
 
 template <typename T, typename Patches>
-__global__ void pack_patches(const __grid_constant__ PackedPatches packed, const __grid_constant__ Footprint footprint,
-                             const __grid_constant__ PatchParameters from, uint32_t* to) {
+__device__ float pack_bias(const PackedPatches& packed, int kernel_width, const PatchwiseParameters<T>& from,
+                           int index) {
+  const PackedWord<4, Patches::kBiasWords> word(index);
+  const PackedColumn<Patches> column(packed, kernel_width, word.before, word.thread * 2 + word.word);
+  return column.tap < 0 ? 0 : from.bias(column.tap, column.weight);
+}
+
+template <typename T, typename Patches>
+__global__ void pack_patches(const __grid_constant__ PackedPatches packed,
+                             const __grid_constant__ PatchwiseParameters<T> from, uint32_t* to) {
   if constexpr (has_tensor_cores<__nv_bfloat16>()) {
     const int index = int(thread_index());
-    const int width = int(footprint.columns.kernel), taps = int(footprint.taps());
-    if (index >= packed.words) return;
-    if (index >= packed.end) {
+    const int width = int(from.problem.footprint.columns.kernel);
+    if (index >= packed.words + Patches::kWeights) return;
+    if (index >= packed.words) {
+      reinterpret_cast<float*>(to)[index] = from.hidden_bias(index - packed.words);
+    } else if (index >= packed.end) {
       to[index] = 0;  // prefetched and not used
     } else if (index < packed.norms) {
       to[index] = pack_hidden<T, Patches>(packed, width, from, index);
     } else if (index < packed.weights) {
       to[index] = pack_norm<T, Patches>(packed, width, from, index - packed.norms);
     } else if (index < packed.biases) {
-      to[index] = pack_weight<T, Patches>(packed, width, taps, from, index - packed.weights);
+      to[index] = pack_weight<T, Patches>(packed, width, from, index - packed.weights);
     } else {
-      reinterpret_cast<float*>(to)[index] = pack_bias<Patches>(packed, width, from, index - packed.biases);
+      reinterpret_cast<float*>(to)[index] = pack_bias<T, Patches>(packed, width, from, index - packed.biases);
     }
   }
 }
