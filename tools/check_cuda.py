@@ -94,7 +94,7 @@ def parse_report(report: str) -> list[Kernel]:
 
 def readable(symbol: str) -> str:
     """The kernel's name and template arguments, from its mangled symbol."""
-    match = re.search(r"4cuda\d+([a-z_]+)I(f|d|6__half|13__nv_bfloat16)", symbol)
+    match = re.search(r"4cuda\d+([a-z_]+)I(?:Li\d+E)?(f|d|6__half|13__nv_bfloat16)", symbol)
     if match is None:
         return symbol
     name, element = match.groups()

@@ -47,6 +47,10 @@ def test_report_is_read(check_cuda) -> None:
             "_ZN9sa_layers4cuda31banded_pairwise_attention_tilesI6__halfNS0_13BandedMappingILi16ELi8EEELi7EEEvi",
             "banded_pairwise_attention_tiles<float16, 16, 8, 7>",
         ),
+        (
+            "_ZN9sa_layers4cuda32banded_patchwise_attention_tilesILi7E6__halfNS0_13BandedPatchesILi16ELi8EEEEEvi",
+            "banded_patchwise_attention_tiles<float16, 7, 16, 8>",
+        ),
         ("_ZN9sa_layers4cuda17affine_relu_packsIfLi4EEEvlll", "affine_relu_packs<float32, 4>"),
         (
             "_ZN9sa_layers4cuda23pooled_projection_packsIdLi2ELi3ELb1EEEvi",

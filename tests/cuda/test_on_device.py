@@ -275,6 +275,24 @@ def test_the_fused_kernels_in_streams_and_graphs(make) -> None:
     assert torch.equal(output, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("make", [layer, patchwise_layer])
+def test_a_write_to_a_parameter_is_seen_at_the_next_call(make, dtype: torch.dtype) -> None:
+    attention, features = make().to(dtype), torch.randn(2, 64, 28, 28, device="cuda", dtype=dtype)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-2
+    before = compare_layer(attention, features, tolerance)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = attention(features)
+    for tensor in (*attention.mapping.parameters(), *attention.mapping.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.mul_(1.5)  # without a new version of the tensor
+    after = compare_layer(attention, features, tolerance)
+    assert not torch.equal(after, before)
+    graph.replay()
+    assert torch.equal(output, after)
+
+
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """Allows TF32 in torch."""
