@@ -39,6 +39,24 @@ bool check_san_attention() {
   return true;
 }
 
+// Small attentions with mappings of every depth and type, whatever the random problems are.
+bool check_every_mapping() {
+  const reference::Problem p = {1, 6, 3, 2, 2, {3, 3}, {1, 1}, {1, 1}, true};
+  for (const int layers : {1, 2, 3}) {
+    for (const auto element : {Element::kFloat32, Element::kFloat64, Element::kFloat16, Element::kBFloat16}) {
+      AttentionShape shape = {5, 6, layers, {5, 7, 4}, 0, Relation::kSubtraction, {0, 0}, false, false, 0, false};
+      shape.widths[layers] = 3;
+      const bool agree = with_type(element, [&](auto of_type) {
+        return check_pairwise_attention<decltype(of_type)>(small_map(p), shape, element, 0);
+      });
+      if (agree) continue;
+      describe(shape);
+      return false;
+    }
+  }
+  return true;
+}
+
 // Features beyond the range of float16 do not become NaN.
 bool check_overflow() {
   const reference::Problem p = {1, 8, 2, 4, 4, {3, 3}, {1, 1}, {1, 1}, true};
@@ -53,7 +71,7 @@ int main(int argc, char** argv) {
   using namespace sa_layers::cuda;
   return run_checks(argc, argv, [](int problems) {
     int failures = check_random_problems(problems, check_random_attention);
-    failures += !(check_plans() && check_san_attention() && check_overflow());
+    failures += !(check_plans() && check_every_mapping() && check_san_attention() && check_overflow());
     return failures + !check_banded_pairwise(problems > 0);  // problems of every width
   });
 }

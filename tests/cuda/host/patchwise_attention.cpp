@@ -18,6 +18,24 @@ bool check_random_attention(const reference::Problem& p, Element element, int sh
   });
 }
 
+// Small attentions of every relation and type, whatever the random problems are.
+bool check_every_mapping() {
+  const reference::Problem p = {1, 6, 3, 2, 2, {3, 3}, {1, 1}, {1, 1}, true};
+  for (const auto relation :
+       {PatchwiseRelation::kConcatenation, PatchwiseRelation::kStar, PatchwiseRelation::kClique}) {
+    for (const auto element : {Element::kFloat32, Element::kFloat64, Element::kFloat16, Element::kBFloat16}) {
+      const PatchShape shape = {5, 6, 3, relation, false, false, 0, false};
+      const bool agree = with_type(element, [&](auto of_type) {
+        return check_patchwise_attention<decltype(of_type)>(small_map(p), shape, element, 0, false);
+      });
+      if (agree) continue;
+      describe(shape);
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 }  // namespace sa_layers::cuda
 
@@ -25,7 +43,8 @@ int main(int argc, char** argv) {
   using namespace sa_layers::cuda;
   return run_checks(argc, argv, [](int problems) {
     int failures = check_random_problems(problems, check_random_attention);
-    failures += !(check_patchwise_plans() && check_san_patchwise() && check_patchwise_overflow());
+    failures +=
+        !(check_patchwise_plans() && check_every_mapping() && check_san_patchwise() && check_patchwise_overflow());
     return failures + !check_banded_patchwise(problems > 0);  // problems of every width
   });
 }
