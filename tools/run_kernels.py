@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,9 +23,8 @@ from sa_layers.ops import (
     PATCHWISE_RELATIONS,
     AffineReLU,
     Footprint,
+    MappingLayer,
     PairPosition,
-    PairwiseMapping,
-    PatchwiseMapping,
     aggregation,
     backend,
     pairwise_attention,
@@ -36,7 +36,7 @@ from sa_layers.ops.affine_relu import affine_relu, affine_relu_
 from sa_layers.ops.checks import DTYPES
 from sa_layers.ops.max_pooling import max_pooling
 from sa_layers.ops.pooled_projection import pooled_projection
-from sa_layers.ops.projection import pack, project
+from sa_layers.ops.projection import Linear, project
 
 # Channels, weight channels, size, footprint: tiles by rows and by columns, maps packed into blocks, maps smaller than
 # the footprint, and what is left to the general kernels.
@@ -64,18 +64,29 @@ def in_both_precisions(operator: Callable[..., Tensor], *operands: Any, **argume
     torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
+def make_mapping(widths: list[int], features: Tensor) -> list[MappingLayer]:
+    """Random layers: the first has weights in the dtype of the features, the others in that of accumulation."""
+    accumulate = torch.promote_types(features.dtype, torch.float32)
+    normal, layers = partial(torch.randn, device=features.device, dtype=accumulate), []
+    for index, (one, other) in enumerate(pairwise(widths)):
+        dtype = features.dtype if index == 0 else accumulate
+        layers.append(MappingLayer(normal(one), normal(one), normal(other, one).to(dtype), normal(other).to(dtype)))
+    return layers
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, relation: str, weight_channels: int, **arguments: Any) -> None:
     """The fused kernel, with all that it can be asked for."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
-    layers = ([normal(channels, width), normal(weight_channels, channels)], [normal(channels), normal(weight_channels)])
-    mapping, position = PairwiseMapping(normal(width), normal(width), *layers), PairPosition(normal(2, 3), normal(2, 3))
+    position = PairPosition(normal(2, 3), normal(2, 3))
     epilogue = AffineReLU(normal(value.shape[1]), normal(value.shape[1]))
     maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
-    in_both_precisions(
-        pairwise_attention, *maps, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
-    )
+    for widths in ([width, weight_channels], [width, channels, weight_channels]):
+        mapping = make_mapping(widths, query)
+        in_both_precisions(
+            pairwise_attention, *maps, mapping, relation=relation, position=position, epilogue=epilogue, **arguments
+        )
 
 
 def attend_to_patches(
@@ -84,9 +95,8 @@ def attend_to_patches(
     """The same of patchwise attention."""
     channels = query.shape[1]
     normal = partial(torch.randn, device=query.device, dtype=torch.promote_types(query.dtype, torch.float32))
-    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
-    layers = (normal(*affine, weights), normal(weights), normal(weights, taps, weights), normal(taps, weights))
-    mapping = PatchwiseMapping(normal(affine), normal(affine), *layers)
+    features = {"concatenation": (1 + taps) * channels, "star": taps, "clique": taps * taps}[relation]
+    mapping = make_mapping([features, weights, weights * taps], query)
     epilogue = AffineReLU(normal(value.shape[1]), normal(value.shape[1]))
     maps = [item.to(memory_format=torch.channels_last) for item in (query, key, value)]
     in_both_precisions(patchwise_attention, *maps, mapping, relation=relation, epilogue=epilogue, **arguments)
@@ -116,7 +126,7 @@ def evaluate(device: str, dtype: torch.dtype) -> None:
         for size in ((2, 3, 8, 6), (2, 3, 9, 7), (2, 4, 9, 7)):
             pooled_projection(normal(size), coefficients(size[1], channels), shift)
     for width in (24, 48, 96):
-        linear = pack(normal(96, width))
+        linear = Linear.of_layers([normal(width, 96)], [None])
         before = AffineReLU(coefficients(96), coefficients(96))
         project(normal(2, 9, 12, 96), linear, linear.new_map(normal(2, 9, 12, 1)), prologue=before)
 

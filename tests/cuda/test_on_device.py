@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from sa_layers.ops import (
     PATCHWISE_RELATIONS,
+    MappingLayer,
     PairPosition,
-    PairwiseMapping,
     aggregation,
     backend,
     extension,
@@ -335,9 +335,12 @@ def attend(
     maps = [item.to(memory_format=torch.channels_last) for item in maps]
     width = 2 + {"dot": 1, "concatenation": 2 * channels}.get(relation, channels)
     scale = (channels if relation == "dot" else 1) ** -0.5
-    weights = [normal(channels, width) / width**0.5, normal(weight_channels, channels) / channels**0.5]
-    parts = (normal(width) * scale, normal(width), weights, [normal(channels), normal(weight_channels)])
-    mapping, position = PairwiseMapping(*parts), PairPosition(normal(2, 3), normal(2, 3))
+    sizes = [(width, channels, scale), (channels, weight_channels, 1)]
+    mapping = [
+        MappingLayer(normal(one) * factor, normal(one), normal(other, one) / one**0.5, normal(other))
+        for one, other, factor in sizes
+    ]
+    position = PairPosition(normal(2, 3), normal(2, 3))
     output = pairwise_attention(*maps, mapping, kernel_size, relation, position=position)
     *maps, mapping, position = tree_map(in_float64, (*maps, mapping, position))
     with fused(False):
