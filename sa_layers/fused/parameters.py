@@ -112,7 +112,7 @@ def fold_norms(norms: Sequence[Sequence[Tensor]], eps: float) -> list[AffineReLU
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """All tensors in one, in the dtype of accumulation."""
-    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    joined = tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 

@@ -156,7 +156,8 @@ class SelfAttention(FusedModule[Attend]):
         """Compute the weights from query and key, and the aggregation of value."""
         if (planned := self.planned(query, key, value)) is not None:
             attend, folded = planned
-            return attend(*autocast(query, key, value), folded)
+            query, key, value = autocast(query, key, value)
+            return attend(query, key, value, folded)
         return self.attend_unfused(query, key, value)
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
