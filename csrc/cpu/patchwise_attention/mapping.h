@@ -20,71 +20,48 @@ inline void pack_tap(const PatchwiseAttention& problem, const MappingParameters&
   for (int64_t n = 0; n < weights; ++n) to.bias[column + n] = from.bias[n * taps + tap];
 }
 
-// A row of the hidden matrix from its transposed weights, with the norm of its outputs.
-inline void pack_row(const PatchwiseAttention& problem, const MappingParameters& from, const float* weights,
-                     int64_t feature, int64_t row, const PatchwiseMapping& to) {
-  const int64_t period = problem.hidden_period();
-  to.scale[row] = from.scale[feature], to.shift[row] = from.shift[feature];
-  float* const packed = to.hidden_weight + row / period * to.hidden_stride + row % period;
-  if (period == 1) {
-    for (int64_t n = 0; n < problem.weight_channels; ++n) packed[n] = weights[n] * from.hidden_scale[n];
-  } else {
-    for (int64_t n = 0; n < problem.weight_channels; ++n) packed[n * period] = weights[n] * from.hidden_scale[n];
-  }
-}
-
-// The features of the query, or all products, which are in the same order in the module.
-inline void pack_in_order(const PatchwiseAttention& problem, const MappingParameters& from,
-                          const PatchwiseMapping& to) {
-  const int64_t weights = problem.weight_channels, features = problem.features();
-  const int64_t count = problem.is_product() ? features : problem.relation_channels;
-  const Scratch<float> rows(kPackedFeatures * weights);
-  for (int64_t first = 0; first < count; first += kPackedFeatures) {
-    const int64_t some = min(kPackedFeatures, count - first);
-    to_planes(from.hidden_weight + first, features, weights, some, rows.data(), weights);
-    for (int64_t i = 0; i < some; ++i) {
-      pack_row(problem, from, rows.data() + i * weights, first + i, first + i, to);
-    }
-  }
-  for (int64_t n = 0; n < weights; ++n) {
-    to.hidden_bias[n * problem.hidden_period()] = from.hidden_bias[n] * from.hidden_scale[n] + from.hidden_shift[n];
-  }
-}
-
-// All taps of some channels of the key. The taps of a channel follow each other in the module, the channels of a tap in
-// the packed matrix, whose rows of one channel are so far apart that they compete for the cache: they are written in
-// the order of the packed matrix.
-inline void pack_channels(const PatchwiseAttention& problem, const MappingParameters& from, int64_t first,
-                          int64_t count, const PatchwiseMapping& to) {
-  const int64_t channels = problem.relation_channels, weights = problem.weight_channels;
-  const int64_t taps = problem.footprint.taps();
-  const Scratch<float> rows(count * taps * weights);
+// The rows of the hidden matrix that follow each other in the module: `count` features from `feature` on, which become
+// the rows `row`, `row` + `step`, ... The norm of the hidden layer is multiplied in.
+inline void pack_features(const PatchwiseAttention& problem, const MappingParameters& from, int64_t feature,
+                          int64_t count, int64_t row, int64_t step, const PatchwiseMapping& to) {
+  const int64_t weights = problem.weight_channels, features = problem.features(), period = problem.hidden_period();
+  const float *weight = from.hidden_weight + feature, *scale = from.hidden_scale;
   for (int64_t i = 0; i < count; ++i) {
-    to_planes(from.hidden_weight + channels + (first + i) * taps, problem.features(), weights, taps,
-              rows.data() + i * taps * weights, weights);
+    to.scale[row + i * step] = from.scale[feature + i], to.shift[row + i * step] = from.shift[feature + i];
   }
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t feature = channels + (first + i) * taps + tap, row = (1 + tap) * channels + first + i;
-      pack_row(problem, from, rows.data() + (i * taps + tap) * weights, feature, row, to);
-    }
+#if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
+  if (weights >= kLanes<float>) {
+    float* const packed = to.hidden_weight + row * to.hidden_stride;
+    const int64_t stride = step * to.hidden_stride;
+    for_each_plane(weight, features, weights, count,
+                   [=](int64_t i, int64_t n, Vector<float> vector)
+                       ALWAYS_INLINE_LAMBDA { store(packed + i * stride + n, vector * load(scale + n)); });
+    return;
+  }
+#endif
+  for (int64_t i = 0; i < count; ++i, row += step) {
+    float* const packed = to.hidden_weight + row / period * to.hidden_stride + row % period;
+    for (int64_t n = 0; n < weights; ++n) packed[n * period] = weight[n * features + i] * scale[n];
   }
 }
 
 // Packs a part of the parameters: task 0 the features of the query, or all products; then the weights of each tap; then
-// the taps of a few channels of the key each.
+// the taps of each channel of the key.
 template <typename T>
 void pack_mapping(const PatchwiseAttention& problem, const MappingParameters& from, const PatchwiseMapping& to,
                   int64_t begin, int64_t end) {
-  const int64_t taps = problem.footprint.taps();
+  const int64_t channels = problem.relation_channels, taps = problem.footprint.taps();
   for (int64_t task = begin; task < end; ++task) {
     if (task == 0) {
-      pack_in_order(problem, from, to);
+      pack_features(problem, from, 0, problem.is_product() ? problem.features() : channels, 0, 1, to);
+      for (int64_t n = 0; n < problem.weight_channels; ++n) {
+        to.hidden_bias[n * problem.hidden_period()] = from.hidden_bias[n] * from.hidden_scale[n] + from.hidden_shift[n];
+      }
     } else if (task <= taps) {
       pack_tap(problem, from, task - 1, to);
     } else {
-      const int64_t first = (task - 1 - taps) * kPackedChannels;
-      pack_channels(problem, from, first, min(kPackedChannels, problem.relation_channels - first), to);
+      const int64_t channel = task - 1 - taps;
+      pack_features(problem, from, channels + channel * taps, taps, channels + channel, channels, to);
     }
   }
 }

@@ -22,9 +22,6 @@ struct ChannelsLast {
   int64_t pixel_stride;
 };
 
-// What a task packs at a time: features that follow each other in the module, channels of the key.
-constexpr int64_t kPackedFeatures = 64, kPackedChannels = 8;
-
 struct PatchwiseAttention {
   Footprint footprint;
   PatchwiseRelation relation;
@@ -51,10 +48,8 @@ struct PatchwiseAttention {
   // The strides between rows of the packed matrices, in whole groups of columns if channels are in the lanes.
   int64_t hidden_stride() const { return pixels_in_lanes ? weight_channels : pad_columns(weight_channels); }
   int64_t weight_stride() const { return pad_columns(footprint.taps() * tap_stride()); }
-  // The tasks into which packing the mapping is cut: the query or the products, each tap, some channels of the key.
-  int64_t packing_tasks() const {
-    return 1 + footprint.taps() + (is_product() ? 0 : ceil_div(relation_channels, kPackedChannels));
-  }
+  // The tasks into which packing the mapping is cut: the query or the products, each tap, each channel of the key.
+  int64_t packing_tasks() const { return 1 + footprint.taps() + (is_product() ? 0 : relation_channels); }
   // The number of taps whose weights, for a block of pixels, fit the first-level cache.
   int64_t weight_panel_taps() const { return min(footprint.taps(), max(1, 448 / tap_stride())); }
   // Two rows of the hidden matrix share a group of columns if each would fill half of it.

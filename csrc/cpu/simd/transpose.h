@@ -60,9 +60,10 @@ ALWAYS_INLINE void transpose_4x4(__m512 (&rows)[4]) {
   rows[3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, high01, high23));
 }
 
-// A 16 x 16 matrix. Each row is one cache line and is read once: rows that are a power of two apart compete for the
-// cache.
-inline void transpose_16x16(const float* from, int64_t pixel, float* to, int64_t plane) {
+// Calls store(channel, vector) for 16 channels of 16 pixels. Each row of the matrix is one cache line and is read once:
+// rows that are a power of two apart compete for the cache.
+template <typename Store>
+ALWAYS_INLINE void transpose_16x16(const float* from, int64_t pixel, const Store& store) {
   constexpr __mmask16 all = 0xffff;
   __m512 rows[4][4];  // the element [g][j] holds the pixels 4 g to 4 g + 3 of the channels j, j + 4, j + 8 and j + 12
 #pragma GCC unroll 4
@@ -77,10 +78,10 @@ inline void transpose_16x16(const float* from, int64_t pixel, float* to, int64_t
     const __m512 even23 = _mm512_maskz_shuffle_f32x4(all, rows[2][j], rows[3][j], 0x88);
     const __m512 odd01 = _mm512_maskz_shuffle_f32x4(all, rows[0][j], rows[1][j], 0xdd);
     const __m512 odd23 = _mm512_maskz_shuffle_f32x4(all, rows[2][j], rows[3][j], 0xdd);
-    store(to + j * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0x88)));
-    store(to + (j + 4) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0x88)));
-    store(to + (j + 8) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0xdd)));
-    store(to + (j + 12) * plane, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0xdd)));
+    store(j, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0x88)));
+    store(j + 4, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0x88)));
+    store(j + 8, Vector<float>(_mm512_maskz_shuffle_f32x4(all, even01, even23, 0xdd)));
+    store(j + 12, Vector<float>(_mm512_maskz_shuffle_f32x4(all, odd01, odd23, 0xdd)));
   }
 }
 #else
@@ -105,26 +106,44 @@ ALWAYS_INLINE void transpose_4x4(__m256 (&rows)[4]) {
 }
 #endif
 
-inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t channels, float* to, int64_t plane) {
+// Transposes at least one vector of pixels; store(channel, first pixel, vector) is called for some of them twice, since
+// the last vector and the last block of channels overlap those before them.
+template <typename Store>
+ALWAYS_INLINE void for_each_plane(const float* from, int64_t pixel, int64_t pixels, int64_t channels,
+                                  const Store& store_vector) {
   constexpr int64_t lanes = kLanes<float>;
-  const int64_t blocked = pixels < lanes ? 0 : channels / 4 * 4;  // channels in 4 x 4 blocks
-  for (int64_t x = 0; x < pixels && blocked > 0; x += lanes) {
-    const int64_t first = min(x, pixels - lanes);  // the last vector overlaps the one before it
+  for (int64_t x = 0; x < pixels; x += lanes) {
+    const int64_t first = min(x, pixels - lanes);
     int64_t c = 0;
 #if SA_LAYERS_TARGET == SA_LAYERS_AVX512
-    for (; c + lanes <= blocked; c += lanes)
-      transpose_16x16(from + first * pixel + c, pixel, to + c * plane + first, plane);
+    for (; c < channels && channels >= lanes; c += lanes) {
+      const int64_t begin = min(c, channels - lanes);
+      transpose_16x16(from + first * pixel + begin, pixel, [&](int64_t i, Vector<float> vector) ALWAYS_INLINE_LAMBDA {
+        store_vector(begin + i, first, vector);
+      });
+    }
 #endif
-    for (; c < blocked; c += 4) {
+    for (; c < channels / 4 * 4; c += 4) {
       decltype(load_every_fourth(from, pixel)) rows[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) rows[i] = load_every_fourth(from + (first + i) * pixel + c, pixel);
       transpose_4x4(rows);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) store(to + (c + i) * plane + first, Vector<float>(rows[i]));
+      for (int i = 0; i < 4; ++i) store_vector(c + i, first, Vector<float>(rows[i]));
+    }
+    for (; c < channels; ++c) {
+      Vector<float> vector;
+      for (int64_t i = 0; i < lanes; ++i) vector[i] = from[(first + i) * pixel + c];
+      store_vector(c, first, vector);
     }
   }
-  to_planes<float>(from + blocked, pixel, pixels, channels - blocked, to + blocked * plane, plane);
+}
+
+inline void to_planes(const float* from, int64_t pixel, int64_t pixels, int64_t channels, float* to, int64_t plane) {
+  if (pixels < kLanes<float>) return to_planes<float>(from, pixel, pixels, channels, to, plane);
+  for_each_plane(from, pixel, pixels, channels,
+                 [=](int64_t channel, int64_t first, Vector<float> vector)
+                     ALWAYS_INLINE_LAMBDA { store(to + channel * plane + first, vector); });
 }
 
 // Stores four channels of every fourth pixel, for those of the `pixels` pixels that exist.
