@@ -32,6 +32,8 @@ def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
     """
     if has_global_hooks():
         return "a forward hook is registered for all modules"
+    if type(tensors[0]) not in PLAIN:
+        return f"the features are a {type(tensors[0]).__name__}"
     return why_not_fused(tensors)
 
 
@@ -138,8 +140,10 @@ def why_not_relu(activation: nn.Module) -> str | None:
 
 def why_not_linear(layer: nn.Module) -> str | None:
     """What keeps a convolution from being a matrix product."""
-    if not is_pointwise(layer):
+    if type(layer) is not nn.Conv2d:
         return f"is a {type(layer).__name__} instead of a 1x1 convolution"
+    if not is_pointwise(layer):
+        return "is not a 1x1 convolution"
     if has_hooks(layer) or CONVOLUTION in vars(layer):
         return HOOKED
     kind = type(value_of(layer, "weight"))

@@ -154,7 +154,7 @@ def test_norms_for_the_next_pooling(
         monkeypatch.setattr("sa_layers.fused.network.POOLING_NORMS", {"cpu"})
         with counted() as attend:
             results = model(image)
-    waiting = [call for call in attend.call_args_list if call.args[2:] == (False,)]
+    waiting = [call for call in attend.call_args_list if call.args[3:] == (False,)]
     assert bool(waiting) == (len(out_indices) < 5)
     for result, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-5)

@@ -26,8 +26,10 @@ PRIVATE = re.compile(
 def found(name: str) -> Any:
     """The object of a private name; of a module an instance."""
     path = name.removeprefix("torch.")
-    if path.startswith("nn.Module()."):
-        return attrgetter(path.removeprefix("nn.Module()."))(torch.nn.Module())
+    for made in (torch.nn.Module(), torch.nn.Conv2d(1, 1, 1)):
+        kind = f"nn.{type(made).__name__}{'(1, 1, 1)' if isinstance(made, torch.nn.Conv2d) else '()'}."
+        if path.startswith(kind):
+            return attrgetter(path.removeprefix(kind))(made)
     if path == "_ops.OpOverload._schema":
         return torch.ops.aten.add.Tensor._schema
     return attrgetter(path)(torch)
@@ -57,17 +59,19 @@ def test_argument_names() -> None:
     assert torch_internals.argument_names(torch.ops.aten.add.Tensor) == ("self", "other", "alpha")
 
 
-def test_registered_tensors() -> None:
+def test_values_of_a_module() -> None:
     norm = torch.nn.BatchNorm2d(2, affine=False)
-    assert torch_internals.registered(norm, "running_mean") is norm.running_mean
-    assert torch_internals.registered(norm, "weight") is None
-    assert torch_internals.registered(norm, "missing") is None
+    assert torch_internals.value_of(norm, "running_mean") is norm.running_mean
+    assert torch_internals.value_of(norm, "weight") is None
+    del norm.running_mean
+    norm.running_mean = mean = torch.zeros(2)
+    assert torch_internals.value_of(norm, "running_mean") is mean
 
 
 def test_transforms() -> None:
     assert not torch_internals.is_transformed()
     seen = []
-    torch.vmap(lambda item: seen.append(torch_internals.is_functorch_active()) or item)(torch.ones(2))
+    torch.vmap(lambda item: seen.append(torch_internals.is_transformed()) or item)(torch.ones(2))
     with torch.autograd.forward_ad.dual_level():
         seen.append(torch_internals.is_transformed())
     assert seen == [True, True]
