@@ -92,14 +92,21 @@ class Parameters:
 
 
 def fold_norms(norms: Sequence[Sequence[Tensor]], eps: float) -> list[AffineReLU]:
-    """The scales and shifts of frozen norms, (C,) each.
+    r"""Compute the scales and shifts of frozen norms, all in a few operations. Not differentiable.
+
+    .. math:: s = w / \sqrt{\sigma^2 + \epsilon}, \qquad t = b - \mu s
 
     Args:
-        norms: The weight, bias, running mean and running variance of each.
-        eps: Of all of them.
+        norms: The weight w, bias b, running mean and running variance of each, (C,).
+        eps: ε of all of them.
 
     Returns:
-        In float32, or float64 for parameters in float64.
+        s and t, (C,), of each; in float32, or float64 for parameters in float64.
+
+    Example:
+        >>> one, three = torch.ones(1), torch.full((1,), 3.0)
+        >>> fold_norms([(one, one, three, three)], 1.0)
+        [AffineReLU(scale=tensor([0.5000]), shift=tensor([-0.5000]))]
     """
     weight, bias, mean, variance = map(_joined, zip(*norms, strict=True))
     scale = torch.rsqrt(variance + eps).mul_(weight)

@@ -63,6 +63,8 @@ class Linear(NamedTuple):
 
     def bias(self) -> list[Tensor]:
         """The biases, with zeros for those that are missing."""
+        if not any(bias is None for bias in self.biases):
+            return list(self.biases)  # type: ignore[arg-type]
         pairs = zip(self.weights, self.biases, strict=True)
         return [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
 

@@ -34,7 +34,9 @@ class PackedMapping {
     if (is_padded) std::memset(memory_.data(), 0, size(problem) * sizeof(float));
     mapping.hidden_stride = problem.hidden_stride(), mapping.weight_stride = problem.weight_stride();
     float* to = memory_.data();
-    mapping.hidden_weight = to, to += problem.features() * mapping.hidden_stride;
+    mapping.hidden_weight = to, to += problem.hidden_offset(problem.feature_taps());
+    for (int64_t tap = 0; tap < problem.feature_taps(); ++tap) offsets_.push_back(problem.hidden_offset(tap));
+    mapping.hidden_offsets = offsets_.data();
     mapping.hidden_bias = to, to += mapping.hidden_stride;
     mapping.weight = to, to += problem.weight_channels * mapping.weight_stride;
     mapping.bias = to, to += mapping.weight_stride;
@@ -45,11 +47,12 @@ class PackedMapping {
 
  private:
   static int64_t size(const PatchwiseAttention& problem) {
-    return (problem.features() + 1) * problem.hidden_stride() +
+    return problem.hidden_offset(problem.feature_taps()) + problem.hidden_stride() +
            (problem.weight_channels + 1) * problem.weight_stride() + 2 * problem.features();
   }
 
   Scratch<float> memory_;
+  std::vector<int64_t> offsets_;
 };
 
 // Tiles of about 56 pixels, four blocks of the widest kernel, whose sums stay in the cache; smaller if some threads

@@ -23,7 +23,8 @@ struct Panel {
 
 template <typename Body>
 inline void for_each_panel(const PatchwiseAttention& problem, const Body& body) {
-  const int64_t channels = problem.feature_channels(), taps = max(1, kDepth / channels);
+  static_assert(kHiddenDepth == kDepth);
+  const int64_t channels = problem.feature_channels(), taps = problem.panel_taps();
   for (int64_t tap = 0; tap < problem.feature_taps(); tap += taps) {
     for (int64_t channel = 0; channel < channels; channel += kDepth) {
       body(Panel{tap, min(tap + taps, problem.feature_taps()), channel, min(channel + kDepth, channels)});
@@ -115,7 +116,8 @@ void compute_hidden(const PatchwiseOperands<T>& operands, const int32_t* sources
   const int64_t period = operands.problem.hidden_period(), step = mapping.hidden_stride;
   for_each_panel(operands.problem, [&](const Panel& panel) {
     const bool is_first = panel.tap_begin == 0 && panel.channel_begin == 0;
-    const int64_t depth_before = panel.tap_begin * operands.problem.feature_channels() + panel.channel_begin;
+    const float* const matrix =
+        mapping.hidden_weight + operands.problem.hidden_offset(panel.tap_begin) + panel.channel_begin / period * step;
     for_each_block(pixels, [&](int64_t begin, int64_t count) {
       const int32_t* const block_sources = sources + begin * operands.problem.sources();
       if (operands.problem.is_product()) {
@@ -127,7 +129,7 @@ void compute_hidden(const PatchwiseOperands<T>& operands, const int32_t* sources
       const Product product{rows,
                             count,
                             panel.depth(),
-                            mapping.hidden_weight + depth_before / period * step,
+                            matrix,
                             step,
                             kGroupColumns,
                             is_first ? mapping.hidden_bias : sums,

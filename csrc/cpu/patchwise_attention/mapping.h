@@ -20,28 +20,36 @@ inline void pack_tap(const PatchwiseAttention& problem, const MappingParameters&
   for (int64_t n = 0; n < weights; ++n) to.bias[column + n] = from.bias[n * taps + tap];
 }
 
-// The rows of the hidden matrix that follow each other in the module: `count` features from `feature` on, which become
-// the rows `row`, `row` + `step`, ... The norm of the hidden layer is multiplied in.
-inline void pack_features(const PatchwiseAttention& problem, const MappingParameters& from, int64_t feature,
-                          int64_t count, int64_t row, int64_t step, const PatchwiseMapping& to) {
+// The rows of the hidden matrix for some features, which follow each other in the module from `feature` on. Feature i
+// is the channel channel + i of the tap, or the channel of the tap tap + i. The norm of the hidden layer is multiplied
+// in.
+template <bool kTapsFollow>
+void pack_features(const PatchwiseAttention& problem, const MappingParameters& from, int64_t feature, int64_t count,
+                   int64_t tap, int64_t channel, const PatchwiseMapping& to) {
   const int64_t weights = problem.weight_channels, features = problem.features(), period = problem.hidden_period();
+  const int64_t stride = to.hidden_stride, channels = problem.feature_channels();
   const float *weight = from.hidden_weight + feature, *scale = from.hidden_scale;
+  float* const matrix = to.hidden_weight;
+  const int64_t* const offsets = to.hidden_offsets + tap;
   for (int64_t i = 0; i < count; ++i) {
-    to.scale[row + i * step] = from.scale[feature + i], to.shift[row + i * step] = from.shift[feature + i];
+    const int64_t row = kTapsFollow ? (tap + i) * channels + channel : tap * channels + channel + i;
+    to.scale[row] = from.scale[feature + i], to.shift[row] = from.shift[feature + i];
   }
 #if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
-  if (weights >= kLanes<float>) {
-    float* const packed = to.hidden_weight + row * to.hidden_stride;
-    const int64_t stride = step * to.hidden_stride;
+  if (weights >= kLanes<float>) {  // a period of 1
     for_each_plane(weight, features, weights, count,
-                   [=](int64_t i, int64_t n, Vector<float> vector)
-                       ALWAYS_INLINE_LAMBDA { store(packed + i * stride + n, vector * load(scale + n)); });
+                   [=](int64_t i, int64_t n, Vector<float> vector) ALWAYS_INLINE_LAMBDA {
+                     float* const row =
+                         matrix + (kTapsFollow ? offsets[i] + channel * stride : offsets[0] + (channel + i) * stride);
+                     store(row + n, vector * load(scale + n));
+                   });
     return;
   }
 #endif
-  for (int64_t i = 0; i < count; ++i, row += step) {
-    float* const packed = to.hidden_weight + row / period * to.hidden_stride + row % period;
-    for (int64_t n = 0; n < weights; ++n) packed[n * period] = weight[n * features + i] * scale[n];
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t own_channel = kTapsFollow ? channel : channel + i;
+    float* const row = matrix + offsets[kTapsFollow ? i : 0] + own_channel / period * stride + own_channel % period;
+    for (int64_t n = 0; n < weights; ++n) row[n * period] = weight[n * features + i] * scale[n];
   }
 }
 
@@ -52,16 +60,20 @@ void pack_mapping(const PatchwiseAttention& problem, const MappingParameters& fr
                   int64_t begin, int64_t end) {
   const int64_t channels = problem.relation_channels, taps = problem.footprint.taps();
   for (int64_t task = begin; task < end; ++task) {
-    if (task == 0) {
-      pack_features(problem, from, 0, problem.is_product() ? problem.features() : channels, 0, 1, to);
+    if (task > taps) {
+      const int64_t channel = task - 1 - taps;
+      pack_features<true>(problem, from, channels + channel * taps, taps, 1, channel, to);
+    } else if (task > 0) {
+      pack_tap(problem, from, task - 1, to);
+    } else {
+      if (problem.is_product()) {
+        pack_features<true>(problem, from, 0, problem.features(), 0, 0, to);
+      } else {
+        pack_features<false>(problem, from, 0, channels, 0, 0, to);
+      }
       for (int64_t n = 0; n < problem.weight_channels; ++n) {
         to.hidden_bias[n * problem.hidden_period()] = from.hidden_bias[n] * from.hidden_scale[n] + from.hidden_shift[n];
       }
-    } else if (task <= taps) {
-      pack_tap(problem, from, task - 1, to);
-    } else {
-      const int64_t channel = task - 1 - taps;
-      pack_features(problem, from, channels + channel * taps, taps, channels + channel, channels, to);
     }
   }
 }

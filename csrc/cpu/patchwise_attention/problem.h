@@ -22,6 +22,8 @@ struct ChannelsLast {
   int64_t pixel_stride;
 };
 
+constexpr int64_t kHiddenDepth = 256;  // of a panel of the hidden matrix, whose left factor stays in the cache
+
 struct PatchwiseAttention {
   Footprint footprint;
   PatchwiseRelation relation;
@@ -48,6 +50,15 @@ struct PatchwiseAttention {
   // The strides between rows of the packed matrices, in whole groups of columns if channels are in the lanes.
   int64_t hidden_stride() const { return pixels_in_lanes ? weight_channels : pad_columns(weight_channels); }
   int64_t weight_stride() const { return pad_columns(footprint.taps() * tap_stride()); }
+  // The taps of a panel of the hidden matrix, and where the rows of a tap begin. The distance between taps would often
+  // be a power of two: packing writes to all taps in turn, and they would compete for the cache. So panels are set
+  // apart.
+  int64_t panel_taps() const { return max(1, kHiddenDepth / feature_channels()); }
+  int64_t hidden_offset(int64_t tap) const {
+    constexpr int64_t kApart = 5 * kGroupColumns;
+    const int64_t offset = tap * feature_channels() / hidden_period() * hidden_stride();
+    return pixels_in_lanes ? offset : offset + tap / panel_taps() * kApart;
+  }
   // The tasks into which packing the mapping is cut: the query or the products, each tap, each channel of the key.
   int64_t packing_tasks() const { return 1 + footprint.taps() + (is_product() ? 0 : relation_channels); }
   // The number of taps whose weights, for a block of pixels, fit the first-level cache.
@@ -68,9 +79,10 @@ struct MappingParameters {
 
 // The parameters of the mapping as the kernels read them. The norm of the hidden layer is part of its weight and bias.
 struct PatchwiseMapping {
-  float *scale, *shift;  // (feature taps, feature channels)
-  float* hidden_weight;  // rows of hidden_stride, one for every `hidden_period` channels of a tap
-  float* hidden_bias;    // one row
+  float *scale, *shift;           // (feature taps, feature channels)
+  float* hidden_weight;           // rows of hidden_stride, one for every `hidden_period` channels of a tap
+  const int64_t* hidden_offsets;  // of the rows of each tap
+  float* hidden_bias;             // one row
   int64_t hidden_stride;
   float *weight, *bias;  // rows of weight_stride, one for every hidden channel: tap_stride columns for each tap
   int64_t weight_stride;
