@@ -56,10 +56,10 @@ class FusedModule(nn.Module, Generic[Plan]):
     def current_plan(self) -> str | tuple[Plan, Parameters]:
         """The plan, or the sentence of :meth:`why_not_eligible`."""
         if torch.compiler.is_compiling():
-            return self._make_plan()
+            return self.fold()
         plan = self._planned.get(self)
         if plan is None:
-            plan = self._make_plan()
+            plan = self.fold()
             self._planned = Planned()  # shallow copies, such as DataParallel's replicas, share the attribute
             self._planned.keep(self, plan)
         return plan
@@ -81,10 +81,11 @@ class FusedModule(nn.Module, Generic[Plan]):
         obstacle = why_not_original() or self.why_not_eligible()
         tensors = [*features, *self.parameters(), *self.buffers()]
         if obstacle is None:
-            tensors += _tensors_in(self._make_plan())
+            tensors += _tensors_in(self.fold())
         return obstacle or why_not_this_call(tensors)
 
-    def _make_plan(self) -> str | tuple[Plan, Parameters]:
+    def fold(self) -> str | tuple[Plan, Parameters]:
+        """Make a plan and list the norms and positions that it reads, or return why the module is not eligible."""
         parameters = Parameters()
         return self.why_not_eligible() or (self.plan(parameters), parameters)
 
