@@ -68,12 +68,12 @@ def _pairwise_attention_flops(
 
 
 def _patchwise_attention_flops(
-    query: Shape, hidden_weight: Shape, weight: Shape, relation: str, out_shape: Shape
+    query: Shape, weights: Sequence[Shape], kernel_size: Shape, relation: str, out_shape: Shape
 ) -> int:
     """The relation, both linear layers of the mapping and the aggregation, without the epilogue."""
-    taps = weight[1]
+    taps = prod(kernel_size)
     products = {"concatenation": 0, "star": taps, "clique": taps * taps}[relation]
-    multiply_adds = products * query[1] + prod(hidden_weight) + prod(weight) + taps * out_shape[1]
+    multiply_adds = products * query[1] + sum(map(prod, weights)) + taps * out_shape[1]
     return 2 * multiply_adds * out_shape[0] * out_shape[2] * out_shape[3]
 
 
@@ -82,9 +82,9 @@ def _pooled_projection_flops(weight: Shape, out_shape: Shape) -> int:
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
-def _projection_flops(matrix: Shape, result: Shape) -> int:
-    """A matrix-vector product for every pixel of the result."""
-    return 2 * prod(result[:-1]) * prod(matrix)
+def _projection_flops(weights: Sequence[Shape], result: Shape) -> int:
+    """A matrix-vector product of each layer for every pixel of the result."""
+    return 2 * prod(result[:-1]) * sum(map(prod, weights))
 
 
 def _normed_projection_flops(features: Shape, weight: Shape, out_shape: Shape | None) -> int:

@@ -75,6 +75,11 @@ def check_mapping(mapping: Mapping, most_layers: int, width: int, features: Tens
         for part, tensor in (("weight", layer.weight), ("bias", layer.bias)):
             if tensor.dtype != features.dtype:
                 check_coefficients(features, {f"{name}.{part}": tensor})
+        for part, tensor in zip(layer._fields, layer, strict=True):
+            if tensor.device != features.device:
+                raise ValueError(
+                    f"{name}.{part} must be on the device of query, {features.device}, got {tensor.device}"
+                )
     return widths
 
 

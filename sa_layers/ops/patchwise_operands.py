@@ -54,10 +54,6 @@ def check_patchwise_attention(
         )
     if outputs != hidden * taps:
         raise ValueError(f"mapping must have an output for each of {hidden} weights and {taps} taps, got {outputs}")
-    for layer in mapping:
-        for name, parameter in zip(layer._fields, layer, strict=True):
-            if parameter.device != query.device:
-                raise ValueError(f"{name} must be on the device of query, {query.device}, got {parameter.device}")
     if epilogue is not None:
         for name, tensor in zip(("epilogue.scale", "epilogue.shift"), epilogue, strict=True):
             check_shape(tensor, name, (value.shape[1],), f"value {tuple(value.shape)}")

@@ -15,7 +15,8 @@ import sa_layers.models
 import sa_layers.ops
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 
-RENAMED = {"Epilogue": "AffineReLU", "Mapping": "PairwiseMapping"}
+RENAMED = {"Epilogue": "AffineReLU"}
+REPLACED = ["Mapping", "PairwiseMapping", "PatchwiseMapping"]  # by a list of MappingLayer
 # The state of a block as earlier releases saved it.
 BLOCK = {
     "norm1": ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
@@ -39,11 +40,18 @@ def test_renamed_classes_warn(old: str, new: str) -> None:
 
 
 def test_import_statement_warns() -> None:
-    code = "from sa_layers.ops import Epilogue, Mapping; print(Epilogue.__name__, Mapping.__name__)"
+    code = "from sa_layers.ops import Epilogue; print(Epilogue.__name__)"
     process = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
-    assert process.stdout.split() == ["AffineReLU", "PairwiseMapping"]
+    assert process.stdout.split() == ["AffineReLU"]
     for old, new in RENAMED.items():
         assert f"DeprecationWarning: sa_layers.ops.{old} was renamed to sa_layers.ops.{new}" in process.stderr
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_replaced_classes_are_errors_that_name_what_to_use(name: str) -> None:
+    message = f"sa_layers.ops.{name} was replaced by a list of sa_layers.ops.MappingLayer"
+    with pytest.raises(AttributeError, match=message):
+        getattr(sa_layers.ops, name)
 
 
 def test_unknown_names_are_errors() -> None:

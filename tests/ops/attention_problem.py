@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sa_layers.ops import AffineReLU
+from sa_layers import reference
+from sa_layers.ops import AffineReLU, MappingLayer
 from sa_layers.reference import FrozenNorm
+
+Normal = Callable[..., Tensor]
+
+
+def make_mapping(normal: Normal, widths: Sequence[int], dtype: torch.dtype | None = None) -> list[MappingLayer]:
+    """Random layers of these widths, each after a random norm; weights and biases in a dtype of their own, if any."""
+    layers = []
+    for inputs, outputs in pairwise(widths):
+        scale, shift = normal(2, inputs)
+        weight, bias = normal(outputs, inputs) / inputs**0.5, normal(outputs)
+        layers.append(MappingLayer(scale, shift, weight.to(dtype or weight.dtype), bias.to(dtype or bias.dtype)))
+    return layers
+
+
+def reference_mapping(mapping: Sequence[MappingLayer]) -> list[reference.MappingLayer]:
+    """A mapping as the reference takes it."""
+    return [
+        reference.MappingLayer(FrozenNorm(array(scale), array(shift)), array(weight), array(bias))
+        for scale, shift, weight, bias in mapping
+    ]
 
 
 def convert(item: Any, device: torch.device | str, dtype: torch.dtype) -> Any:

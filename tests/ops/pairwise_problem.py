@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sa_layers import reference
-from sa_layers.ops import AffineReLU, PairPosition, PairwiseMapping, pairwise_attention
-from sa_layers.reference import FrozenNorm, MappingLayer
+from sa_layers.ops import AffineReLU, MappingLayer, PairPosition, pairwise_attention
 
-from .attention_problem import array, assert_agrees, norm
+from .attention_problem import array, assert_agrees, make_mapping, norm, reference_mapping
 
-Normal = Callable[..., Tensor]
 # Channels of the relation, of the value, of the weights: SAN's stages; vectors that end in the middle; one channel.
 WIDTHS = [(4, 16, 2), (16, 64, 8), (32, 128, 16), (64, 256, 32), (7, 9, 3), (3, 40, 20), (1, 1, 1)]
 # Size of the map, kernel_size, stride, dilation.
@@ -35,14 +32,10 @@ GEOMETRIES = [
 ]
 
 
-def make_mapping(
-    normal: Normal, relation: str, channels: int, positions: int, weights: int, layers: int
-) -> PairwiseMapping:
-    """A random mapping from the features of a pair to the weights."""
+def mapping_widths(relation: str, channels: int, positions: int, weights: int, layers: int) -> list[int]:
+    """The features of a pair, then the outputs of each layer."""
     inputs = {"dot": 1, "concatenation": 2 * channels}.get(relation, channels) + positions
-    sizes = [inputs, *[channels + 1] * (layers - 1), weights]
-    matrices = [normal(out, fan_in) / fan_in**0.5 for fan_in, out in pairwise(sizes)]
-    return PairwiseMapping(normal(inputs), normal(inputs), matrices, [normal(out) for out in sizes[1:]])
+    return [inputs, *[channels + 1] * (layers - 1), weights]
 
 
 def operands(
@@ -57,9 +50,10 @@ def operands(
     position_size: tuple[int, int] | None = None,
     epilogue: bool = False,
     seed: int = 0,
+    mapping_dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """The arguments of a call but for its footprint."""
+    """The arguments of a call but for its footprint; weights and biases in ``mapping_dtype``, by default float32."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -71,7 +65,9 @@ def operands(
         normal(batch, number, *size).to(dtype).to(memory_format=torch.channels_last)
         for number in (channels, channels, value_channels)
     )
-    mapping = make_mapping(normal, relation, channels, positions, weight_channels, layers)
+    mapping = make_mapping(
+        normal, mapping_widths(relation, channels, positions, weight_channels, layers), mapping_dtype
+    )
     position = PairPosition(normal(positions, 3), normal(positions, 3), position_size) if positions else None
     last = AffineReLU(normal(value_channels), normal(value_channels)) if epilogue else None
     maps = {"query": query, "key": key, "value": value}
@@ -83,21 +79,16 @@ def by_reference(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PairwiseMapping,
+    mapping: Sequence[MappingLayer],
     position: PairPosition | None = None,
     epilogue: AffineReLU | None = None,
     **options: Any,
 ) -> NDArray:
     """The output according to the reference, in float64."""
-    norms = [FrozenNorm(array(mapping.scale), array(mapping.shift)), *[None] * (len(mapping.weights) - 1)]
-    layers = [
-        MappingLayer(norm, array(weight), array(bias))
-        for norm, weight, bias in zip(norms, mapping.weights, mapping.biases, strict=True)
-    ]
     if position is not None:
         options["position"] = reference.PairPosition(array(position.query), array(position.key), position.size)
     maps = array(query), array(key), array(value)
-    return reference.pairwise_attention(*maps, layers, epilogue=norm(epilogue), **options)
+    return reference.pairwise_attention(*maps, reference_mapping(mapping), epilogue=norm(epilogue), **options)
 
 
 def check(arguments: dict[str, Any], tolerance: float) -> Tensor:

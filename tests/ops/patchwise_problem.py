@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sa_layers import reference
-from sa_layers.ops import AffineReLU, Footprint, PatchwiseMapping, patchwise_attention
-from sa_layers.reference import FrozenNorm, MappingLayer
+from sa_layers.ops import AffineReLU, Footprint, MappingLayer, patchwise_attention
 
-from .attention_problem import array, assert_agrees, norm
+from .attention_problem import array, assert_agrees, make_mapping, norm, reference_mapping
 
-Normal = Callable[..., Tensor]
 # Channels of the relation, of the value, of the weights, kernel_size: few weights (vectors of pixels), weights that
 # fill half a vector, a part of one, one, several; depths and panels that end in the middle.
 WIDTHS = [
@@ -36,17 +33,10 @@ WIDTHS = [
 ]
 
 
-def make_mapping(normal: Normal, relation: str, channels: int, taps: int, weights: int) -> PatchwiseMapping:
-    """A random mapping from the features of a footprint to the weights of its taps."""
-    affine = {"concatenation": (1 + taps, channels), "star": (taps, 1), "clique": (taps * taps, 1)}[relation]
-    return PatchwiseMapping(
-        normal(*affine),
-        normal(*affine),
-        normal(*affine, weights) / (affine[0] * affine[1]) ** 0.5,
-        normal(weights),
-        normal(weights, taps, weights) / weights**0.5,
-        normal(taps, weights),
-    )
+def mapping_widths(relation: str, channels: int, taps: int, weights: int) -> list[int]:
+    """The features of a footprint, the hidden channels and the weights of all taps."""
+    features = {"concatenation": (1 + taps) * channels, "star": taps, "clique": taps * taps}[relation]
+    return [features, weights, weights * taps]
 
 
 def operands(
@@ -57,6 +47,7 @@ def operands(
     batch: int = 2,
     relation: str = "concatenation",
     epilogue: bool = False,
+    mapping_dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """The arguments of a call; query, key and value are slices of one map, as a merged linear layer leaves them."""
@@ -69,29 +60,11 @@ def operands(
 
     merged = normal(batch, 2 * channels + value_channels, *size).to(dtype)
     query, key, value = merged.contiguous(memory_format=torch.channels_last).split([channels] * 2 + [value_channels], 1)
-    mapping = make_mapping(normal, relation, channels, Footprint.parse(kernel_size).taps, weights)
+    sizes = mapping_widths(relation, channels, Footprint.parse(kernel_size).taps, weights)
+    mapping = make_mapping(normal, sizes, mapping_dtype)
     last = AffineReLU(normal(value_channels), normal(value_channels)) if epilogue else None
     arguments = {"query": query, "key": key, "value": value, "mapping": mapping, "kernel_size": kernel_size}
     return arguments | {"relation": relation, "epilogue": last}
-
-
-def reference_mapping(mapping: PatchwiseMapping, relation: str) -> list[MappingLayer]:
-    """The same mapping in the reference's order: taps within a channel."""
-    scale, shift, hidden_weight, hidden_bias, weight, bias = map(array, mapping)
-
-    def by_channel(parameter: NDArray) -> NDArray:
-        """(1 + taps, R, ...) -> (R + R * taps, ...), or (D, 1, ...) -> (D, ...)."""
-        if relation != "concatenation":
-            return parameter[:, 0]
-        keys = np.swapaxes(parameter[1:], 0, 1).reshape(-1, *parameter.shape[2:])
-        return np.concatenate([parameter[0], keys])
-
-    outputs = np.transpose(weight, (2, 1, 0)).reshape(-1, len(weight))  # (Cw, taps, Cw) -> (Cw * taps, Cw)
-    first_norm = FrozenNorm(by_channel(scale), by_channel(shift))
-    return [
-        MappingLayer(first_norm, by_channel(hidden_weight).T, hidden_bias),
-        MappingLayer(None, outputs, bias.T.reshape(-1)),
-    ]
 
 
 def by_reference(
@@ -99,14 +72,13 @@ def by_reference(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: PatchwiseMapping,
-    relation: str = "concatenation",
+    mapping: Sequence[MappingLayer],
     epilogue: AffineReLU | None = None,
     **options: Any,
 ) -> NDArray:
     """The output according to the reference, in float64."""
-    maps, layers = (array(query), array(key), array(value)), reference_mapping(mapping, relation)
-    return reference.patchwise_attention(*maps, layers, relation=relation, epilogue=norm(epilogue), **options)
+    maps = array(query), array(key), array(value)
+    return reference.patchwise_attention(*maps, reference_mapping(mapping), epilogue=norm(epilogue), **options)
 
 
 def check(arguments: dict[str, Any], tolerance: float) -> Tensor:

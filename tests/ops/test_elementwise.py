@@ -14,7 +14,7 @@ from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.affine_relu import affine_relu, affine_relu_
 from sa_layers.ops.max_pooling import max_pooling
 from sa_layers.ops.pooled_projection import pooled_projection
-from sa_layers.ops.projection import pack, project
+from sa_layers.ops.projection import Linear, project
 
 from .devices import NO_CUDA, on_devices
 
@@ -163,17 +163,17 @@ def test_pooled_projection(
             check(result, expected, dtype, rounding)
 
 
-@needs_kernels  # which pack takes for granted in float32 on the CPU
+@needs_kernels  # which Linear takes for granted in float32 on the CPU
 @on_devices
 @on_dtypes
 def test_a_linear_layer_between_pooling_and_a_norm(dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
-    features, weight = (normal(*shape, device=device, dtype=dtype) for shape in ((2, 9, 12, 16), (16, 40)))
+    features, weight = (normal(*shape, device=device, dtype=dtype) for shape in ((2, 9, 12, 16), (40, 16)))
     after = AffineReLU(coefficients(40, like=features), coefficients(40, like=features))
     to = normal(2, 4, 6, 40, device=device, dtype=dtype)
     pooled = F.max_pool2d(features.double().permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    expected = (after.scale.double() * (to.double() + pooled @ weight.double()) + after.shift.double()).relu()
-    project(features, pack(weight), to, accumulate=True, epilogue=after, pool=True)
+    expected = (after.scale.double() * (to.double() + pooled @ weight.double().t()) + after.shift.double()).relu()
+    project(features, Linear.of_layers([weight], [None]), to, accumulate=True, epilogue=after, pool=True)
     check(to, expected, dtype, 4)
 
 
@@ -183,15 +183,16 @@ def test_a_linear_layer_between_pooling_and_a_norm(dtype: torch.dtype, device: s
 @pytest.mark.parametrize("pools", [False, True])
 def test_a_linear_layer_after_a_norm_and_pooling(pools: bool, dtype: torch.dtype, device: str) -> None:
     torch.manual_seed(0)
-    features, weight = (normal(*shape, device="cpu", dtype=dtype) for shape in ((2, 9, 12, 64), (64, 24)))
+    features, weight = (normal(*shape, device="cpu", dtype=dtype) for shape in ((2, 9, 12, 64), (24, 64)))
     before = AffineReLU(coefficients(64, like=features), coefficients(64, like=features))
     expected = (before.scale * features + before.shift).relu().to(dtype).double()
     if pools:
         expected = F.max_pool2d(expected.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    expected = expected @ weight.double()
+    expected = expected @ weight.double().t()
     to = torch.zeros_like(expected, dtype=dtype, device=device)
     norm = AffineReLU(before.scale.to(device), before.shift.to(device))
-    project(features.to(device), pack(weight.to(device)), to, prologue=norm, pool=pools)
+    linear = Linear.of_layers([weight.to(device)], [None])
+    project(features.to(device), linear, to, prologue=norm, pool=pools)
     check(to.cpu(), expected, dtype, 4)
 
 

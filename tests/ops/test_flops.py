@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sa_layers.ops import (
-    PairwiseMapping,
-    PatchwiseMapping,
     aggregation,
     backend,
     extension,
@@ -24,6 +22,9 @@ from sa_layers.ops import (
 )
 from sa_layers.ops.flops import FORMULAS
 from sa_layers.ops.pooled_projection import pooled_projection
+from sa_layers.ops.projection import Linear, project
+
+from .attention_problem import make_mapping
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 # 2 images, 8 channels, 5 x 6 pixels of which every second row counts, 9 taps
@@ -77,9 +78,7 @@ def test_pairwise_relations(relation: str, forward: int, backward: int) -> None:
 def test_pairwise_attention_counts_as_what_it_is_made_of(relation: str) -> None:
     query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
     width = 8 if relation == "concatenation" else 4
-    layers = [torch.randn(3, width), torch.randn(2, 3)]
-    mapping = PairwiseMapping(torch.ones(width), torch.zeros(width), layers, [torch.zeros(3), torch.zeros(2)])
-    counted = []
+    mapping, counted = make_mapping(torch.randn, [width, 3, 2]), []
     for enabled in (True, False):
         with backend("native"), fused(enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:
             pairwise_attention(query, key, value, mapping, 3, relation, (2, 1))
@@ -88,17 +87,26 @@ def test_pairwise_attention_counts_as_what_it_is_made_of(relation: str) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize(("relation", "features"), [("concatenation", (10, 4)), ("clique", (81, 1))])
-def test_patchwise_attention_counts_as_what_it_is_made_of(relation: str, features: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("relation", "features"), [("concatenation", 40), ("clique", 81)])
+def test_patchwise_attention_counts_as_what_it_is_made_of(relation: str, features: int) -> None:
     """Plain torch counts the linear layers and the clique, and not the aggregation."""
     query, key, value = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
-    linear = torch.randn(*features, 2), torch.zeros(2), torch.randn(2, 9, 2), torch.zeros(9, 2)
-    mapping, counted = PatchwiseMapping(torch.ones(features), torch.zeros(features), *linear), []
+    mapping, counted = make_mapping(torch.randn, [features, 2, 18]), []
     for name in ("native", "torch"):
         with backend(name), torch.no_grad(), FlopCounterMode(display=False) as counter:
             patchwise_attention(query, key, value, mapping, 3, relation, (2, 1))
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1] + 2 * PAIRS
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])
+def test_layers_of_a_pixel_count_without_their_padding(name: str) -> None:
+    features, weights = torch.randn(2, 3, 4, 20), [torch.randn(5, 20), torch.randn(6, 20)]
+    with backend(name):
+        linear = Linear.of_layers(weights, [None, None])
+        with FlopCounterMode(display=False) as counter:
+            project(features, linear, linear.new_map(features))
+    assert counter.get_total_flops() == 2 * (2 * 3 * 4) * 20 * 11
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("native", marks=needs_kernels)])

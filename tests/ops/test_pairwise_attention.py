@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sa_layers.ops import PAIRWISE_RELATIONS, AffineReLU, PairPosition
+from sa_layers.ops import PAIRWISE_RELATIONS, AffineReLU, MappingLayer, PairPosition
+from sa_layers.ops.mapping_layer import operands_of
 
-from .attention_problem import convert
+from .attention_problem import convert, make_mapping
 from .attention_tester import AttentionTester
 from .operator_tester import Options
-from .pairwise_problem import by_reference, make_mapping
+from .pairwise_problem import by_reference, mapping_widths
 from .problem import CORNERS, Problem
 
 
@@ -41,10 +42,10 @@ class TestPairwiseAttention(AttentionTester):
             size = (5, 9) if options["position"] == "sized" else None
             position = PairPosition(normal(2, 3), -normal(2, 3), size)
         positions = 0 if position is None else len(position.query)
-        mapping = make_mapping(normal, relation, channels, positions, problem.weight_channels, options["layers"])
+        widths = mapping_widths(relation, channels, positions, problem.weight_channels, options["layers"])
         if options["epilogue"]:
             last = AffineReLU(normal(channels), normal(channels, 1)[:, 0])
-        return {"relation": relation, "mapping": mapping, "position": position, "epilogue": last}
+        return {"relation": relation, "mapping": make_mapping(normal, widths), "position": position, "epilogue": last}
 
     def by_reference(self, **arguments: Any) -> NDArray:
         return by_reference(**arguments)
@@ -65,7 +66,7 @@ class TestPairwiseAttention(AttentionTester):
             "allow_tf32": False,
         }
         keywords |= problem.footprint._asdict()
-        return {"pairwise_attention": (*maps, *mapping[:2], *map(list, mapping[2:]), keywords)}
+        return {"pairwise_attention": (*maps, *operands_of(mapping), keywords)}
 
     def test_refuses_tensors(self) -> None:
         self.refuses_tensors("query", "key", "value")
@@ -79,15 +80,29 @@ class TestPairwiseAttention(AttentionTester):
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"scale": torch.zeros(5)}, ValueError, r"mapping.scale must have the shape \(6\)"),
-            ({"scale": torch.zeros(6)}, TypeError, "mapping.scale must be torch.float64 for features of"),
-            ({"weights": [torch.zeros(2, 5)] * 2}, ValueError, r"mapping.weights\[0\] must have the shape \(out, 6\)"),
-            ({"weights": [], "biases": []}, ValueError, "mapping must have one to 3 weights and as many biases, got 0"),
+            ({"scale": torch.zeros(5)}, ValueError, r"mapping\[{}\].scale must have the shape \({}\)"),
+            ({"shift": torch.zeros(5, 1)}, ValueError, r"mapping\[{}\].shift must have the shape \({}\)"),
+            ({"weight": torch.zeros(2, 9)}, ValueError, r"mapping\[{}\].weight must have the shape \(out, {}\)"),
+            ({"bias": torch.zeros(9)}, ValueError, r"mapping\[{}\].bias must have the shape \(.\) for its weight"),
+            ({"scale": torch.float32}, TypeError, r"mapping\[{}\].scale must be torch.float64 for features of"),
+            ({"weight": torch.float16}, TypeError, r"mapping\[{}\].weight must be torch.float64 for features of"),
+            ({"bias": "meta"}, ValueError, r"mapping\[{}\].bias must be on the device of query, cpu, got meta"),
         ],
     )
-    def test_refuses_mappings(self, change: dict[str, Any], error: type[Exception], message: str) -> None:
-        mapping = self.parameters(CORNERS[0], self.options[0])["mapping"]._replace(**change)
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_refuses_layers(self, index: int, change: dict[str, Any], error: type[Exception], message: str) -> None:
+        """The change is another tensor, or another dtype or device of the same."""
+        mapping = self.parameters(CORNERS[0], self.options[0])["mapping"]
+        layer, ((name, other),) = mapping[index], change.items()
+        changed = other if isinstance(other, Tensor) else getattr(layer, name).to(other)
+        mapping[index] = layer._replace(**{name: changed})
+        message = message.format(index, len(layer.scale))
         self.refuses(error, message, *self.operands(CORNERS[0]), mapping=mapping)
+
+    @pytest.mark.parametrize("mapping", [[], [MappingLayer(*[torch.zeros(1)] * 4)] * 4, [torch.zeros(6)] * 4], ids=len)
+    def test_refuses_other_lists(self, mapping: list[Any]) -> None:
+        message = f"mapping must consist of one to 3 MappingLayer, got {len(mapping)} items"
+        self.refuses(ValueError, message, *self.operands(CORNERS[0]), mapping=mapping)
 
     def test_refuses_positions_and_epilogues(self) -> None:
         maps, matrix = self.operands(CORNERS[0]), torch.zeros(5, 3, dtype=torch.float64)
@@ -96,29 +111,48 @@ class TestPairwiseAttention(AttentionTester):
         self.refuses(ValueError, "epilogue.shift must have the shape", *maps, epilogue=epilogue)
 
 
-def test_a_direct_call_cannot_read_out_of_bounds() -> None:
+KEYWORDS: dict[str, Any] = {
+    "query_position": None,
+    "key_position": None,
+    "position_size": [],
+    "output_scale": None,
+    "output_shift": None,
+    "relation": "subtraction",
+    "kernel_size": [3, 3],
+    "stride": [1, 1],
+    "dilation": [1, 1],
+    "padding_mode": "reflect",
+    "allow_tf32": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scales": torch.zeros(5)}, r"scales must have the shape \(4\), got \(5\)"),
+        ({"shifts": torch.zeros(5)}, r"shifts must have the shape \(4\), got \(5\)"),
+        ({"shifts": torch.zeros(4).double()}, "shifts must have the dtype"),
+        ({"weights": torch.zeros(2, 4).double()}, "weights must have the dtype"),
+        ({"weights": torch.zeros(2, 4).half()}, "weights must have the dtype"),
+        ({"weights": torch.zeros(4)}, r"weights must have 2 dimensions, got the shape \(4\)"),
+        ({"weights": torch.zeros(2, 4, 1, 2)}, r"weights must have the shape \(2, 4\), got \(2, 4, 1, 2\)"),
+        ({"weights": torch.zeros(2, 3)}, r"weights must have the shape \(2, 4\), got \(2, 3\)"),
+        ({"weights": torch.zeros(0, 4)}, "weights must have at least one output"),
+        ({"biases": torch.zeros(3)}, r"biases must have the shape \(2\), got \(3\)"),
+        ({"weights": torch.zeros(3, 4), "biases": torch.zeros(3)}, "value must have a multiple of the 3 channels"),
+    ],
+)
+def test_a_direct_call_cannot_read_out_of_bounds(change: dict[str, Tensor], message: str) -> None:
     maps = [torch.zeros(1, 4, 5, 5) for _ in range(3)]
-    vector, matrix = torch.zeros(4), torch.zeros(2, 4)
-    keywords: dict[str, Any] = {
-        "query_position": None,
-        "key_position": None,
-        "position_size": [],
-        "output_scale": None,
-        "output_shift": None,
-        "relation": "subtraction",
-        "kernel_size": [3, 3],
-        "stride": [1, 1],
-        "dilation": [1, 1],
-        "padding_mode": "reflect",
-        "allow_tf32": False,
-    }
+    layer = {"scales": torch.zeros(4), "shifts": torch.zeros(4), "weights": torch.zeros(2, 4), "biases": torch.zeros(2)}
+    parameters = {name: [tensor] for name, tensor in (layer | change).items()}
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.pairwise_attention(*maps, **parameters, **KEYWORDS)
 
-    def call(shift: Tensor, weight: Tensor, bias: Tensor) -> None:
-        torch.ops.sa_layers.pairwise_attention(*maps, vector, shift, [weight], [bias], **keywords)
 
-    with pytest.raises(RuntimeError, match=r"shift must have the shape \(4\), got \(5\)"):
-        call(torch.zeros(5), matrix, torch.zeros(2))
-    with pytest.raises(RuntimeError, match="weights must have the dtype"):
-        call(vector, matrix.double(), torch.zeros(2))
-    with pytest.raises(RuntimeError, match="value must have a multiple of the 3 channels of the weights, got 4"):
-        call(vector, torch.zeros(3, 4), torch.zeros(3))
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_direct_call_needs_lists_of_the_same_length(count: int) -> None:
+    maps, ones = [torch.zeros(1, 1, 5, 5) for _ in range(3)], torch.ones(1)
+    message = f"must be lists of one to 3 tensors, got 1, 1, {count} and 1"
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.pairwise_attention(*maps, [ones], [ones], [ones.view(1, 1)] * count, [ones], **KEYWORDS)

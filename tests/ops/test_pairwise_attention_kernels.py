@@ -9,13 +9,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa_layers.ops import PADDING_MODES, PAIRWISE_RELATIONS, aggregation, backend, extension, pairwise_attention
+from sa_layers.ops import (
+    PADDING_MODES,
+    PAIRWISE_RELATIONS,
+    Footprint,
+    MappingLayer,
+    aggregation,
+    backend,
+    extension,
+    pairwise_attention,
+)
+from sa_layers.ops.pairwise_attention import pairwise_attention_fused
 from tests.sampling import sample
 
+from .attention_problem import assert_agrees
 from .devices import on_devices
-from .pairwise_problem import GEOMETRIES, WIDTHS, check, operands
+from .pairwise_problem import GEOMETRIES, WIDTHS, by_reference, check, operands
+from .weight_forms import FORMS, strided
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 CASES = list(product(PAIRWISE_RELATIONS, WIDTHS, range(len(GEOMETRIES)), PADDING_MODES))
 
 
@@ -44,9 +57,7 @@ def test_random_problems(data: st.DataObject, device: str) -> None:
         "dilation": (draw(small), draw(small)),
         "padding_mode": draw(st.sampled_from(PADDING_MODES)),
     }
-    dtype, tolerance = draw(
-        st.sampled_from([(torch.float32, 1e-4), (torch.float64, 1e-10), (torch.bfloat16, 2e-2), (torch.float16, 4e-3)])
-    )
+    dtype = draw(st.sampled_from(list(TOLERANCES)))
     arguments = operands(
         draw(st.sampled_from(PAIRWISE_RELATIONS)),
         widths,
@@ -58,9 +69,10 @@ def test_random_problems(data: st.DataObject, device: str) -> None:
         position_size=draw(st.sampled_from([None, (5, 9)])),
         epilogue=draw(st.booleans()),
         seed=draw(st.integers(0, 9)),
+        mapping_dtype=draw(st.sampled_from([None, dtype])),
         device=device,
     )
-    check(arguments | geometry, tolerance)
+    check(arguments | geometry, TOLERANCES[dtype])
 
 
 @on_devices
@@ -129,8 +141,7 @@ def test_equal_logits_give_the_mean_of_all_taps(
 ) -> None:
     """A pixel that several taps read counts several times."""
     arguments = operands("subtraction", widths, size, batch=2)
-    zeros = [torch.zeros_like(weight) for weight in arguments["mapping"].weights]
-    arguments["mapping"] = arguments["mapping"]._replace(weights=zeros)
+    arguments["mapping"] = [layer._replace(weight=torch.zeros_like(layer.weight)) for layer in arguments["mapping"]]
     output = pairwise_attention(**arguments, kernel_size=7, padding_mode=padding_mode)
     value = arguments["value"]
     weight = value.new_full((2, 1, 49, size[0] * size[1]), 1 / 49)
@@ -155,9 +166,9 @@ def test_an_infinite_key_reaches_no_more_than_by_parts(
 ) -> None:
     """Where a ReLU or another part absorbs it, the output is finite."""
     arguments = operands(relation, widths, (5, 20), device=device) | {"kernel_size": 3}
-    mapping = arguments["mapping"]
-    for scale in (mapping.scale, -mapping.scale.abs(), mapping.scale.abs()):
-        arguments["mapping"] = mapping._replace(scale=scale)
+    first, *others = arguments["mapping"]
+    for scale in (first.scale, -first.scale.abs(), first.scale.abs()):
+        arguments["mapping"] = [first._replace(scale=scale), *others]
         arguments["key"][0, 1, 2, 7] = number
         with backend("torch"):
             expected = pairwise_attention(**arguments)
@@ -176,3 +187,19 @@ def test_an_average_of_large_numbers_is_finite(widths: tuple[int, int, int], ker
         **arguments | {"value": torch.full_like(arguments["value"], large)}, kernel_size=kernel_size
     )
     torch.testing.assert_close(output, torch.full_like(output, large))
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("widths", [(16, 64, 8), (4, 16, 2), (7, 9, 3), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_the_mapping(form: str, widths: tuple, dtype: torch.dtype, device: str) -> None:
+    """Of any strides, and as the kernels of 1x1 convolutions, which are passed without a copy."""
+    arguments = operands("subtraction", widths, (6, 20), dtype, layers=3, mapping_dtype=dtype, device=device)
+    maps = [arguments[name] for name in ("query", "key", "value")]
+    mapping = [
+        MappingLayer(strided(scale), strided(shift), FORMS[form](weight), strided(bias))
+        for scale, shift, weight, bias in arguments["mapping"]
+    ]
+    output = pairwise_attention_fused(*maps, mapping, Footprint.parse(3), "subtraction", arguments["position"])
+    assert_agrees(output, by_reference(**arguments | {"kernel_size": 3}), TOLERANCES[dtype])

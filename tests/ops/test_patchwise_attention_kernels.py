@@ -9,11 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa_layers.ops import PADDING_MODES, PATCHWISE_RELATIONS, extension, patchwise_attention
+from sa_layers.ops import PADDING_MODES, PATCHWISE_RELATIONS, Footprint, MappingLayer, extension, patchwise_attention
+from sa_layers.ops.patchwise_attention import patchwise_attention_fused
 from tests.sampling import sample
 
+from .attention_problem import assert_agrees
 from .devices import on_devices
 from .patchwise_problem import WIDTHS, by_reference, check, operands
+from .weight_forms import FORMS, strided
 
 pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -52,6 +55,7 @@ def test_random_problems(data: st.DataObject, device: str) -> None:
         batch=draw(st.integers(0, 2)),
         relation=draw(st.sampled_from(PATCHWISE_RELATIONS)),
         epilogue=draw(st.booleans()),
+        mapping_dtype=draw(st.sampled_from([None, dtype])),
         device=device,
     )
     geometry = {
@@ -128,3 +132,19 @@ def test_a_nan_reaches_the_footprints_that_read_it(widths: tuple, device: str) -
     is_nan = patchwise_attention(**arguments | {"key": key}).isnan().cpu()
     assert is_nan.any()
     assert torch.equal(is_nan, torch.from_numpy(by_reference(**arguments | {"key": key})).isnan())
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("widths", [WIDTHS[number] for number in (0, 1, 3, 4, 6)], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_the_mapping(form: str, widths: tuple, dtype: torch.dtype, device: str) -> None:
+    """Of any strides, and as the kernels of 1x1 convolutions, which are passed without a copy."""
+    arguments = operands(widths, (6, 20), dtype, mapping_dtype=dtype, device=device)
+    maps = [arguments[name] for name in ("query", "key", "value")]
+    mapping = [
+        MappingLayer(strided(scale), strided(shift), FORMS[form](weight), strided(bias))
+        for scale, shift, weight, bias in arguments["mapping"]
+    ]
+    output = patchwise_attention_fused(*maps, mapping, Footprint.parse(widths[3]), "concatenation")
+    assert_agrees(output, by_reference(**arguments), TOLERANCES[dtype])

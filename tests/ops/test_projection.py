@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,11 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sa_layers.ops import AffineReLU, backend, extension
-from sa_layers.ops.projection import pack, project
+from sa_layers.ops.projection import Linear, project
 
 from .devices import NO_CUDA, on_devices
+from .weight_forms import FORMS, strided
 
 needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
+
+
+on_dtypes = pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=needs_kernels), torch.bfloat16, torch.float16], ids=str
+)
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+LAYERS = st.lists(st.integers(1, 100) | st.integers(1, 600), min_size=1, max_size=3)
 
 
 def problem(pixels: int, channels: int, out_channels: int) -> dict[str, Tensor]:
@@ -22,7 +33,7 @@ def problem(pixels: int, channels: int, out_channels: int) -> dict[str, Tensor]:
     torch.manual_seed(pixels + channels + out_channels)
     shapes = {
         "features": (1, 1, pixels, channels),
-        "weight": (channels, out_channels),
+        "weight": (out_channels, channels),
         "bias": (out_channels,),
         "scale": (channels,),
         "shift": (channels,),
@@ -33,13 +44,20 @@ def problem(pixels: int, channels: int, out_channels: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
 
 
-def compute(given: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """All forms of the operator."""
-    x, weight, bias, to = (given[name].to(dtype) for name in ("features", "weight", "bias", "to"))
+def make_linear(given: dict[str, Tensor], dtype: torch.dtype, layers: Sequence[int] = ()) -> Linear:
+    """One layer, or several with so many output channels each."""
+    sizes = list(layers or given["bias"].shape)
+    return Linear.of_layers(*(list(given[name].to(dtype).split(sizes)) for name in ("weight", "bias")))
+
+
+def compute(given: dict[str, Tensor], dtype: torch.dtype, linear: Linear | None = None) -> tuple[Tensor, ...]:
+    """All forms of the operator, of one layer by default."""
+    linear = linear or make_linear(given, dtype)
+    x, to = (given[name].to(dtype) for name in ("features", "to"))
     coefficients = torch.promote_types(dtype, torch.float32)
     names = ("scale", "shift", "output_scale", "output_shift")
     scale, shift, output_scale, output_shift = (given[name].to(coefficients) for name in names)
-    linear, plain, activated, added, normalised = pack(weight, bias), *(to.clone() for _ in range(4))
+    plain, activated, added, normalised = (to.clone() for _ in range(4))
     project(x, linear, plain)
     project(x, linear, activated, prologue=AffineReLU(scale, shift))
     project(x, linear, added, accumulate=True)
@@ -53,10 +71,11 @@ def compute(given: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
 def expected(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """The equations."""
     activated = (given["scale"] * given["features"] + given["shift"]).relu()
-    added = given["to"] + given["features"] @ given["weight"]
+    weight, bias = given["weight"].t(), given["bias"]
+    added = given["to"] + given["features"] @ weight
     return (
-        given["features"] @ given["weight"] + given["bias"],
-        activated @ given["weight"] + given["bias"],
+        given["features"] @ weight + bias,
+        activated @ weight + bias,
         added,
         (given["output_scale"] * added + given["output_shift"]).relu(),
     )
@@ -70,11 +89,58 @@ def check(operands: dict[str, Tensor], results: tuple[Tensor, ...], tolerance: f
 
 @needs_kernels
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 260), st.integers(1, 600), st.integers(1, 100))
-def test_random_shapes(pixels: int, channels: int, out_channels: int) -> None:
+@given(st.integers(1, 260), st.integers(1, 600), LAYERS)
+def test_random_shapes(pixels: int, channels: int, layers: list[int]) -> None:
     """Part-filled panels of input and of output channels, single rows, more pixels than a part has."""
-    operands = problem(pixels, channels, out_channels)
-    check(operands, compute(operands, torch.float32), 1e-5)
+    operands = problem(pixels, channels, sum(layers))
+    check(operands, compute(operands, torch.float32, make_linear(operands, torch.float32, layers)), 1e-5)
+
+
+@on_dtypes
+@pytest.mark.parametrize("layers", [(4, 4, 16), (16, 16, 32), (1, 2, 3), (20, 12), (5, 30, 40)], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_layers_as_modules_hold_them(form: str, layers: tuple[int, ...], dtype: torch.dtype) -> None:
+    """They follow each other in the channels of the result, and may end in the middle of a panel."""
+    operands = problem(21, 40, sum(layers))
+    linear = make_linear(operands, dtype, layers)
+    changed = Linear.of_layers([FORMS[form](weight) for weight in linear.weights], linear.biases)
+    assert changed.channels == sum(layers)
+    check(operands, compute(operands, dtype, changed), TOLERANCES[dtype])
+
+
+@on_dtypes
+@pytest.mark.parametrize(
+    "given", [(True, True, True), (True, False, True), (False, True, False), (False, False, False)]
+)
+def test_layers_without_biases(given: tuple[bool, ...], dtype: torch.dtype) -> None:
+    operands, layers = problem(5, 40, 24), (4, 4, 16)
+    linear = make_linear(operands, dtype, layers)
+    biases = [bias if is_given else None for bias, is_given in zip(linear.biases, given, strict=True)]
+    zeroed = [bias if is_given else 0 * bias for bias, is_given in zip(linear.biases, given, strict=True)]
+    operands["bias"] = torch.cat(zeroed).double()
+    check(operands, compute(operands, dtype, Linear.of_layers(linear.weights, biases)), TOLERANCES[dtype])
+
+
+@on_dtypes
+def test_strided_biases_and_norms(dtype: torch.dtype) -> None:
+    operands = {
+        name: tensor if name in ("features", "to") else strided(tensor) for name, tensor in problem(5, 40, 24).items()
+    }
+    check(operands, compute(operands, dtype), TOLERANCES[dtype])
+
+
+@on_dtypes
+def test_a_changed_weight_has_an_effect(dtype: torch.dtype) -> None:
+    """Nothing of the parameters is kept."""
+    operands, layers = problem(5, 40, 24), (4, 4, 16)
+    linear = make_linear(operands, dtype, layers)
+    compute(operands, dtype, linear)
+    for name, tensors in (("weight", linear.weights), ("bias", linear.biases)):
+        operands[name] = -2 * operands[name]
+        for tensor in tensors:
+            assert tensor is not None
+            tensor.data.mul_(-2)
+    check(operands, compute(operands, dtype, linear), TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=needs_kernels), torch.bfloat16])
@@ -84,12 +150,12 @@ def test_random_shapes(pixels: int, channels: int, out_channels: int) -> None:
 def test_pools(size: tuple[int, ...], channels: int, width: int, dtype: torch.dtype) -> None:
     """Features are pooled first. Odd rows and columns are dropped, and NaN stays NaN."""
     torch.manual_seed(0)
-    features, weight = torch.randn(*size, channels, dtype=dtype), torch.randn(channels, width, dtype=dtype)
+    features, weight = torch.randn(*size, channels, dtype=dtype), torch.randn(width, channels, dtype=dtype)
     features[0, 1, 0, 0] = torch.nan
     pooled = F.max_pool2d(features.permute(0, 3, 1, 2).double(), 2).permute(0, 2, 3, 1)
-    expected = pooled @ weight.double()
+    expected = pooled @ weight.double().t()
     to = expected.to(dtype).zero_()
-    project(features, pack(weight), to, pool=True)
+    project(features, Linear.of_layers([weight], [None]), to, pool=True)
     assert to[0, 0, 0].isnan().all()
     assert to.isnan().sum() == width
     tolerance = 5e-2 if dtype == torch.bfloat16 else 1e-5
@@ -102,7 +168,7 @@ def test_pools(size: tuple[int, ...], channels: int, width: int, dtype: torch.dt
 )
 def test_other_dtypes_are_plain_torch(dtype: torch.dtype, tolerance: float) -> None:
     operands = problem(21, 40, 24)
-    assert pack(operands["weight"].to(dtype)).weight.dim() == 2
+    assert make_linear(operands, dtype).kernel != "panels"
     check(operands, compute(operands, dtype), tolerance)
 
 
@@ -117,13 +183,14 @@ def test_half_precision_after_a_norm(
     """Sizes with a CUDA kernel and without. A NaN reaches its own pixel only."""
     torch.manual_seed(0)
     features = torch.randn(*size, channels).to(dtype)
-    weight, bias = (torch.randn(channels, out_channels) / channels**0.5).to(dtype), torch.randn(out_channels).to(dtype)
+    weight, bias = (torch.randn(out_channels, channels) / channels**0.5).to(dtype), torch.randn(out_channels).to(dtype)
     scale, shift, after = torch.randn(channels), torch.randn(channels), torch.randn(2, out_channels)
     activated = (scale * features.float() + shift).relu().to(dtype).double()
-    expected = activated @ weight.double() + bias.double()
+    expected = activated @ weight.double().t() + bias.double()
     if size[0]:
         features[0, 0, 1, 2], expected[0, 0, 1] = torch.nan, torch.nan
-    linear = pack(weight.to(device), bias.to(device))
+    layers = [4, out_channels - 4]
+    linear = Linear.of_layers(weight.to(device).split(layers), bias.to(device).split(layers))
     features, before = features.to(device), AffineReLU(scale.to(device), shift.to(device))
     plain, normalised = (torch.zeros_like(expected, dtype=dtype, device=device) for _ in range(2))
     project(features, linear, plain, prologue=before)
@@ -191,22 +258,45 @@ def test_a_nan_reaches_its_own_pixel_only() -> None:
 
 
 @needs_kernels
-def test_refusals() -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"result": torch.zeros(4, 63)}, r"result must have the shape \(4, 64\), got \(4, 63\)"),
+        ({"weights": [torch.zeros(32, 8)]}, r"result must have the shape \(4, 32\), got \(4, 64\)"),
+        ({"weights": [torch.zeros(40, 8)] * 2}, r"result must have the shape \(4, 80\), got \(4, 64\)"),
+        (
+            {"weights": [torch.zeros(40, 8), torch.zeros(24, 7)]},
+            r"weights must have the shape \(24, 8\), got \(24, 7\)",
+        ),
+        ({"weights": [torch.zeros(64, 8, 1, 2)]}, r"weights must have the shape \(64, 8\), got \(64, 8, 1, 2\)"),
+        ({"weights": [torch.zeros(64)]}, r"weights must have 2 dimensions, got the shape \(64\)"),
+        ({"weights": [torch.zeros(64, 8).double()]}, "weights must have the dtype"),
+        ({"weights": []}, "weights must be a list of tensors"),
+        ({"biases": [torch.zeros(64)] * 2}, "biases empty or a list of as many, got 1 and 2"),
+        ({"biases": [torch.zeros(63)]}, r"biases must have the shape \(64\), got \(63\)"),
+        ({"biases": [torch.zeros(64).double()]}, "biases must have the dtype"),
+        ({"shift": torch.zeros(8)}, "scale and shift must be given together"),
+        ({"scale": torch.zeros(8), "shift": torch.zeros(7)}, "shift must have the shape"),
+        ({"output_scale": torch.zeros(63), "output_shift": torch.zeros(63)}, "output_scale must have the shape"),
+        ({"features": torch.zeros(1, 4, 4, 8), "pools": True}, r"result must have the shape \(1, 2, 2, 64\)"),
+        (
+            {"features": torch.zeros(1, 4, 4, 8), "scale": torch.zeros(8), "shift": torch.zeros(8), "pools": True},
+            "scale must not be given",
+        ),
+        ({"result": torch.zeros(64, 4).t()}, "result must be contiguous"),
+        ({"features": torch.zeros(4, 8).double()}, "features must be float32"),
+    ],
+)
+def test_refusals(change: dict[str, Any], message: str) -> None:
     """Calls that would read or write out of bounds."""
-    call, none = torch.ops.sa_layers.projection, [None] * 5
-    features, matrix = torch.zeros(4, 8), torch.zeros(4, 8, 16)
-    with pytest.raises(RuntimeError, match="result"):
-        call(features, matrix, *none, torch.zeros(4, 63))
-    with pytest.raises(RuntimeError, match="matrix"):
-        call(features, torch.zeros(2, 8, 32), *none, torch.zeros(4, 32))
-    with pytest.raises(RuntimeError, match="scale and shift must be given together"):
-        call(features, matrix, None, torch.zeros(8), None, None, None, torch.zeros(4, 64))
-    with pytest.raises(RuntimeError, match="result must have the shape"):
-        call(torch.zeros(1, 4, 4, 8), matrix, *none, torch.zeros(1, 4, 4, 64), True)
-    scale = torch.zeros(8)
-    with pytest.raises(RuntimeError, match="scale must not be given"):
-        call(torch.zeros(1, 4, 4, 8), matrix, None, scale, scale, None, None, torch.zeros(1, 2, 2, 64), True)
-    with pytest.raises(RuntimeError, match="contiguous"):
-        call(features, matrix, *none, torch.zeros(64, 4).t())
-    with pytest.raises(RuntimeError, match="float32"):
-        call(features.double(), matrix.double(), *none, torch.zeros(4, 64).double())
+    arguments = {
+        "features": torch.zeros(4, 8),
+        "weights": [torch.zeros(64, 8)],
+        "biases": [],
+        **dict.fromkeys(("scale", "shift", "output_scale", "output_shift")),
+        "result": torch.zeros(4, 64),
+        "pools": False,
+    }
+    torch.ops.sa_layers.projection(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.projection(**arguments | change)
