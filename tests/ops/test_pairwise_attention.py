@@ -80,8 +80,8 @@ class TestPairwiseAttention(AttentionTester):
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"scale": torch.zeros(5)}, ValueError, r"mapping\[{}\].scale must have the shape \({}\)"),
-            ({"shift": torch.zeros(5, 1)}, ValueError, r"mapping\[{}\].shift must have the shape \({}\)"),
+            ({"scale": torch.zeros(9)}, ValueError, r"mapping\[{}\].scale must have the shape \({}\)"),
+            ({"shift": torch.zeros(9)}, ValueError, r"mapping\[{}\].shift must have the shape \({}\)"),
             ({"weight": torch.zeros(2, 9)}, ValueError, r"mapping\[{}\].weight must have the shape \(out, {}\)"),
             ({"bias": torch.zeros(9)}, ValueError, r"mapping\[{}\].bias must have the shape \(.\) for its weight"),
             ({"scale": torch.float32}, TypeError, r"mapping\[{}\].scale must be torch.float64 for features of"),
