@@ -11,26 +11,32 @@ Each module decides for itself. If one block has a hook, its stage runs module b
 ``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is the switch.
 
 **What it computes.** The same function, up to rounding. Maps are channels last, (N, H, W, C). A frozen norm followed by
-a ReLU is one scale and shift for each channel: it becomes the prologue or the epilogue of the operator beside it. A
-linear layer is a matrix product. Relation, position, mapping, softmax and aggregation are one operator, which never
-writes a tensor of the size of all footprints. A residual block is three operators, and adds its result in place::
+a ReLU is one scale and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a
+part of a layer of the mapping. A linear layer is a matrix product. Relation, position, mapping, softmax and aggregation
+are one operator, which never writes a tensor of the size of all footprints. A residual block is three operators, and
+adds its result in place::
 
     q, k, v = relu(scale1 * x + shift1) @ transform       # ops.projection with a prologue
     y       = relu(scale2 * attention(q, k, v) + shift2)  # ops.pairwise_attention with an epilogue
     x      += y @ expansion                               # ops.projection that accumulates
 
-**How it is organised.** A module with a fused path derives from :class:`FusedModule` and defines two methods:
-``why_not_eligible`` looks at the structure of its modules only, and ``fold`` computes values from their parameters. The
-result of ``fold`` runs without consulting the modules again. Its kernels are already chosen.
+**What is kept between calls.** The structure, never a value. A module with a fused path derives from
+:class:`FusedModule` and defines two methods, which look at the structure of its modules only: ``why_not_eligible``, and
+``plan``, whose result says which operators run, by which kernels, on which parameters. The plan is kept while the module
+consists of the same objects. Every call computes the scales and shifts of all norms anew, a few operations for a whole
+network, and the kernels fold and pack weights and biases from the tensors of the modules. A write to a parameter or a
+buffer therefore has an effect on the next call, whichever way it was written.
 
 ===================  ==================================================================================================
-``eligibility.py``   whether modules may be folded: types, modes, hooks, flags; each answer is a sentence or None
-``parameters.py``    values: norms as scale and shift, mappings and positions in the layout of the operators
-``module.py``        :class:`FusedModule`, which asks the one and calls the other
-``folding.py``       keeps what ``fold`` returned while ``snapshot.py`` finds the module unchanged
-``block.py``         the residual block in evaluation
-``stage.py``         the stage in evaluation
-``network.py``       the network in evaluation, with its stem
+``eligibility.py``   whether modules may be skipped: types, modes, hooks, flags; each answer is a sentence or None
+``originals.py``     whether a function whose work the fused path does has been replaced
+``structure.py``     the objects of which a module consists, and a plan that is kept while they are the same
+``parameters.py``    the norms and position encodings of a plan, and their scales, shifts and matrices for one call
+``module.py``        :class:`FusedModule`, which asks and plans, and folds the parameters of a plan at every call
+``channels_last.py`` maps between the memory formats of modules and of the fused path
+``block.py``         the plan of the residual block and of its attention
+``stage.py``         the plan of the stage
+``network.py``       the plan of the network, with its stem
 ===================  ==================================================================================================
 
 The package imports :mod:`sa_layers.ops` only; :mod:`sa_layers.layers` and :mod:`sa_layers.models` import it.
