@@ -72,6 +72,9 @@ def compute() -> dict[str, list[Tensor]]:
         for shape in ((15, 300, 40), (230, 17, 96), (3, 512, 32), (40, 1100, 160))
         for result in test_projection.compute(test_projection.problem(*shape), torch.float32)
     ]
+    several = test_projection.problem(21, 40, 24)
+    layers = test_projection.make_linear(several, torch.float32, (4, 4, 16))
+    projection += test_projection.compute(several, torch.float32, layers)
     patchwise = [patchwise_attention(**problem) for problem in problems]
     return {"pairwise": pairwise, "patchwise": patchwise, "projection": projection}
 
