@@ -36,7 +36,18 @@ void pack_features(const PatchwiseAttention& problem, const MappingParameters& f
     to.scale[row] = from.scale[feature + i], to.shift[row] = from.shift[feature + i];
   }
 #if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
-  if (weights >= kLanes<float>) {  // a period of 1
+  if (period > 1 && weights == kLanes<float>) {  // one vector of weights, of which a row holds every second column
+    for_each_plane(weight, features, weights, count,
+                   [=](int64_t i, int64_t, Vector<float> vector) ALWAYS_INLINE_LAMBDA {
+                     const int64_t own_channel = kTapsFollow ? channel : channel + i;
+                     float* const row =
+                         matrix + offsets[kTapsFollow ? i : 0] + own_channel / period * stride + own_channel % period;
+                     const Vector<float> scaled = vector * load(scale);
+                     for (int64_t n = 0; n < kLanes<float>; ++n) row[n * period] = scaled[n];
+                   });
+    return;
+  }
+  if (period == 1 && weights >= kLanes<float>) {
     for_each_plane(weight, features, weights, count,
                    [=](int64_t i, int64_t n, Vector<float> vector) ALWAYS_INLINE_LAMBDA {
                      float* const row =
