@@ -22,10 +22,10 @@ adds its result in place::
 
 **What is kept between calls.** The structure, never a value. A module with a fused path derives from
 :class:`FusedModule` and defines two methods, which look at the structure of its modules only: ``why_not_eligible``, and
-``plan``, whose result says which operators run, by which kernels, on which parameters. The plan is kept while the module
-consists of the same objects. Every call computes the scales and shifts of all norms anew, a few operations for a whole
-network, and the kernels fold and pack weights and biases from the tensors of the modules. A write to a parameter or a
-buffer therefore has an effect on the next call, whichever way it was written.
+``plan``, whose result says which operators run, by which kernels, on which parameters. The plan is kept while the
+module consists of the same objects. Every call computes the scales and shifts of all norms anew, a few operations for a
+whole network, and the kernels fold and pack weights and biases from the tensors of the modules. A write to a parameter
+or a buffer therefore has an effect on the next call, whichever way it was written.
 
 ===================  ==================================================================================================
 ``eligibility.py``   whether modules may be skipped: types, modes, hooks, flags; each answer is a sentence or None
