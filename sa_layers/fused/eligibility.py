@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import why_not_fused
-from ..ops.torch_internals import CONVOLUTION, has_forward_hooks, has_global_hooks, value_of
+from ..ops.torch_internals import MODULE_METHODS, has_forward_hooks, has_global_hooks, value_of
+from .parameters import NORM_TENSORS
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
 NUMBERS = {1: "one", 2: "two", 3: "three"}
@@ -125,10 +126,13 @@ def why_not_norm(norm: nn.Module) -> str | None:
         return HOOKED
     if norm.training:
         return "is in training mode"
-    weight, mean = value_of(norm, "weight"), value_of(norm, "running_mean")
-    if weight is None or mean is None:
-        return "has no running statistics or no weight"
-    return None if type(weight) in PLAIN and type(mean) in PLAIN else f"has a {type(weight).__name__} as its weight"
+    for name in NORM_TENSORS:
+        value = value_of(norm, name)
+        if value is None:
+            return "has no running statistics, no weight or no bias"
+        if type(value) not in PLAIN:
+            return f"has a {type(value).__name__} as its {name}"
+    return None if isinstance(norm.eps, float | int) and norm.eps > 0 else f"has {norm.eps!r} as its eps"
 
 
 def why_not_relu(activation: nn.Module) -> str | None:
@@ -144,15 +148,18 @@ def why_not_linear(layer: nn.Module) -> str | None:
         return f"is a {type(layer).__name__} instead of a 1x1 convolution"
     if not is_pointwise(layer):
         return "is not a 1x1 convolution"
-    if has_hooks(layer) or CONVOLUTION in vars(layer):
+    if has_hooks(layer):
         return HOOKED
     kind = type(value_of(layer, "weight"))
     return None if kind in PLAIN else f"has a {kind.__name__} as its weight"
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether skipping a module could be observed: it has a forward hook, or the instance has its own ``forward``."""
-    return has_forward_hooks(module) or "forward" in vars(module)
+    """Whether skipping a module could be observed: it has a forward hook, or the instance a method of its own."""
+    if has_forward_hooks(module):
+        return True
+    own = vars(module)
+    return any(name in own for name in MODULE_METHODS)
 
 
 def is_pointwise(layer: Any) -> bool:
@@ -163,4 +170,5 @@ def is_pointwise(layer: Any) -> bool:
         and layer.stride == (1, 1)
         and layer.padding == (0, 0)
         and layer.groups == 1
+        and layer.padding_mode == "zeros"
     )

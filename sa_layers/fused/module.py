@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from .eligibility import why_not_this_call
 from .originals import why_not_original
 from .parameters import Folded, Parameters
-from .structure import Planned
+from .structure import Plans, Structure
 
 Plan = TypeVar("Plan")
+_plans: Plans[Any] = Plans()
 
 
 class FusedModule(nn.Module, Generic[Plan]):
@@ -23,10 +24,6 @@ class FusedModule(nn.Module, Generic[Plan]):
     plan, or calls its modules if there is none. A plan is kept while the module has the same :class:`Structure`: it
     refers to parameters and buffers, and contains no value of one.
     """
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._planned: Planned[str | tuple[Plan, Parameters]] = Planned()
 
     def why_not_eligible(self) -> str | None:
         """One sentence on why the modules must be called, from their structure alone, or None."""
@@ -48,21 +45,22 @@ class FusedModule(nn.Module, Generic[Plan]):
             return None
         if torch.is_grad_enabled() and _requires_grad(self.parameters()):
             return None
-        plan = self.current_plan()
-        if isinstance(plan, str) or (torch.is_grad_enabled() and _requires_grad(_tensors_in(plan))):
+        plan, tensors = self.current_plan()
+        if isinstance(plan, str) or (torch.is_grad_enabled() and _requires_grad(tensors)):
             return None
         return plan[0], plan[1].fold()
 
-    def current_plan(self) -> str | tuple[Plan, Parameters]:
-        """The plan, or the sentence of :meth:`why_not_eligible`."""
+    def current_plan(self) -> tuple[str | tuple[Plan, Parameters], Iterable[Tensor]]:
+        """The plan, or the sentence of :meth:`why_not_eligible`; and the tensors of the module."""
         if torch.compiler.is_compiling():
-            return self.fold()
-        plan = self._planned.get(self)
-        if plan is None:
             plan = self.fold()
-            self._planned = Planned()  # shallow copies, such as DataParallel's replicas, share the attribute
-            self._planned.keep(self, plan)
-        return plan
+            return plan, () if isinstance(plan, str) else _tensors_in(plan)
+        kept = _plans.get(self)
+        if kept is None:
+            structure = Structure(self)  # before the plan, should another thread change the module now
+            kept = _plans.keep(self, structure, self.fold())
+        structure, plan = kept
+        return plan, structure.tensors
 
     def why_not_fused(self, *features: Tensor) -> str | None:
         """One sentence on why the modules would be called one by one, or None if fused operators are used instead.
@@ -79,10 +77,7 @@ class FusedModule(nn.Module, Generic[Plan]):
             'mapping.0 is in training mode'
         """
         obstacle = why_not_original() or self.why_not_eligible()
-        tensors = [*features, *self.parameters(), *self.buffers()]
-        if obstacle is None:
-            tensors += _tensors_in(self.fold())
-        return obstacle or why_not_this_call(tensors)
+        return obstacle or why_not_this_call([*features, *Structure(self).tensors])
 
     def fold(self) -> str | tuple[Plan, Parameters]:
         """Make a plan and list the norms and positions that it reads, or return why the module is not eligible."""
@@ -90,7 +85,7 @@ class FusedModule(nn.Module, Generic[Plan]):
         return self.why_not_eligible() or (self.plan(parameters), parameters)
 
 
-def _requires_grad(tensors: Iterator[Tensor]) -> bool:
+def _requires_grad(tensors: Iterable[Tensor]) -> bool:
     return any(tensor.requires_grad for tensor in tensors)
 
 

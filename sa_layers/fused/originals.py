@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..ops.torch_internals import CONVOLUTION, MODULE_CALLS
+from ..ops.torch_internals import CONVOLUTION, MODULE_CALLS, NORM_CHECK
 
 Class = TypeVar("Class", bound=type)
 
@@ -25,10 +25,13 @@ def _remember(owner: Any, *names: str) -> None:
 
 
 _remember(nn.Module, *MODULE_CALLS)
-for _module in (nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Sequential):
-    _remember(_module, "forward")
-_remember(nn.Conv2d, "forward", CONVOLUTION)
+for _module in (nn.BatchNorm2d, nn.SyncBatchNorm, nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Identity, nn.Sequential):
+    _remember(_module, "forward", *MODULE_CALLS)
+for _module in (nn.BatchNorm2d, nn.SyncBatchNorm):
+    _remember(_module, NORM_CHECK)
+_remember(nn.Conv2d, CONVOLUTION)
 _remember(F, "batch_norm", "conv2d", "max_pool2d", "relu")
+_remember(torch, "batch_norm", "max_pool2d", "relu", "relu_")
 
 
 def replaceable(*names: str) -> Callable[[Class], Class]:

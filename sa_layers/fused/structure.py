@@ -6,24 +6,34 @@ every call, so no write to a tensor can make a plan wrong.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, ref
 
-from torch import nn
-from typing_extensions import Self
+from torch import Tensor, nn
 
 from ..ops.torch_internals import CONTENTS, HOOKS
 
 Plan = TypeVar("Plan")
+CONTAINERS = (nn.Sequential, nn.ModuleList)  # whatever is in them is called
+MUTABLE = (list, dict, set)
+_layout = operator.attrgetter("shape", "dtype", "device")
+_own = frozenset(vars(nn.Module()))
 
 
 class Structure:
     """The modules below ``root``: their types, attributes, parameters, buffers and numbers of hooks.
 
+    Of a tensor, its identity, type, shape, dtype and device. Lists, dictionaries and sets that are attributes are
+    compared by their items.
+
     The comparison runs before every evaluation, for hundreds of modules that the last evaluation has evicted from the
     cache. It therefore compares whole lists in a few calls that are implemented in C.
 
     Args:
-        root: The module.
+        root: The module. The structure does not keep it alive.
 
     Example:
         >>> module = nn.Sequential(nn.BatchNorm2d(2))
@@ -37,47 +47,71 @@ class Structure:
     """
 
     def __init__(self, root: nn.Module) -> None:
-        self._modules = list(root.modules())
-        attributes = [vars(module) for module in self._modules]
-        contents = [names.get(name) for names in attributes for name in CONTENTS]
-        self._names = [*attributes, *(registry for registry in contents if isinstance(registry, dict) and registry)]
-        self._hooks = [registry for names in attributes for name in HOOKS if (registry := names.get(name)) is not None]
-        self._before = [dict(names) for names in self._names]
+        modules = list(root.modules())
+        self._root, self._below = ref(root), modules[1:]
+        self._attributes = [vars(module) for module in modules]
+        self._attributes_before = list(map(dict, self._attributes))
+        registries = [
+            (module, registry)
+            for module in modules
+            for name in CONTENTS
+            if isinstance(registry := vars(module).get(name), dict)
+        ]
+        self._registries = [registry for module, registry in registries if registry or isinstance(module, CONTAINERS)]
+        self._names, self._contents = list(chain.from_iterable(self._registries)), list(_values(self._registries))
+        own = [(names, name, value) for names in self._attributes for name, value in names.items() if name not in _own]
+        self._plain = [item for item in own if isinstance(item[2], Tensor)]
+        self._mutable = [value for *_, value in own if isinstance(value, MUTABLE)]
+        self._mutable_before = [value.copy() for value in self._mutable]
+        self._hooks = [hooks for names in self._attributes for name in HOOKS if (hooks := names.get(name)) is not None]
         self._counts = list(map(len, self._hooks))
-        self._types = list(map(type, self._modules))
+        self._types = list(map(type, self._below))
+        self.tensors = [value for value in self._contents if isinstance(value, Tensor)]
+        """All parameters, buffers, and tensors that are other attributes."""
+        self.tensors += [value for *_, value in self._plain]
+        self._tensor_types, self._layouts = list(map(type, self.tensors)), list(map(_layout, self.tensors))
+        self._root_type = type(root)
 
     def holds(self, root: nn.Module) -> bool:
         """Whether this is still the structure of ``root``."""
         try:
             return (
-                self._modules[0] is root
-                and self._names == self._before
+                self._root() is root
+                and type(root) is self._root_type
+                and list(map(type, self._below)) == self._types
+                and self._attributes == self._attributes_before
+                and list(chain.from_iterable(self._registries)) == self._names
+                and all(map(operator.is_, _values(self._registries), self._contents))
+                and all(names[name] is value for names, name, value in self._plain)
+                and self._mutable == self._mutable_before
                 and list(map(len, self._hooks)) == self._counts
-                and list(map(type, self._modules)) == self._types
+                and list(map(type, self.tensors)) == self._tensor_types
+                and list(map(_layout, self.tensors)) == self._layouts
             )
         except (RuntimeError, ValueError):  # an attribute is now another tensor or array, which == compares by element
             return False
 
 
-class Planned(Generic[Plan]):
-    """A plan, kept while the structure is the one for which it was made. Copies and pickles are empty."""
+def _values(registries: Iterable[dict[str, Any]]) -> Iterable[Any]:
+    return chain.from_iterable(map(dict.values, registries))
+
+
+class Plans(Generic[Plan]):
+    """The plans of modules, each kept while the module exists and has the structure for which the plan was made.
+
+    They are kept beside the modules, not in them: copies, pickles and replicas start without one, and a module that is
+    no longer used is freed at once.
+    """
 
     def __init__(self) -> None:
-        self._kept: tuple[Structure, Plan] | None = None
+        self._kept: WeakKeyDictionary[nn.Module, tuple[Structure, Plan]] = WeakKeyDictionary()
 
-    def get(self, module: nn.Module) -> Plan | None:
-        """The plan that was kept for this module, or None."""
-        kept = self._kept
-        return kept[1] if kept is not None and kept[0].holds(module) else None
+    def get(self, module: nn.Module) -> tuple[Structure, Plan] | None:
+        """The structure and the plan that was kept for this module, or None."""
+        kept = self._kept.get(module)
+        return kept if kept is not None and kept[0].holds(module) else None
 
-    def keep(self, module: nn.Module, plan: Plan) -> None:
-        """Keep a plan that was made for the module as it is now."""
-        self._kept = Structure(module), plan
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """An empty copy, for the copy of the module."""
-        return type(self)()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles nothing of the plan."""
-        return type(self), ()
+    def keep(self, module: nn.Module, structure: Structure, plan: Plan) -> tuple[Structure, Plan]:
+        """Keep and return a plan that was made for the module while it had the structure."""
+        self._kept[module] = structure, plan
+        return structure, plan

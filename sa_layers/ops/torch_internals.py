@@ -34,6 +34,7 @@ PRIVATE_NAMES = {
     "torch.nn.Module()._call_impl": "find a patched call of modules",
     "torch.nn.Module()._wrapped_call_impl": "find a patched call of modules",
     "torch.nn.Conv2d(1, 1, 1)._conv_forward": "find a patched convolution",
+    "torch.nn.BatchNorm2d(1)._check_input_dim": "find a patched norm",
 }
 """Each name, and the purpose for which the library uses it."""
 
@@ -48,6 +49,12 @@ MODULE_CALLS = ("__call__", "_call_impl", "_wrapped_call_impl")
 
 CONVOLUTION = "_conv_forward"
 """The method of :class:`torch.nn.Conv2d` that convolves."""
+
+NORM_CHECK = "_check_input_dim"
+"""The method of batch norms that checks their input."""
+
+MODULE_METHODS = (*MODULE_CALLS, "forward", CONVOLUTION, NORM_CHECK)
+"""The methods of torch's modules that run when a module is called."""
 
 
 def is_exporting() -> bool:
@@ -108,5 +115,5 @@ def value_of(module: nn.Module, name: str) -> Tensor | None:
     if name in attributes:
         value: Tensor | None = attributes[name]
         return value
-    value = attributes["_parameters"].get(name)
-    return attributes["_buffers"].get(name) if value is None else value
+    parameters = attributes["_parameters"]
+    return parameters[name] if name in parameters else attributes["_buffers"].get(name)
