@@ -9,7 +9,7 @@ import torch.fx
 from torch import Tensor
 
 from ..fused.block import Attend, FusedPairwiseAttention
-from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_mapping
+from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_linear, why_not_mapping
 from ..fused.originals import overridden, replaceable
 from ..fused.parameters import Parameters
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
@@ -114,6 +114,7 @@ class PairwiseSelfAttention(SelfAttention):
         transform = self.position.transform
         if not is_pointwise(transform) or transform.bias is None:
             return "the linear layer of the position encoding is not a 1x1 convolution with a bias"
-        if has_hooks(self.position) or has_hooks(transform):
+        if has_hooks(self.position):
             return f"the position encoding {HOOKED}"
-        return None
+        obstacle = why_not_linear(transform)
+        return obstacle and f"the linear layer of the position encoding {obstacle}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.fx
 from torch import Tensor, nn
 
+from ..fused.originals import replaceable
 from ..ops import pairwise_relation
 from ..ops.coordinates import coordinates
 from ..ops.footprint import IntOrPair, pair
@@ -16,6 +17,7 @@ torch.fx.wrap("pairwise_relation")
 POSITIONS = ("relative", "absolute")
 
 
+@replaceable("forward")
 class PositionEncoding(nn.Module):
     r"""The encoded positions of every pair (i, j) of a footprint, which are concatenated to its relation.
 

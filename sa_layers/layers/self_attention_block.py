@@ -11,7 +11,7 @@ from ..fused import FusedModule
 from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
 from ..fused.channels_last import like_input
 from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
-from ..fused.originals import overridden
+from ..fused.originals import overridden, replaceable
 from ..fused.parameters import Parameters, linear_layers
 from ..ops.footprint import IntOrPair
 from ..ops.projection import Linear
@@ -40,6 +40,7 @@ def attention_keywords(attention: str) -> list[str]:
     return keywords(ATTENTIONS[attention], without=SET_BY_BLOCK)
 
 
+@replaceable("forward")
 class SelfAttentionBlock(FusedModule[EvaluationBlock]):
     r"""A pre-activation residual block: norm, activation, self-attention, norm, activation and linear expansion.
 
@@ -116,7 +117,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
     def why_not_eligible(self) -> str | None:
         """One sentence on why the block is not eligible, or None; its attention need not be eligible."""
         kind = type(self.attention)
-        if kind not in ATTENTIONS.values():
+        if kind not in (PairwiseSelfAttention, PatchwiseSelfAttention):  # ATTENTIONS may have others
             return f"the attention is a {kind.__name__}"
         if method := overridden(self.attention, CALLED_METHODS, kind):
             return f"the attention overrides {method}"

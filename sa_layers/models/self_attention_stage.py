@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..fused import FusedModule
 from ..fused.channels_last import like_input, to_channels_first, to_channels_last
 from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
+from ..fused.originals import replaceable
 from ..fused.parameters import Parameters, linear_layers
 from ..fused.stage import EvaluationStage
 from ..layers import SelfAttentionBlock
@@ -19,6 +20,7 @@ from ..ops.projection import Linear
 from .recomputation import recompute
 
 
+@replaceable("forward")
 class SelfAttentionStage(FusedModule[EvaluationStage]):
     """Max-pooling, a linear transition to the width of the stage, residual blocks, norm and activation.
 
@@ -93,6 +95,8 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         """One sentence on why the stage is not eligible, or None."""
         if obstacle := why_not_modules(norms=[self.norm], activations=[self.act], linear=[self.transition]):
             return obstacle
+        if len(self.blocks) == 0:
+            return "the stage has no blocks"
         channels = set()
         for block in self.blocks:
             if type(block) is not SelfAttentionBlock:
@@ -125,6 +129,7 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         if has_hooks(pool):
             return None
         if type(pool) is nn.MaxPool2d:
-            usual = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
+            options = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices)
+            usual = options == (2, 2, 0, 1, False, False)
             return 2 if usual else None
         return 1 if type(pool) is nn.Identity else None

@@ -9,10 +9,12 @@ from torch import nn
 from ..fused import FusedModule
 from ..fused.eligibility import why_not_modules
 from ..fused.network import EvaluationStem
+from ..fused.originals import replaceable
 from ..fused.parameters import Parameters, linear_layers
 from ..ops.projection import Linear
 
 
+@replaceable("forward")
 class Stem(FusedModule[EvaluationStem], nn.Sequential):
     """Linear layer, norm and activation, in this order.
 
