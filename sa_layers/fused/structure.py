@@ -19,14 +19,14 @@ from ..ops.torch_internals import CONTENTS, HOOKS
 Plan = TypeVar("Plan")
 CONTAINERS = (nn.Sequential, nn.ModuleList)  # whatever is in them is called
 MUTABLE = (list, dict, set)
-_layout = operator.attrgetter("shape", "dtype", "device")
+_dtype = operator.attrgetter("dtype")
 _own = frozenset(vars(nn.Module()))
 
 
 class Structure:
     """The modules below ``root``: their types, attributes, parameters, buffers and numbers of hooks.
 
-    Of a tensor, its identity, type, shape, dtype and device. Lists, dictionaries and sets that are attributes are
+    Of a tensor, its identity, type, dtype, device and number of elements. Lists, dictionaries and sets that are attributes are
     compared by their items.
 
     The comparison runs before every evaluation, for hundreds of modules that the last evaluation has evicted from the
@@ -69,7 +69,7 @@ class Structure:
         self.tensors = [value for value in self._contents if isinstance(value, Tensor)]
         """All parameters, buffers, and tensors that are other attributes."""
         self.tensors += [value for *_, value in self._plain]
-        self._tensor_types, self._layouts = list(map(type, self.tensors)), list(map(_layout, self.tensors))
+        self._kinds = self._read_kinds()
         self._root_type = type(root)
 
     def holds(self, root: nn.Module) -> bool:
@@ -85,11 +85,15 @@ class Structure:
                 and all(names[name] is value for names, name, value in self._plain)
                 and self._mutable == self._mutable_before
                 and list(map(len, self._hooks)) == self._counts
-                and list(map(type, self.tensors)) == self._tensor_types
-                and list(map(_layout, self.tensors)) == self._layouts
+                and self._read_kinds() == self._kinds
             )
         except (RuntimeError, ValueError):  # an attribute is now another tensor or array, which == compares by element
             return False
+
+    def _read_kinds(self) -> list[list[Any]]:
+        """What of a tensor decides about its kernel. Operators check shapes; most changes of one change the number."""
+        tensors = self.tensors
+        return [list(map(read, tensors)) for read in (type, _dtype, Tensor.get_device, Tensor.numel)]
 
 
 def _values(registries: Iterable[dict[str, Any]]) -> Iterable[Any]:

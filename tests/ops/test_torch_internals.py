@@ -26,10 +26,10 @@ PRIVATE = re.compile(
 def found(name: str) -> Any:
     """The object of a private name; of a module an instance."""
     path = name.removeprefix("torch.")
-    for made in (torch.nn.Module(), torch.nn.Conv2d(1, 1, 1)):
-        kind = f"nn.{type(made).__name__}{'(1, 1, 1)' if isinstance(made, torch.nn.Conv2d) else '()'}."
-        if path.startswith(kind):
-            return attrgetter(path.removeprefix(kind))(made)
+    if instance := re.fullmatch(r"nn\.(\w+)\(([\d, ]*)\)\.(\w+)", path):
+        kind, arguments, attribute = instance.groups()
+        made = getattr(torch.nn, kind)(*(int(argument) for argument in arguments.split(",") if argument))
+        return getattr(made, attribute)
     if path == "_ops.OpOverload._schema":
         return torch.ops.aten.add.Tensor._schema
     return attrgetter(path)(torch)
