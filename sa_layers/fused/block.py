@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..ops import AffineReLU, Footprint, MappingLayer
+from ..ops import AffineReLU, Footprint
 from ..ops.affine_relu import native_affine_relu
+from ..ops.mapping_layer import MappingOperands
 from ..ops.pairwise_attention import pairwise_attention_fused
 from ..ops.patchwise_attention import patchwise_attention_fused
 from ..ops.projection import Linear, project
@@ -37,12 +38,11 @@ class MappingPlan(NamedTuple):
     weights: list[Tensor]
     biases: list[Tensor | None]
 
-    def layers(self, folded: Folded) -> list[MappingLayer]:
+    def operands(self, folded: Folded) -> MappingOperands:
         """The mapping as the attentions take it."""
-        return [
-            MappingLayer(*folded.norms[norm], weight, weight.new_zeros(weight.shape[0]) if bias is None else bias)
-            for norm, weight, bias in zip(self.norms, self.weights, self.biases, strict=True)
-        ]
+        norms, pairs = [folded.norms[norm] for norm in self.norms], zip(self.weights, self.biases, strict=True)
+        biases = [weight.new_zeros(weight.shape[0]) if bias is None else bias for weight, bias in pairs]
+        return MappingOperands([norm.scale for norm in norms], [norm.shift for norm in norms], self.weights, biases)
 
 
 class FusedPairwiseAttention(NamedTuple):
@@ -58,8 +58,8 @@ class FusedPairwiseAttention(NamedTuple):
     ) -> Tensor:
         """The attention and its epilogue."""
         position = None if self.position is None else folded.positions[self.position]
-        layers = self.mapping.layers(folded)
-        return pairwise_attention_fused(query, key, value, layers, self.footprint, self.relation, position, epilogue)
+        mapping = self.mapping.operands(folded)
+        return pairwise_attention_fused(query, key, value, mapping, self.footprint, self.relation, position, epilogue)
 
 
 class FusedPatchwiseAttention(NamedTuple):
@@ -73,8 +73,8 @@ class FusedPatchwiseAttention(NamedTuple):
         self, query: Tensor, key: Tensor, value: Tensor, folded: Folded, epilogue: AffineReLU | None = None
     ) -> Tensor:
         """The attention and its epilogue."""
-        layers = self.mapping.layers(folded)
-        return patchwise_attention_fused(query, key, value, layers, self.footprint, self.relation, epilogue)
+        mapping = self.mapping.operands(folded)
+        return patchwise_attention_fused(query, key, value, mapping, self.footprint, self.relation, epilogue)
 
 
 class UnfusedAttention(NamedTuple):

@@ -26,8 +26,8 @@ _own = frozenset(vars(nn.Module()))
 class Structure:
     """The modules below ``root``: their types, attributes, parameters, buffers and numbers of hooks.
 
-    Of a tensor, its identity, type, dtype, device and number of elements. Lists, dictionaries and sets that are attributes are
-    compared by their items.
+    Of a tensor, its identity; of a weight also its type, dtype, device and number of elements. Lists, dictionaries and
+    sets that are attributes are compared by their items.
 
     The comparison runs before every evaluation, for hundreds of modules that the last evaluation has evicted from the
     cache. It therefore compares whole lists in a few calls that are implemented in C.
@@ -69,6 +69,7 @@ class Structure:
         self.tensors = [value for value in self._contents if isinstance(value, Tensor)]
         """All parameters, buffers, and tensors that are other attributes."""
         self.tensors += [value for *_, value in self._plain]
+        self._weights = [tensor for tensor in self.tensors if tensor.dim() > 1]
         self._kinds = self._read_kinds()
         self._root_type = type(root)
 
@@ -91,9 +92,9 @@ class Structure:
             return False
 
     def _read_kinds(self) -> list[list[Any]]:
-        """What of a tensor decides about its kernel. Operators check shapes; most changes of one change the number."""
-        tensors = self.tensors
-        return [list(map(read, tensors)) for read in (type, _dtype, Tensor.get_device, Tensor.numel)]
+        """What of a weight decides about its kernel. Norms are read by torch's operators, whatever they are."""
+        weights = self._weights
+        return [list(map(read, weights)) for read in (type, _dtype, Tensor.get_device, Tensor.numel)]
 
 
 def _values(registries: Iterable[dict[str, Any]]) -> Iterable[Any]:

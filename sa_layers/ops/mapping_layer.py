@@ -32,10 +32,18 @@ class MappingLayer(NamedTuple):
 Mapping = Sequence[MappingLayer]
 
 
-def operands_of(mapping: Mapping) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """The lists of scales, shifts, weights and biases of the operators' schemas."""
-    scales, shifts, weights, biases = zip(*mapping, strict=True)
-    return list(scales), list(shifts), list(weights), list(biases)
+class MappingOperands(NamedTuple):
+    """A mapping as the operators' schemas take it: a tensor of each list belongs to a layer."""
+
+    scales: list[Any]
+    shifts: list[Any]
+    weights: list[Any]
+    biases: list[Any]
+
+
+def operands_of(mapping: Mapping) -> MappingOperands:
+    """The operands of a list of layers."""
+    return MappingOperands(*(list(tensors) for tensors in zip(*mapping, strict=True)))
 
 
 def apply_mapping(features: Tensor, mapping: Mapping) -> Tensor:

@@ -15,7 +15,7 @@ from .coordinates import coordinates
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
 from .implementations import why_no_implementation
-from .mapping_layer import Mapping, apply_mapping, operands_of
+from .mapping_layer import Mapping, MappingOperands, apply_mapping, operands_of
 from .native import native_operator
 from .pairwise_operands import PairPosition, check_pairwise_attention
 from .pairwise_relation import geometry_of, pairwise_relation
@@ -85,15 +85,17 @@ def pairwise_attention(
     positions = 0 if position is None else position.query.shape[0]
     sizes = (query.shape[1], value.shape[1], widths, positions)
     obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
-    compute = pairwise_attention_fused if obstacle is None else pairwise_attention_unfused
-    return compute(query, key, value, mapping, footprint, relation, position, epilogue)
+    if obstacle is None:
+        operands = operands_of(mapping)
+        return pairwise_attention_fused(query, key, value, operands, footprint, relation, position, epilogue)
+    return pairwise_attention_unfused(query, key, value, mapping, footprint, relation, position, epilogue)
 
 
 def pairwise_attention_fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: Mapping,
+    mapping: MappingOperands,
     footprint: Footprint,
     relation: str,
     position: PairPosition | None = None,
@@ -104,7 +106,7 @@ def pairwise_attention_fused(
         query,
         key,
         value,
-        *operands_of(mapping),
+        *mapping,
         *((None, None) if position is None else position[:2]),
         [] if position is None or position.size is None else list(position.size),
         *(epilogue or (None, None)),

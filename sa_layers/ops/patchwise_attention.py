@@ -14,7 +14,7 @@ from .checks import autocast, check_tensors
 from .footprint import Footprint, IntOrPair, output_size
 from .fusion import tf32_is_allowed, why_not_fused
 from .implementations import why_no_implementation
-from .mapping_layer import Mapping, apply_mapping, operands_of
+from .mapping_layer import Mapping, MappingOperands, apply_mapping, operands_of
 from .native import native_operator
 from .pairwise_relation import geometry_of
 from .patchwise_operands import check_patchwise_attention
@@ -86,21 +86,23 @@ def patchwise_attention(
     tensors = [query, key, value, *chain.from_iterable(mapping), *(epilogue or ())]
     sizes = (query.shape[1], value.shape[1], mapping[0].bias.shape[0])
     obstacle = why_not_fused(tensors) or why_no_kernel(query.device, query.dtype, *sizes, footprint, relation)
-    compute = patchwise_attention_fused if obstacle is None else patchwise_attention_unfused
-    return compute(query, key, value, mapping, footprint, relation, epilogue)
+    if obstacle is None:
+        operands = operands_of(mapping)
+        return patchwise_attention_fused(query, key, value, operands, footprint, relation, epilogue)
+    return patchwise_attention_unfused(query, key, value, mapping, footprint, relation, epilogue)
 
 
 def patchwise_attention_fused(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mapping: Mapping,
+    mapping: MappingOperands,
     footprint: Footprint,
     relation: str,
     epilogue: AffineReLU | None = None,
 ) -> Tensor:
     """Compute patchwise attention by the kernel, for checked operands that it supports."""
-    parameters = (*operands_of(mapping), *(epilogue or (None, None)))
+    parameters = (*mapping, *(epilogue or (None, None)))
     geometry = geometry_of(footprint, relation)
     return native_attention(query, key, value, *parameters, *geometry, query.is_cuda and tf32_is_allowed())
 

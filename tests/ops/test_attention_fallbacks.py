@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 
 from sa_layers.ops import Footprint, backend, extension, fused, pairwise_attention, patchwise_attention
 from sa_layers.ops import implementations as implementations_module
+from sa_layers.ops.mapping_layer import operands_of
 from sa_layers.ops.pairwise_attention import why_no_kernel as why_no_pairwise_kernel
 from sa_layers.ops.patchwise_attention import why_no_kernel as why_no_patchwise_kernel
 
@@ -167,7 +168,7 @@ def test_tf32_is_used_where_torch_may_use_it(
         with FakeTensorMode(allow_non_fake_inputs=True):
             maps = [torch.empty_like(problem[name], device=device) for name in ("query", "key", "value")]
             pairwise_module.pairwise_attention_fused(
-                *maps, problem["mapping"], Footprint.parse(3), "subtraction", problem["position"], None
+                *maps, operands_of(problem["mapping"]), Footprint.parse(3), "subtraction", problem["position"], None
             )
 
     torch.set_float32_matmul_precision("highest")

@@ -19,6 +19,7 @@ from sa_layers.ops import (
     extension,
     pairwise_attention,
 )
+from sa_layers.ops.mapping_layer import operands_of
 from sa_layers.ops.pairwise_attention import pairwise_attention_fused
 from tests.sampling import sample
 
@@ -201,5 +202,7 @@ def test_forms_of_the_mapping(form: str, widths: tuple, dtype: torch.dtype, devi
         MappingLayer(strided(scale), strided(shift), FORMS[form](weight), strided(bias))
         for scale, shift, weight, bias in arguments["mapping"]
     ]
-    output = pairwise_attention_fused(*maps, mapping, Footprint.parse(3), "subtraction", arguments["position"])
+    output = pairwise_attention_fused(
+        *maps, operands_of(mapping), Footprint.parse(3), "subtraction", arguments["position"]
+    )
     assert_agrees(output, by_reference(**arguments | {"kernel_size": 3}), TOLERANCES[dtype])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sa_layers.ops import PADDING_MODES, PATCHWISE_RELATIONS, Footprint, MappingLayer, extension, patchwise_attention
+from sa_layers.ops.mapping_layer import operands_of
 from sa_layers.ops.patchwise_attention import patchwise_attention_fused
 from tests.sampling import sample
 
@@ -146,5 +147,5 @@ def test_forms_of_the_mapping(form: str, widths: tuple, dtype: torch.dtype, devi
         MappingLayer(strided(scale), strided(shift), FORMS[form](weight), strided(bias))
         for scale, shift, weight, bias in arguments["mapping"]
     ]
-    output = patchwise_attention_fused(*maps, mapping, Footprint.parse(widths[3]), "concatenation")
+    output = patchwise_attention_fused(*maps, operands_of(mapping), Footprint.parse(widths[3]), "concatenation")
     assert_agrees(output, by_reference(**arguments), TOLERANCES[dtype])
