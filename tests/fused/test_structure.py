@@ -71,7 +71,9 @@ SEEN: dict[str, Callable[[Doubling], Any]] = {
     "list in place": lambda module: module.numbers.append(3),
     "hook": lambda module: module.inner.register_forward_hook(lambda *_: None),
     "pre-hook": lambda module: module.inner[1].register_forward_pre_hook(lambda *_: None),
-    "dtype of a parameter": lambda module: setattr(module.inner[0].weight, "data", module.inner[0].weight.data.double()),
+    "dtype of a parameter": lambda module: setattr(
+        module.inner[0].weight, "data", module.inner[0].weight.data.double()
+    ),
     "shape of a parameter": lambda module: setattr(module.inner[0].weight, "data", module.inner[0].weight.data[:2]),
     "conversion of a module without buffers": lambda module: module.inner.double(),
 }
