@@ -4,7 +4,8 @@
 
 - the call needs no gradient and runs on the native backend, outside export, ``torch.func`` transforms and, for blocks
   and larger, autocast;
-- norms are batch norms with frozen running statistics, activations are ReLUs, linear layers are 1x1 convolutions;
+- norms are batch norms with frozen running statistics or ``nn.Identity``, activations are ReLUs, linear layers are 1x1
+  convolutions;
 - no forward hook is registered and no method that computes is overridden.
 
 Each module decides for itself. If one block has a hook, its stage runs module by module; the other stages stay fused.

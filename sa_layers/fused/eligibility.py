@@ -71,7 +71,7 @@ def why_not_modules(
     """What keeps modules from being replaced.
 
     Args:
-        norms: Must be batch norms with frozen statistics.
+        norms: Must be batch norms with frozen statistics, or ``nn.Identity``.
         activations: Must be ReLUs.
         linear: Must be 1x1 convolutions, all of one dtype.
         containers: Modules of any type that would not be called either.
@@ -120,6 +120,8 @@ def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | N
 
 def why_not_norm(norm: nn.Module) -> str | None:
     """What keeps a norm from being a scale and a shift for each channel."""
+    if type(norm) is nn.Identity:  # tools that multiply a norm into a convolution leave one in its place
+        return HOOKED if has_hooks(norm) else None
     if type(norm) not in NORMS:
         return f"is a {type(norm).__name__} instead of a BatchNorm2d"
     if has_hooks(norm):

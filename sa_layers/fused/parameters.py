@@ -39,17 +39,29 @@ class Parameters:
 
     def __init__(self) -> None:
         self._norms: dict[float, list[tuple[int, list[Any]]]] = {}
+        self._identities: list[tuple[int, Tensor, int]] = []
         self._positions: dict[str, list[tuple[int, nn.Module, tuple[int, int] | None]]] = {}
         self._count_norms = self._count_positions = 0
 
-    def add_norm(self, norm: Any) -> int:
+    def add_norm(self, norm: Any, *, before: nn.Module | None = None, after: nn.Module | None = None) -> int:
         """Add an eligible norm.
+
+        Args:
+            norm: A batch norm, or ``nn.Identity`` for the scale 1 and the shift 0.
+            before: The linear layer that reads the norm: it has the channels of an ``nn.Identity``.
+            after: The linear layer whose output the norm reads, if not ``before``.
 
         Returns:
             Its number in :attr:`Folded.norms`.
         """
-        tensors = [value_of(norm, name) for name in NORM_TENSORS]
-        self._norms.setdefault(norm.eps, []).append((self._count_norms, tensors))
+        if isinstance(norm, nn.Identity):
+            linear, dimension = (after, 0) if before is None else (before, 1)
+            assert linear is not None
+            weight: Any = value_of(linear, "weight")
+            self._identities.append((self._count_norms, weight, dimension))
+        else:
+            tensors = [value_of(norm, name) for name in NORM_TENSORS]
+            self._norms.setdefault(norm.eps, []).append((self._count_norms, tensors))
         self._count_norms += 1
         return self._count_norms - 1
 
@@ -74,6 +86,12 @@ class Parameters:
         for eps, group in self._norms.items():
             for (number, _), norm in zip(group, fold_norms([tensors for _, tensors in group], eps), strict=True):
                 norms[number] = norm
+        shared: dict[Any, AffineReLU] = {}
+        for number, weight, dimension in self._identities:
+            like = weight.shape[dimension], weight.dtype, weight.device
+            if like not in shared:
+                shared[like] = identity_norm(weight, dimension)
+            norms[number] = shared[like]
         positions: list[Any] = [None] * self._count_positions
         for kind, members in self._positions.items():
             matrices = _position_matrices([linear for _, linear, _ in members], kind)
@@ -115,6 +133,17 @@ def fold_norms(norms: Sequence[Sequence[Tensor]], eps: float) -> list[AffineReLU
         return [AffineReLU(scale, shift)]
     sizes = [tensors[0].shape[0] for tensors in norms]
     return list(map(AffineReLU, scale.split(sizes), shift.split(sizes)))
+
+
+def identity_norm(weight: Tensor, dimension: int) -> AffineReLU:
+    """The scale 1 and the shift 0 for the channels of a dimension of a weight, in the dtype of :func:`fold_norms`.
+
+    Example:
+        >>> identity_norm(torch.zeros(2, 3), 0)
+        AffineReLU(scale=tensor([1., 1.]), shift=tensor([0., 0.]))
+    """
+    channels, dtype = weight.shape[dimension], torch.promote_types(weight.dtype, torch.float32)
+    return AffineReLU(weight.new_ones(channels, dtype=dtype), weight.new_zeros(channels, dtype=dtype))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

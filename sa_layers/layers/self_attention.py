@@ -167,7 +167,9 @@ class SelfAttention(FusedModule[Attend]):
     def plan_mapping(self, parameters: Parameters) -> MappingPlan:
         """Return what the fused operator reads of the mapping."""
         mapping: Any = self.mapping
-        return MappingPlan([parameters.add_norm(norm) for norm in mapping[::3]], *linear_layers(mapping[2::3]))
+        norms, linear = mapping[::3], mapping[2::3]
+        numbers = [parameters.add_norm(norm, before=layer) for norm, layer in zip(norms, linear, strict=True)]
+        return MappingPlan(numbers, *linear_layers(linear))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), in its memory format."""

@@ -145,10 +145,10 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         if attention.why_not_eligible() is None:
             attend = attention.plan(parameters)
         return EvaluationBlock(
-            parameters.add_norm(self.norm1),
+            parameters.add_norm(self.norm1, before=attention.query),
             transforms,
             tuple(weight.shape[0] for weight in transforms.weights),
             attend,
-            parameters.add_norm(self.norm2),
+            parameters.add_norm(self.norm2, before=self.expansion),
             Linear.of_layers(*linear_layers([self.expansion])),
         )

@@ -117,7 +117,8 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         """Return the stage in evaluation."""
         blocks = [block.plan(parameters) for block in self.blocks if isinstance(block, SelfAttentionBlock)]
         transition = Linear.of_layers(*linear_layers([self.transition]))
-        return EvaluationStage(self.pooling_stride(), transition, blocks, parameters.add_norm(self.norm))
+        norm = parameters.add_norm(self.norm, after=self.transition)
+        return EvaluationStage(self.pooling_stride(), transition, blocks, norm)
 
     def why_not_pooling(self) -> str | None:
         """What keeps the pooling from being an operator; the rest of the stage may still be fused."""

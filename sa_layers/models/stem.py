@@ -32,4 +32,4 @@ class Stem(FusedModule[EvaluationStem], nn.Sequential):
 
     def plan(self, parameters: Parameters) -> EvaluationStem:
         """Return the parameters of the operator that computes the stem and the 2x2 pooling of the first stage."""
-        return EvaluationStem(Linear.of_layers(*linear_layers([self[0]])), parameters.add_norm(self[1]))
+        return EvaluationStem(Linear.of_layers(*linear_layers([self[0]])), parameters.add_norm(self[1], after=self[0]))

@@ -182,7 +182,7 @@ def patch_a_method(layer: PatchwiseSelfAttention) -> None:
         ({"mapping_layers": 1}, None, "does not consist of two linear layers"),
         ({"mapping_layers": 3}, None, "does not consist of two linear layers"),
         ({"act_layer": nn.GELU}, None, "mapping.1 is a GELU"),
-        ({"norm_layer": nn.Identity}, None, "mapping.0 is a Identity"),
+        ({"norm_layer": lambda channels: nn.GroupNorm(1, channels)}, None, "mapping.0 is a GroupNorm"),
         ({"norm_layer": lambda channels: nn.BatchNorm2d(channels, affine=False)}, None, "no weight"),
         (
             {"norm_layer": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False)},

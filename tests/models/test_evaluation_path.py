@@ -307,12 +307,6 @@ def training_norm(model: SelfAttentionNetwork) -> None:
         stage.blocks[0].norm2.train()
 
 
-def no_norm(model: SelfAttentionNetwork) -> None:
-    """No norm at all."""
-    for stage in model.stages:
-        stage.blocks[0].norm1 = nn.Identity()
-
-
 def wider_convolution(model: SelfAttentionNetwork) -> None:
     """A convolution that sees neighbours."""
     for stage in model.stages:
@@ -320,7 +314,7 @@ def wider_convolution(model: SelfAttentionNetwork) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [unusual_norm, unusual_activation, unusual_convolution, training_norm, no_norm, wider_convolution]
+    "change", [unusual_norm, unusual_activation, unusual_convolution, training_norm, wider_convolution]
 )
 def test_unusual_modules_are_called(change: Callable[[SelfAttentionNetwork], None]) -> None:
     """What the path does not know is computed by calling it."""

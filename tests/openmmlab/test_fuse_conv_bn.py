@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sa_layers.backbones import SAN, SelfAttentionPlugin
+from sa_layers.ops import extension
 
 from .models import batch, build, need
 from .test_configs import CONFIGS
@@ -41,14 +42,15 @@ def move_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def assert_unchanged(model: nn.Module, *inputs: Any, **options: Any) -> None:
-    """Compare the outputs of a model in double precision before and after, and check that something was fused."""
+def assert_unchanged(model: nn.Module, *inputs: Any, **options: Any) -> nn.Module:
+    """Return a model with fused norms, after comparing its outputs in double precision with those of the model."""
     move_statistics(model.double())
     fused = fuse_conv_bn(copy.deepcopy(model))
     norms = [sum(isinstance(module, _BatchNorm) for module in each.modules()) for each in (model, fused)]
     assert norms[1] < norms[0]
     with torch.no_grad():
         torch.testing.assert_close(fused(*inputs, **options), model(*inputs, **options))
+    return fused
 
 
 @pytest.mark.openmmlab
@@ -66,7 +68,10 @@ def test_models(name: str, parts: dict[str, Any], attention: str) -> None:
 def test_backbone(mapping_layers: int) -> None:
     """In a mapping, the linear layers between norms are fused; the transition of a stage is not."""
     backbone = SAN(**SMALL, mapping_layers=mapping_layers, out_indices=range(5))
-    assert_unchanged(backbone, torch.randn(1, 3, 64, 64, dtype=torch.float64))
+    image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        fused: Any = assert_unchanged(backbone, image)
+        assert extension.why_not() or fused.why_not_fused(image) is None
 
 
 def test_block() -> None:
