@@ -43,8 +43,8 @@ class SAN(SelfAttentionNetwork, PretrainedBackbone):
         frozen_stages: Index of the last frozen stage. 0 freezes the stem and stage 0, which together correspond to the
             stem of a ResNet; 1 freezes stage 1 as well, and so on. Defaults to -1, which freezes nothing.
         norm_cfg: Config of the normalisation layers. Defaults to ``dict(type='BN', requires_grad=True)``.
-        act_cfg: Config of the activation layers. Defaults to ``dict(type='ReLU', inplace=True)``; full backward hooks,
-            which captum and Grad-CAM register, need ``dict(type='ReLU', inplace=False)``.
+        act_cfg: Config of the activation layers. Defaults to ``dict(type='ReLU', inplace=True)``; full backward hooks
+            need ``dict(type='ReLU', inplace=False)``.
         norm_eval: Whether batch norm layers stay in evaluation mode during training, so that their running statistics
             do not change. Defaults to False.
         with_cp: Whether to save memory by recomputing the activations of each block in the backward pass. Defaults to

@@ -53,8 +53,8 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         attention: 'pairwise' (default) or 'patchwise'.
         dilation: Pixels between taps. Defaults to 1.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
-        act_layer: Makes an activation. Defaults to an in-place ReLU; full backward hooks, which captum and Grad-CAM
-            register, need one that is not in place, such as ``nn.ReLU``.
+        act_layer: Makes an activation. Defaults to an in-place ReLU; full backward hooks need one that is not in
+            place, such as ``nn.ReLU``.
         **attention_options: Further arguments of the attention layer (relation, share, position, ...).
 
     Raises:

@@ -50,8 +50,8 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             one pixel of an image of 224.
         with_cp: Whether blocks recompute their activations in the backward pass, to save memory. Defaults to False.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
-        act_layer: Makes an activation. Defaults to an in-place ReLU; full backward hooks, which captum and Grad-CAM
-            register, need one that is not in place, such as ``nn.ReLU``.
+        act_layer: Makes an activation. Defaults to an in-place ReLU; full backward hooks need one that is not in
+            place, such as ``nn.ReLU``.
         num_stages: The number of stages that exist, from 1 to 5, each with its value of the arguments above. Stages
             behind the last of ``out_indices`` are never called and do not require gradients. Defaults to None, for
             the stages up to the last of ``out_indices``. Tensors of further stages are ignored when a state dict is
