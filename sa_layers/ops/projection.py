@@ -142,8 +142,8 @@ def project(
 
 def _multiply(features: Tensor, linear: Linear, out: Tensor, accumulate: bool, prologue: AffineReLU | None) -> None:
     """Compute the prologue and the layers by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
-    one = len(linear.weights) == 1
-    weight = (linear.weights[0] if one else torch.cat(list(linear.weights))).flatten(1).t()
+    matrices = [weight.flatten(1) for weight in linear.weights]
+    weight = (matrices[0] if len(matrices) == 1 else torch.cat(matrices)).t()
     bias = None if accumulate else torch.cat(linear.bias())
     if linear.kernel == "prologue" and prologue is not None and bias is not None:
         weight = weight.contiguous()
