@@ -115,10 +115,15 @@ inline Vector<float> load(const Half* from) {
 
 inline void store(double* to, Vector<double> from) { __builtin_memcpy(to, &from, sizeof(from)); }
 inline void store(float* to, Vector<float> from) { __builtin_memcpy(to, &from, sizeof(from)); }
+// The sum modulo 2^32: that of signed lanes is undefined where it overflows, as with the bits of a NaN.
+inline Bits wrapping_sum(Bits one, Bits two) {
+  typedef uint32_t Unsigned __attribute__((vector_size(kVectorBytes)));
+  return bit_cast<Bits>(bit_cast<Unsigned>(one) + bit_cast<Unsigned>(two));
+}
 // Rounds to nearest, ties to even; a NaN keeps its top bits and becomes quiet.
 inline void store(BFloat16* to, Vector<float> from) {
   const Bits bits = bit_cast<Bits>(from);
-  const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  const Bits rounded = wrapping_sum(bits, ((bits >> 16) & 1) + 0x7fff);
   const Bits is_nan = from != from;
   const Bits chosen = ((is_nan & (bits | 0x400000)) | (~is_nan & rounded)) >> 16;
   const HalfBits half = __builtin_convertvector(chosen & 0xffff, HalfBits);
@@ -128,7 +133,7 @@ inline void store(Half* to, Vector<float> from) {
   const Bits bits = bit_cast<Bits>(from), magnitude = bits & 0x7fffffff;
   // Normal numbers: rebias the exponent and round the 13 dropped bits to even; a carry moves into the exponent as it
   // should.
-  const Bits normal = (magnitude - (112 << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const Bits normal = wrapping_sum(magnitude, ((magnitude >> 13) & 1) + (0xfff - (112 << 23))) >> 13;
   // Subnormal numbers: adding 0.5 aligns their last bit with float32's last bit, so that the addition rounds.
   const Bits subnormal = bit_cast<Bits>(bit_cast<Vector<float>>(magnitude) + 0.5f) - 0x3f000000;
   const Bits is_small = magnitude < (113 << 23), is_infinite = magnitude >= (143 << 23);
