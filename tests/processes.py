@@ -31,7 +31,7 @@ def _names_subprocess(function: Callable[..., Any]) -> bool:
             value = current.__globals__.get(name)
             if value is subprocess:
                 return True
-            if getattr(value, "__module__", "").startswith("tests."):
+            if str(getattr(value, "__module__", None)).startswith("tests."):
                 pending += vars(value).values() if isinstance(value, type) else [value]
     return False
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <new>
 
 namespace sa_layers::cpu {
@@ -30,7 +31,11 @@ using Compute = typename ComputeType<T>::type;
 template <typename T, int kBytes = 64>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : data_(static_cast<T*>(operator new(count * sizeof(T), kAlignment))) {}
+  explicit Scratch(int64_t count) : data_(static_cast<T*>(operator new(count * sizeof(T), kAlignment))) {
+#ifdef SA_LAYERS_FILL_SCRATCH  // with NaN and -1, so that tests notice what is read before it is written
+    std::memset(static_cast<void*>(data_), 0xff, count * sizeof(T));
+#endif
+  }
   ~Scratch() { operator delete(data_, kAlignment); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

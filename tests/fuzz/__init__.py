@@ -1,0 +1,1 @@
+"""A differential fuzzer of the native operators: ``python -m tests.fuzz``."""
