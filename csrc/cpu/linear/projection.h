@@ -84,11 +84,11 @@ inline void pack_panel(const Projection& problem, int64_t panel, int64_t channel
   to_planes(problem.weights[panel] + channel, problem.channels, kPanelColumns, depth, to, kPanelColumns);
 }
 
-// Packs all panels, for matrices that fit the cache.
+// Packs the panels begin <= panel < end whole, for matrices that fit the cache.
 template <typename T>
-void pack_matrix(const Projection& problem, float* to) {
-  for (int64_t panel = 0; panel < problem.panels; ++panel, to += problem.channels * kPanelColumns) {
-    pack_panel(problem, panel, 0, problem.channels, to);
+void pack_panels(const Projection& problem, int64_t begin, int64_t end, float* matrix) {
+  for (int64_t panel = begin; panel < end; ++panel) {
+    pack_panel(problem, panel, 0, problem.channels, matrix + panel * problem.channels * kPanelColumns);
   }
 }
 

@@ -6,6 +6,8 @@
 #define SA_LAYERS_CPU_PATCHWISE_ATTENTION_MAPPING_H
 #endif
 
+#include <algorithm>
+
 #include "cpu/patchwise_attention/problem.h"
 #include "cpu/simd/transpose.h"
 
@@ -27,14 +29,10 @@ template <bool kTapsFollow>
 void pack_features(const PatchwiseAttention& problem, const MappingParameters& from, int64_t feature, int64_t count,
                    int64_t tap, int64_t channel, const PatchwiseMapping& to) {
   const int64_t weights = problem.weight_channels, features = problem.features(), period = problem.hidden_period();
-  const int64_t stride = to.hidden_stride, channels = problem.feature_channels();
+  const int64_t stride = to.hidden_stride;
   const float *weight = from.hidden_weight + feature, *scale = from.hidden_scale;
   float* const matrix = to.hidden_weight;
   const int64_t* const offsets = to.hidden_offsets + tap;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = kTapsFollow ? (tap + i) * channels + channel : tap * channels + channel + i;
-    to.scale[row] = from.scale[feature + i], to.shift[row] = from.shift[feature + i];
-  }
 #if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
   if (period > 1 && weights == kLanes<float>) {  // one vector of weights, of which a row holds every second column
     for_each_plane(weight, features, weights, count,
@@ -64,8 +62,17 @@ void pack_features(const PatchwiseAttention& problem, const MappingParameters& f
   }
 }
 
-// Packs a part of the parameters: task 0 the features of the query, or all products; then the weights of each tap; then
-// the taps of each channel of the key.
+// The norm of the features, in the order of the hidden matrix: the taps of a channel follow each other in the module,
+// the channels of a tap here.
+inline void pack_norm(const PatchwiseAttention& problem, const float* from, float* to) {
+  const int64_t query = problem.is_product() ? problem.features() : problem.relation_channels;
+  const int64_t taps = problem.footprint.taps();
+  std::copy_n(from, query, to);
+  if (!problem.is_product()) to_planes(from + query, taps, query, taps, to + query, query);
+}
+
+// Packs a part of the parameters: task 0 the norms and the features of the query, or all products; then the weights of
+// each tap; then the taps of each channel of the key.
 template <typename T>
 void pack_mapping(const PatchwiseAttention& problem, const MappingParameters& from, const PatchwiseMapping& to,
                   int64_t begin, int64_t end) {
@@ -77,6 +84,7 @@ void pack_mapping(const PatchwiseAttention& problem, const MappingParameters& fr
     } else if (task > 0) {
       pack_tap(problem, from, task - 1, to);
     } else {
+      pack_norm(problem, from.scale, to.scale), pack_norm(problem, from.shift, to.shift);
       if (problem.is_product()) {
         pack_features<true>(problem, from, 0, problem.features(), 0, 0, to);
       } else {
