@@ -192,10 +192,8 @@ CALLS: dict[str, Callable[[Model], None]] = {
 @pytest.mark.parametrize("first", [False, True], ids=["after a call", "first call"])
 @pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_mode_changes_no_value(name: str, attention: str, first: bool, request: pytest.FixtureRequest) -> None:
+def test_a_mode_changes_no_value(name: str, attention: str, first: bool) -> None:
     """Neither under the mode, whether or not the model was called before, nor outside afterwards."""
-    if first and name in ("fake", "make_fx fake", "make_fx symbolic"):
-        request.applymarker(pytest.mark.xfail(reason="fake tensors that were folded are kept", strict=False))
     model = make(attention)
     if not first:
         check_outside(model)
