@@ -103,7 +103,7 @@ Tensor patchwise_attention(const Tensor& query, const Tensor& key, const Tensor&
                                      parameter(biases[0]),  parameter(scales[1]), parameter(shifts[1]),
                                      parameter(weights[1]), parameter(biases[1])};
   PackedMapping packed(problem);
-  const int64_t task_numbers = problem.weight_channels * max(problem.weight_channels, footprint.taps());
+  const int64_t task_numbers = kGroupColumns * kPackedChannels * footprint.taps();
   // A thread is worth starting for about 20 microseconds at two numbers a nanosecond.
   torch::stable::parallel_for(
       0, problem.packing_tasks(), max(1, 40'000 / task_numbers), [&](int64_t begin, int64_t end) {

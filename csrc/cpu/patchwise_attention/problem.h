@@ -22,6 +22,7 @@ struct ChannelsLast {
   int64_t pixel_stride;
 };
 
+constexpr int64_t kPackedTaps = 8, kPackedChannels = 16;  // that a task packs
 constexpr int64_t kHiddenDepth = 256;  // of a panel of the hidden matrix, whose left factor stays in the cache
 
 struct PatchwiseAttention {
@@ -59,8 +60,14 @@ struct PatchwiseAttention {
     const int64_t offset = tap * feature_channels() / hidden_period() * hidden_stride();
     return pixels_in_lanes ? offset : offset + tap / panel_taps() * kApart;
   }
-  // The tasks into which packing the mapping is cut: the query or the products, each tap, each channel of the key.
-  int64_t packing_tasks() const { return 1 + footprint.taps() + (is_product() ? 0 : relation_channels); }
+  // The tasks into which packing the mapping is cut: the query or the products; some taps with a group of weights; some
+  // channels of the key with a group of weights.
+  int64_t packing_groups() const { return max(1, weight_channels / kGroupColumns); }
+  int64_t packing_tasks_of_taps() const { return ceil_div(footprint.taps(), kPackedTaps) * packing_groups(); }
+  int64_t packing_tasks() const {
+    const int64_t of_channels = is_product() ? 0 : ceil_div(relation_channels, kPackedChannels) * packing_groups();
+    return 1 + packing_tasks_of_taps() + of_channels;
+  }
   // The number of taps whose weights, for a block of pixels, fit the first-level cache.
   int64_t weight_panel_taps() const { return min(footprint.taps(), max(1, 448 / tap_stride())); }
   // Two rows of the hidden matrix share a group of columns if each would fill half of it.
