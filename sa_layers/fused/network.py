@@ -53,9 +53,7 @@ class EvaluationNetwork(NamedTuple):
         Yields:
             (N, H, W, channels), for each of them.
         """
-        stages, stem = self.stages, self.stem.operands(folded)
-        for stage in stages:
-            stage.move_biases(folded)
+        stages, stem = [stage.prepared(folded) for stage in self.stages], self.stem.operands(folded)
         single = stages_of_single_images(image, stages, out_indices)
         normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
         if single == 0:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import AffineReLU
-from ..ops.projection import Linear, project
+from ..ops.projection import Linear, join, project
 from .block import EvaluationBlock
 from .parameters import Folded
 
@@ -23,8 +23,19 @@ class EvaluationStage(NamedTuple):
     norm: int
     """The number of the stage's own norm, whose ReLU follows it."""
 
-    def move_biases(self, folded: Folded) -> None:
-        """Moves the bias of every block's expansion into the norms that follow it, before the stage is evaluated."""
+    def prepared(self, folded: Folded) -> EvaluationStage:
+        """The stage for one call: the bias of every block's expansion is in the norms that follow it.
+
+        Weights that are read together are also joined, for all blocks at once.
+        """
+        self._move_biases(folded)
+        transforms = join([block.transform for block in self.blocks])
+        if transforms[0] is self.blocks[0].transform:
+            return self
+        pairs = zip(self.blocks, transforms, strict=True)
+        return self._replace(blocks=[block._replace(transform=transform) for block, transform in pairs])
+
+    def _move_biases(self, folded: Folded) -> None:
         offset: Tensor | None = None
         for number, bias in zip(self._norms_of_input(), self._biases(), strict=True):
             if offset is not None:
@@ -53,7 +64,7 @@ class EvaluationStage(NamedTuple):
 
         Args:
             features: The output of the previous stage.
-            folded: The norms and positions of this call, after :meth:`move_biases`.
+            folded: The norms and positions of this call, after :meth:`prepared`.
             pooled: Whether the features are pooled already. Defaults to False.
             prologue: The norm of the previous stage, if it was not applied. Defaults to None.
             normed: Whether to apply the stage's own norm and ReLU. Defaults to True.

@@ -82,8 +82,7 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             pooled = stage.stride is None
             if pooled:
                 pixels = to_channels_last(self.pool(to_channels_first(pixels)))
-            stage.move_biases(folded)
-            return like_input(features, stage.evaluate(pixels, folded, pooled))
+            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, pooled))
         features = self.transition(self.pool(features))
         for block in self.blocks:
             features = (
@@ -103,8 +102,8 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
                 return f"a block is a {type(block).__name__}"
             if obstacle := block.why_not_eligible():
                 return obstacle
-            channels.add(tuple(layer.out_channels for layer in block.attention.transforms()))
-        return "the transforms of the blocks have different channels" if len(channels) > 1 else None
+            channels.add(tuple((layer.out_channels, layer.weight.dtype) for layer in block.attention.transforms()))
+        return "the transforms of the blocks have different channels or dtypes" if len(channels) > 1 else None
 
     def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
         obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.transition.weight)

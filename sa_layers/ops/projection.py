@@ -69,6 +69,27 @@ class Linear(NamedTuple):
         return [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
 
 
+def join(linears: Sequence[Linear]) -> list[Linear]:
+    """Linear layers of equally many channels, each with one weight and one bias, by one copy of all of them.
+
+    For torch's matrix product. The kernel 'panels' reads several weights, so its layers are returned as they are.
+
+    Example:
+        >>> both = Linear.of_layers([torch.ones(3, 4).double(), torch.ones(5, 4).double()], [None, None])
+        >>> [tuple(weight.shape) for weight in join([both])[0].weights]
+        [(8, 4)]
+    """
+    if linears[0].kernel == "panels" or all(len(linear.weights) == 1 for linear in linears):
+        return list(linears)
+    sizes = [linear.channels for linear in linears]
+    weights = torch.cat([weight.flatten(1) for linear in linears for weight in linear.weights]).split(sizes)
+    biases = torch.cat([bias for linear in linears for bias in linear.bias()]).split(sizes)
+    return [
+        Linear([weight], [bias], linear.channels, linear.kernel)
+        for linear, weight, bias in zip(linears, weights, biases, strict=True)
+    ]
+
+
 def _choose_kernel(weight: Tensor) -> str:
     device = weight.device
     if decide(device) != "native":
@@ -142,9 +163,8 @@ def project(
 
 def _multiply(features: Tensor, linear: Linear, out: Tensor, accumulate: bool, prologue: AffineReLU | None) -> None:
     """Compute the prologue and the layers by torch's matrix product, or by one CUDA kernel if it supports the sizes."""
-    matrices = [weight.flatten(1) for weight in linear.weights]
-    weight = (matrices[0] if len(matrices) == 1 else torch.cat(matrices)).t()
-    bias = None if accumulate else torch.cat(linear.bias())
+    (joined,) = join([linear])
+    weight, bias = joined.weights[0].flatten(1).t(), None if accumulate else joined.bias()[0]
     if linear.kernel == "prologue" and prologue is not None and bias is not None:
         weight = weight.contiguous()
         if _normed_projection(features, weight, bias, *prologue, out):
