@@ -28,8 +28,10 @@ def test_every_implementation_is_timed(name: str, dtype: torch.dtype) -> None:
     assert [row["implementation"] for row in (ours, unfused, plain)] == ["sa_layers", "unfused", "plain torch"]
     assert ours["ratio"] == 1
     if decide(CPU) == "native":
-        assert ours["peak_bytes"] == 2 * 512 * 49 * dtype.itemsize  # only the output
-        assert unfused["peak_bytes"] > 5 * ours["peak_bytes"]
+        output = 2 * 512 * 49 * dtype.itemsize
+        folded = 4 * sum(tensor.numel() for tensor in layer.mapping.state_dict().values())  # in float32
+        assert output <= ours["peak_bytes"] <= output + folded
+        assert unfused["peak_bytes"] > 5 * output
 
 
 def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
