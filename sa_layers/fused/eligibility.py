@@ -2,7 +2,7 @@
 
 A module may be replaced if its type, options and parameters determine what it computes, and if skipping its call has no
 observable effect. Subclasses of torch's modules are never eligible: they may compute anything. Every ``why_not_...``
-returns one sentence, or None if it finds no obstacle. They run at every call, for hundreds of modules.
+returns one sentence, or None if it finds no obstacle. Those of modules run when a plan is made, those of a call always.
 """
 
 from __future__ import annotations
