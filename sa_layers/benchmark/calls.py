@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..command_line import integer
 from . import machine
 from .errors import BenchmarkError
-from .networks import ATTENTIONS, MIN_SIZE, RESNETS, TASKS, check_training, inference, make_candidates, training_step
+from .networks import ATTENTIONS, RESNETS, TASKS, add_size, check_training, inference, make_candidates, training_step
 from .report import Column, Report, Row, duration, percentage
 
 COLUMNS = [
@@ -52,13 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="depth of the SANs (default: 19)")
     parser.add_argument("--task", choices=TASKS, default="inference", help="task to profile (default: inference)")
     parser.add_argument("--batch", type=integer(1, 2**16), default=1, metavar="N", help="batch size (default: 1)")
-    parser.add_argument(
-        "--size",
-        type=integer(MIN_SIZE, 2**14),
-        default=224,
-        metavar="PIXELS",
-        help="height and width of the images (default: 224)",
-    )
+    add_size(parser)
     parser.add_argument("--runs", type=integer(1), default=25, metavar="N", help="number of runs (default: 25)")
 
 

@@ -65,13 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", nargs="+", type=integer(1, 2**16), metavar="N", help="batch sizes (default: 1 8, on a GPU 1 64)"
     )
-    parser.add_argument(
-        "--size",
-        type=integer(MIN_SIZE, 2**14),
-        default=224,
-        metavar="PIXELS",
-        help="height and width of the images (default: 224)",
-    )
+    add_size(parser)
     parser.add_argument(
         "--seconds", type=number(0), default=30, metavar="S", help="time limit of each table (default: 30)"
     )
@@ -84,6 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="also time the networks with torch.compile; takes minutes"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also plot the times to FILE (needs matplotlib)")
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the size of images that all networks accept."""
+    parser.add_argument(
+        "--size",
+        type=integer(MIN_SIZE, 2**14),
+        default=224,
+        metavar="PIXELS",
+        help="height and width of the images (default: 224)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
