@@ -158,10 +158,24 @@ def _position_matrices(layers: Sequence[nn.Module], position: str) -> tuple[Sequ
     biases: Any = torch.stack([value_of(layer, "bias") for layer in layers])  # type: ignore[misc]
     matrix = torch.cat([weights.flatten(2), biases.unsqueeze(2)], dim=2)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    query, key = position_matrices(matrix, position)
+    return query.unbind(), key.unbind()
+
+
+def position_matrices(matrix: Tensor, position: str) -> tuple[Tensor, Tensor]:
+    """The matrices of a pixel and of its neighbour, from the weight and the bias of the encoding's linear layer.
+
+    Args:
+        matrix: (..., 2, 3), the weight's two columns and the bias.
+        position: 'relative' or 'absolute'.
+
+    Returns:
+        (..., P, 3) each, with P = 2 or 4.
+    """
     if position == "relative":
-        return matrix.unbind(), (-matrix).unbind()
+        return matrix, -matrix
     zeros = torch.zeros_like(matrix)
-    return torch.cat([matrix, zeros], dim=1).unbind(), torch.cat([zeros, matrix], dim=1).unbind()
+    return torch.cat([matrix, zeros], dim=-2), torch.cat([zeros, matrix], dim=-2)
 
 
 def linear_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Any]]:
