@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ..checkpoints import matching
 from ..fused import FusedModule
-from ..fused.channels_last import like_input
+from ..fused.channels_last import in_format_of, like_input
 from ..fused.eligibility import HOOKED, accepts, has_hooks
 from ..fused.network import EvaluationNetwork
 from ..fused.originals import why_not_original
 from ..fused.parameters import Parameters
+from ..fused.training.network import NetworkPlan, StagePlan
 from ..layers.keywords import check_keywords, keywords
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
@@ -151,6 +152,9 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             self._check_image(image)
         if (evaluated := self._evaluate(image)) is not None:
             return tuple(like_input(image, pixels) for pixels in evaluated)
+        first = next(self.stages.parameters(), None)
+        if first is not None and accepts(image, first) and (plan := self.trained(image)) is not None:
+            return tuple(in_format_of(image, features) for features in plan.compute(image, self.out_indices))
         features, outputs = self.stem(image), []
         for index, stage in enumerate(self._called_stages()):
             features = stage(features)
@@ -167,8 +171,13 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             return None
         return network.evaluate(image, folded, self.out_indices)
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on the first part that keeps the network from being computed as a whole, or None."""
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on the first part that keeps the network from being computed as a whole, or None.
+
+        In training its parts are computed one by one, so none of them keeps the others from being fused.
+        """
+        if training:
+            return None
         weights = []
         for name, part in self._called_parts():
             if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
@@ -185,6 +194,21 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             return "the stages have different dtypes or devices"
         first: Any = self.stages[0]
         return None if first.pooling_stride() == 2 else "stages.0 does not pool, and the operator of the stem does"
+
+    def plan_training(self) -> NetworkPlan:
+        """Return the network in training, with the parts that are not eligible as modules that are called."""
+        stages: list[Any] = [self._plan_stage(stage) for stage in self._called_stages()]
+        stem = None
+        if isinstance(stages[0], StagePlan) and stages[0].pools and type(self.stem) is Stem and _is_fused(self.stem):
+            stem = self.stem.plan_training()
+        return NetworkPlan(stem, self.stem, stages)
+
+    def _plan_stage(self, stage: nn.Module) -> StagePlan | nn.Module:
+        if type(stage) is not SelfAttentionStage or not _is_fused(stage):
+            return stage
+        stride = stage.pooling_stride()
+        pool = stage.pool if stride is None else None
+        return StagePlan(pool, stride == 2, stage.plan_training(), stage.call_blocks, stage.training_norm())
 
     def plan(self, parameters: Parameters) -> EvaluationNetwork:
         """Return the network in evaluation."""
@@ -239,6 +263,11 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             del state_dict[name]
         matching.check(self, matching.below(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def _is_fused(part: FusedModule[Any]) -> bool:
+    """Whether a part need not be called in training."""
+    return not has_hooks(part, training=True) and part.why_not_eligible(training=True) is None
 
 
 def network_keywords(attention: str, without: Collection[str] = ()) -> list[str]:

@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.channels_last import like_input, to_channels_first, to_channels_last
+from ..fused.channels_last import in_format_of, like_input, to_channels_first, to_channels_last
 from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
 from ..fused.originals import replaceable
 from ..fused.parameters import Parameters, linear_layers
 from ..fused.stage import EvaluationStage
+from ..fused.training.function import run
+from ..fused.training.norm import TrainingNorm
+from ..fused.training.transition import NormStep, TransitionStep
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
@@ -83,17 +86,26 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             if pooled:
                 pixels = to_channels_last(self.pool(to_channels_first(pixels)))
             return like_input(features, stage.prepared(folded).evaluate(pixels, folded, pooled))
-        features = self.transition(self.pool(features))
+        if accepts(features, self.transition.weight) and (entry := self.trained(features)) is not None:
+            pooled = self.pool(features) if self.pooling_stride() is None else features
+            return in_format_of(features, run(NormStep(self.training_norm()), self.call_blocks(run(entry, pooled))))
+        return self.act(self.norm(self.call_blocks(self.transition(self.pool(features)))))
+
+    def call_blocks(self, features: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, channels, H, W), by all blocks."""
         for block in self.blocks:
             features = (
                 recompute(block, features) if self.with_cp and features.requires_grad is True else block(features)
             )
-        return self.act(self.norm(features))
+        return features
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on why the stage is not eligible, or None."""
-        if obstacle := why_not_modules(norms=[self.norm], activations=[self.act], linear=[self.transition]):
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on why the stage is not eligible, or None; in training, each block decides for itself."""
+        parts = {"norms": [self.norm], "activations": [self.act], "linear": [self.transition]}
+        if obstacle := why_not_modules(**parts, training=training):
             return obstacle
+        if training:
+            return None
         if len(self.blocks) == 0:
             return "the stage has no blocks"
         channels = set()
@@ -111,6 +123,14 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             if obstacle is None and isinstance(block, SelfAttentionBlock) and (reason := block.why_not_attention()):
                 obstacle = f"in blocks.{name} {reason}"
         return obstacle
+
+    def plan_training(self) -> TransitionStep:
+        """Return pooling and transition in training; blocks are called, and the norm is a step of its own."""
+        return TransitionStep(None, self.pooling_stride() == 2, self.transition)
+
+    def training_norm(self) -> TrainingNorm:
+        """The norm after the blocks in training."""
+        return TrainingNorm("norm", self.norm, self.transition.out_channels)
 
     def plan(self, parameters: Parameters) -> EvaluationStage:
         """Return the stage in evaluation."""

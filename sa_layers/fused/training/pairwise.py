@@ -131,11 +131,11 @@ class PairwiseTraining(NamedTuple):
             )
             of_bias1 = of_bias1 - pairs * constant
             back = weight1.t() * second.scale
-            added = pairwise_correction(
+            added_features, added_position = pairwise_correction(
                 query, key, geometry, mapping, -(back * slope) @ weight1, -(back @ constant), out.query, out.key
             )
-            features = features + added.features
-            position = None if position is None else position + added.position
+            features = features + added_features
+            position = None if position is None else position + added_position
         gradients["layer1.weight"] = second.scale.unsqueeze(1) * of_weight1
         gradients["layer1.bias"] = second.scale * of_bias1
         gradients["layer2.weight"] = sums.weight2

@@ -80,17 +80,18 @@ class StemStep(NamedTuple):
         of_normed = (weight * of_products).sum(1) + offset * of_output
         gradients, means = self.norm.gradients(norm, torch.stack([of_output, of_normed]))
         of_weight = of_products + torch.outer(of_output, mean)
-        of_bias, factors = of_output, norm.scale.unsqueeze(0)
+        of_bias, matrix, constants = of_output, None, None
         if means.first_mean is not None and means.second_mean is not None and covariance is not None:
             count = image[:, 0].numel()
             slope = means.second_mean * norm.inverse_deviation
             constant = means.first_mean + slope * offset
             of_weight = of_weight - count * (torch.outer(constant, mean) + slope.unsqueeze(1) * (weight @ covariance))
             of_bias = of_bias - count * constant
-            factors = torch.stack([norm.scale, -norm.scale * slope, -norm.scale * (constant - slope * (weight @ mean))])
+            back = weight.t() * norm.scale
+            matrix, constants = -(back * slope) @ weight, -(back @ constant)
         gradients["linear.weight"] = norm.scale.unsqueeze(1) * of_weight
         gradients["linear.bias"] = norm.scale * of_bias
         of_image = None
         if f"{MAP}0" in needed:
-            of_image = stem_input_gradient(of_pooled, image, scaled, shift, weight.to(scaled.dtype), factors)
+            of_image = stem_input_gradient(of_pooled, image, scaled, shift, mean, matrix, constants)
         return [of_image], gradients
