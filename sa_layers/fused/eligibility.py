@@ -48,13 +48,21 @@ def why_not_this_call(tensors: Sequence[Tensor], training: bool = False) -> str 
     return why_not_fused(tensors, differentiable=training)
 
 
-def accepts(features: Tensor, weight: Tensor) -> bool:
-    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match."""
-    return why_not_accepted(features, weight) is None
+def accepts(features: Tensor, weight: Tensor, training: bool = False) -> bool:
+    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match.
+
+    In training, autocast may be on.
+    """
+    return why_not_accepted(features, weight, training) is None
 
 
-def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
+def why_not_accepted(features: Tensor, weight: Tensor, training: bool = False) -> str | None:
     """What keeps a linear layer from reading the features unchanged.
+
+    Args:
+        features: The input of the layer.
+        weight: Its weight.
+        training: Whether autocast is supported, as the fused path of training does. Defaults to False.
 
     Example:
         >>> why_not_accepted(torch.zeros(1, dtype=torch.float64), torch.zeros(1))
@@ -62,9 +70,10 @@ def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
     """
     if not isinstance(features, Tensor):
         return "torch.fx records the call, whose features are symbols"
-    if features.device.type != "meta" and torch.is_autocast_enabled(features.device.type):  # an error for meta
+    casts = features.device.type != "meta" and torch.is_autocast_enabled(features.device.type)  # an error for meta
+    if casts and not training:
         return "autocast is enabled"
-    if weight.dtype != features.dtype:
+    if weight.dtype != features.dtype and not casts:
         return f"the features are {features.dtype} and the parameters {weight.dtype}"
     if weight.device != features.device:
         return f"the features are on {features.device} and the parameters on {weight.device}"

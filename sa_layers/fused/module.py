@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .eligibility import why_not_this_call
+from .eligibility import NORMS, why_not_this_call
 from .originals import why_not_original
 from .parameters import Folded, Parameters
 from .structure import Plans, Structure
@@ -113,15 +113,28 @@ class FusedModule(nn.Module, Generic[Plan]):
             'mapping.0 is in training mode'
         """
         tensors = [*features, *Structure(self).tensors]
+        in_training = self._why_not_trained(tensors) or self.why_not_eligible(training=True)
+        in_training = in_training or self.why_not_accepted(features, training=True) or self.why_not_parts(training=True)
+        if in_training is None:
+            return None
         in_evaluation = why_not_original() or self.why_not_eligible() or why_not_this_call(tensors)
-        if in_evaluation is None or not self.is_trained(tensors):
-            return in_evaluation
-        return self._why_not_trained(tensors) or self.why_not_eligible(training=True)
+        in_evaluation = in_evaluation or self.why_not_accepted(features) or self.why_not_parts()
+        return in_training if in_evaluation is not None and self.is_trained(tensors) else in_evaluation
+
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the fused path from reading these features, or None."""
+        return None
+
+    def why_not_parts(self, training: bool = False) -> str | None:
+        """One sentence on a part that would be called while the rest is fused, or None."""
+        return None
 
     def is_trained(self, tensors: Iterable[Tensor]) -> bool:
         """Whether a call computes gradients or batch statistics."""
-        wanted = torch.is_grad_enabled() and any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors)
-        return wanted or any(module.training for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+        wanted = torch.is_grad_enabled() and any(
+            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors
+        )
+        return wanted or any(module.training for module in self.modules() if isinstance(module, NORMS))
 
     def fold(self) -> str | tuple[Plan, Parameters]:
         """Make a plan and list the norms and positions that it reads, or return why the module is not eligible."""

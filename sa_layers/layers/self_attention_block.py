@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..fused.parameters import Parameters, linear_layers
 from ..fused.training.block import BlockStep
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
 from ..ops.projection import Linear
 from .keywords import check_keywords, keywords
@@ -111,8 +113,8 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
             block.add_residual(pixels, block.new_operands(pixels), folded)
             return like_input(features, pixels.add_(block.expansion.bias()[0]))
-        if accepts(features, self.expansion.weight) and (step := self.trained(features)) is not None:
-            return in_format_of(features, run(step, features))
+        if accepts(features, self.expansion.weight, training=True) and (step := self.trained(features)) is not None:
+            return in_format_of(features, run(step, *autocast(features)))
         normalised = self.norm1(features)
         if normalised is features or isinstance(self.norm1, nn.Identity):  # an in-place activation would overwrite it
             normalised = features.clone()
@@ -138,13 +140,13 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         )
         return obstacle or (self.attention.why_not_eligible(training=True) if training else None)
 
-    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
-        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.expansion.weight)
-        return obstacle or self.why_not_attention()
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the block from reading the features unchanged, or None."""
+        return why_not_accepted(features[0], self.expansion.weight, training)
 
-    def why_not_attention(self) -> str | None:
+    def why_not_parts(self, training: bool = False) -> str | None:
         """What keeps the attention from its fused operator; the rest of the block may still be fused."""
-        obstacle = self.attention.why_not_eligible()
+        obstacle = self.attention.why_not_eligible(training)
         return None if obstacle is None else f"the attention is unfused, since {obstacle}"
 
     def plan_training(self) -> BlockStep:

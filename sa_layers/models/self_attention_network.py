@@ -25,6 +25,7 @@ from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
 from ..layers.self_attention import default_act_layer
 from ..layers.self_attention_block import attention_keywords
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
 from . import stage_arguments
 from .self_attention_stage import SelfAttentionStage
@@ -153,8 +154,9 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
         if (evaluated := self._evaluate(image)) is not None:
             return tuple(like_input(image, pixels) for pixels in evaluated)
         first = next(self.stages.parameters(), None)
-        if first is not None and accepts(image, first) and (plan := self.trained(image)) is not None:
-            return tuple(in_format_of(image, features) for features in plan.compute(image, self.out_indices))
+        if first is not None and accepts(image, first, training=True) and (plan := self.trained(image)) is not None:
+            computed = plan.compute(*autocast(image), self.out_indices)
+            return tuple(in_format_of(image, features) for features in computed)
         features, outputs = self.stem(image), []
         for index, stage in enumerate(self._called_stages()):
             features = stage(features)
@@ -226,7 +228,9 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             >>> SelfAttentionNetwork(10).why_not_fused(torch.zeros(1, 3, 64, 64))
             'stem: a BatchNorm2d is in training mode'
         """
-        if obstacle := why_not_original() or self.why_not_eligible():
+        if not self.is_trained([*features, *self.parameters()]) and (
+            obstacle := why_not_original() or self.why_not_eligible()
+        ):
             return obstacle
         for name, part in self._called_parts():
             if isinstance(part, Stem | SelfAttentionStage) and (obstacle := part.why_not_fused(*features)):

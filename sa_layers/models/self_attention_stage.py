@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ..fused.training.transition import NormStep, TransitionStep
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
+from ..ops.checks import autocast
 from ..ops.projection import Linear
 from .recomputation import recompute
 
@@ -82,13 +83,14 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
         if accepts(features, self.transition.weight) and (planned := self.planned(features)) is not None:
             (stage, folded), pixels = planned, to_channels_last(features)
-            pooled = stage.stride is None
-            if pooled:
+            is_pooled = stage.stride is None
+            if is_pooled:
                 pixels = to_channels_last(self.pool(to_channels_first(pixels)))
-            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, pooled))
-        if accepts(features, self.transition.weight) and (entry := self.trained(features)) is not None:
-            pooled = self.pool(features) if self.pooling_stride() is None else features
-            return in_format_of(features, run(NormStep(self.training_norm()), self.call_blocks(run(entry, pooled))))
+            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, is_pooled))
+        if accepts(features, self.transition.weight, training=True) and (entry := self.trained(features)) is not None:
+            cast = autocast(features)[0]
+            transited = run(entry, self.pool(cast) if self.pooling_stride() is None else cast)
+            return in_format_of(features, run(NormStep(self.training_norm()), self.call_blocks(transited)))
         return self.act(self.norm(self.call_blocks(self.transition(self.pool(features)))))
 
     def call_blocks(self, features: Tensor) -> Tensor:
@@ -101,8 +103,9 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
 
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the stage is not eligible, or None; in training, each block decides for itself."""
-        parts = {"norms": [self.norm], "activations": [self.act], "linear": [self.transition]}
-        if obstacle := why_not_modules(**parts, training=training):
+        if obstacle := why_not_modules(
+            norms=[self.norm], activations=[self.act], linear=[self.transition], training=training
+        ):
             return obstacle
         if training:
             return None
@@ -117,12 +120,19 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             channels.add(tuple((layer.out_channels, layer.weight.dtype) for layer in block.attention.transforms()))
         return "the transforms of the blocks have different channels or dtypes" if len(channels) > 1 else None
 
-    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
-        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.transition.weight)
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the stage from reading the features unchanged, or None."""
+        return why_not_accepted(features[0], self.transition.weight, training)
+
+    def why_not_parts(self, training: bool = False) -> str | None:
+        """What keeps a block, or its attention, from being fused; the rest of the stage may still be."""
         for name, block in self.blocks.named_children():
-            if obstacle is None and isinstance(block, SelfAttentionBlock) and (reason := block.why_not_attention()):
-                obstacle = f"in blocks.{name} {reason}"
-        return obstacle
+            if not isinstance(block, SelfAttentionBlock):
+                return f"blocks.{name} is a {type(block).__name__}"
+            obstacle = block.why_not_eligible(training) if training else None
+            if obstacle := obstacle or block.why_not_parts(training):
+                return f"in blocks.{name} {obstacle}"
+        return None
 
     def plan_training(self) -> TransitionStep:
         """Return pooling and transition in training; blocks are called, and the norm is a step of its own."""

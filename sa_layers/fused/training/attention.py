@@ -31,7 +31,7 @@ class AttentionTraining(Protocol):
         ...
 
     def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
-        """Compute the output, (N, Ho, Wo, C), the maps that the backward pass needs, of which it is the first, and the rest."""
+        """Compute the output, (N, Ho, Wo, C), and what the backward pass needs: maps, the output first, and a state."""
         ...
 
     def backward(
@@ -64,7 +64,9 @@ class AttentionStep(NamedTuple):
         operands, rest = Operands(*kept.maps[:3]), list(kept.maps[3:])
         out = Operands(*(torch.empty_like(pixels) for pixels in operands))
         gradients = self.attention.backward(values, rest, kept.state, pixels_of(grad), operands, out)
-        return [to_channels_first(pixels) if f"{MAP}{index}" in needed else None for index, pixels in enumerate(out)], gradients
+        return [
+            to_channels_first(pixels) if f"{MAP}{index}" in needed else None for index, pixels in enumerate(out)
+        ], gradients
 
 
 def pixels_of(features: Tensor) -> Tensor:
@@ -73,8 +75,10 @@ def pixels_of(features: Tensor) -> Tensor:
     The result may be some channels of a wider map.
     """
     pixels = features.permute(0, 2, 3, 1)
-    images, height, width, channels = pixels.shape
+    _, height, width, channels = pixels.shape
     step = pixels.stride(2) if width > 1 else max(channels, pixels.stride(2))
     expected = (height * width * step, width * step, step, 1)
-    fits = all(size == 1 or have == want for size, have, want in zip(pixels.shape, pixels.stride(), expected, strict=True))
+    fits = all(
+        size == 1 or have == want for size, have, want in zip(pixels.shape, pixels.stride(), expected, strict=True)
+    )
     return pixels if fits and step >= channels else pixels.contiguous()

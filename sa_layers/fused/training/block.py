@@ -89,6 +89,7 @@ class BlockStep(NamedTuple):
         of_attended, sums = linear_backward_input(
             grad, [values["expansion.weight"]], attended, prologue, state.second.mean
         )
+        assert sums is not None  # with a prologue
         of_norm, means = self.second_norm.gradients(state.second, sums)
         gradients |= of_norm
         norm_backward(of_attended, attended, input_factors(state.second, means), of_attended, False)
@@ -113,6 +114,7 @@ class BlockStep(NamedTuple):
         if not needed & {f"{MAP}0", f"{self.first_norm.name}.weight", f"{self.first_norm.name}.bias"}:
             return [None], gradients
         of_pixels, sums = linear_backward_input(of_transformed, weights, pixels, prologue, state.first.mean)
+        assert sums is not None
         of_norm, means = self.first_norm.gradients(state.first, sums)
         gradients |= of_norm
         norm_backward(of_pixels, pixels, input_factors(state.first, means), of_pixels, False)

@@ -8,6 +8,7 @@ accumulated, and hooks of them called, as those of modules are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -65,8 +66,14 @@ MAP = "map:"
 def run(step: Step, *maps: Tensor) -> Tensor:
     """Compute a step so that autograd can differentiate it once."""
     values = step.tensors()
-    output: Tensor = StepFunction.apply(step, len(maps), tuple(values), *maps, *values.values())  # type: ignore[no-untyped-call]
+    output: Tensor = StepFunction.apply(step, len(maps), tuple(values), *maps, *values.values())
     return output
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Disable autocast: a step converts its maps before it runs, and computes sums and norms in higher precision."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
 
 
 class StepFunction(torch.autograd.Function):
@@ -75,7 +82,8 @@ class StepFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, step: Step, maps: int, names: tuple[str, ...], *tensors: Tensor) -> Tensor:
         """Run the forward pass of a step."""
-        output, kept = step.forward(dict(zip(names, tensors[maps:], strict=True)), *tensors[:maps])
+        with _without_autocast(tensors[0].device):
+            output, kept = step.forward(dict(zip(names, tensors[maps:], strict=True)), *tensors[:maps])
         ctx.save_for_backward(*tensors[maps:], *kept.maps)
         ctx.step, ctx.state, ctx.names, ctx.maps = step, kept.state, names, maps
         return output
@@ -93,8 +101,11 @@ class StepFunction(torch.autograd.Function):
         kept = Kept(saved[len(names) :], ctx.state)
         labels = [f"{MAP}{index}" for index in range(ctx.maps)] + list(names)
         needed = frozenset(label for label, need in zip(labels, ctx.needs_input_grad[3:], strict=True) if need)
-        of_maps, of_tensors = ctx.step.backward(values, kept, grad, needed)
-        gradients: list[Tensor | None] = [gradient if label in needed else None for label, gradient in zip(labels, of_maps, strict=False)]
+        with _without_autocast(grad.device):
+            of_maps, of_tensors = ctx.step.backward(values, kept, grad, needed)
+        gradients: list[Tensor | None] = [
+            gradient if label in needed else None for label, gradient in zip(labels, of_maps, strict=False)
+        ]
         for name in names:
             gradient = of_tensors.get(name) if name in needed else None
             gradients.append(None if gradient is None else gradient.to(values[name].dtype).view(values[name].shape))

@@ -39,7 +39,7 @@ class NormState(NamedTuple):
     """(C,), float64."""
     inverse_deviation: Tensor
     """(C,), float64."""
-    count: float | None
+    numbers: float | None
     """The numbers in each channel that the statistics are of; None for frozen statistics."""
     group: Any
     """The processes that share the statistics, or None."""
@@ -113,12 +113,12 @@ class TrainingNorm(NamedTuple):
         """
         of_bias, of_weight = sums[0], sums[1] * state.inverse_deviation
         gradients: Gradients = {f"{self.name}.weight": of_weight, f"{self.name}.bias": of_bias}
-        if state.count is None:
+        if state.numbers is None:
             return gradients, NormGradient(None, None)
         means = torch.stack([of_bias, of_weight])
         if state.group is not None:
             dist.all_reduce(means, group=state.group)
-        means = means / state.count
+        means = means / state.numbers
         return gradients, NormGradient(means[0], means[1])
 
     def _group(self) -> Any:

@@ -135,7 +135,7 @@ class PairwiseTraining(NamedTuple):
                 query, key, geometry, mapping, -(back * slope) @ weight1, -(back @ constant), out.query, out.key
             )
             features = features + added_features
-            position = None if position is None else position + added_position
+            position = _sum(position, added_position)
         gradients["layer1.weight"] = second.scale.unsqueeze(1) * of_weight1
         gradients["layer1.bias"] = second.scale * of_bias1
         gradients["layer2.weight"] = sums.weight2
@@ -146,7 +146,7 @@ class PairwiseTraining(NamedTuple):
         if means.first_mean is not None and means.second_mean is not None:
             factors = first.scale * torch.stack([means.first_mean, means.second_mean * first.inverse_deviation])
             added_position = pairwise_norm_backward(query, key, geometry, mapping, factors, out.query, out.key)
-            position = None if position is None else position + added_position
+            position = _sum(position, added_position)
         if position is not None:
             gradients |= self._position_gradients(position)
         return gradients
@@ -175,3 +175,7 @@ def _statistics_of_product(weight: Tensor, bias: Tensor | None, mean: Tensor, co
     assert covariance is not None
     of_mean = weight @ mean if bias is None else weight @ mean + bias
     return torch.stack([of_mean, ((weight @ covariance) * weight).sum(1).clamp_min(0)])
+
+
+def _sum(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+    return one if two is None else two if one is None else one + two

@@ -107,9 +107,7 @@ class PatchwiseTraining(NamedTuple):
         of_norm1, means = self.first_norm.gradients(first, features)
         if means.first_mean is not None and means.second_mean is not None:
             factors = first.scale * torch.stack([means.first_mean, means.second_mean * first.inverse_deviation])
-            patchwise_norm_backward(
-                query, key, self.footprint, self.relation, first.mean, factors, out.query, out.key
-            )
+            patchwise_norm_backward(query, key, self.footprint, self.relation, first.mean, factors, out.query, out.key)
         return gradients | of_norm1
 
     def _second_layer(self, values: Values, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

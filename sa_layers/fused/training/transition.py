@@ -52,7 +52,7 @@ class TransitionStep(NamedTuple):
         prologue = None if state is None else state.prologue(dtype)
         features, kept = pixels, [pixels]
         if self.pools:
-            features = max_pooling(pixels, *(prologue or (None, None)))
+            features = max_pooling(pixels, prologue and prologue.scale, prologue and prologue.shift)
             kept, prologue = [pixels, features], None
         layer = [values["transition.weight"]], [values.get("transition.bias")]
         output = linear_forward(features, *layer, prologue)
@@ -76,7 +76,7 @@ class TransitionStep(NamedTuple):
         if not self.pools:
             before = prologue
             of_input, sums = linear_backward_input(grad, weights, pixels, before, None if state is None else state.mean)
-            if state is not None:
+            if state is not None and sums is not None:
                 gradients |= self._norm_backward(state, sums, of_input, pixels)
             return [to_channels_first(of_input)], gradients
         of_pooled, _ = linear_backward_input(grad, weights)
@@ -85,8 +85,11 @@ class TransitionStep(NamedTuple):
             max_pooling_backward(of_pooled, pixels, None, None, None, of_input)
             return [to_channels_first(of_input)], gradients
         assert prologue is not None
-        of_norm, means = self.norm.gradients(state, max_pooling_sums(of_pooled, pixels, *prologue, state.mean))
-        max_pooling_backward(of_pooled, pixels, *prologue, input_factors(state, means), of_input)
+        of_norm, means = self.norm.gradients(
+            state, max_pooling_sums(of_pooled, pixels, prologue.scale, prologue.shift, state.mean)
+        )
+        factors = input_factors(state, means)
+        max_pooling_backward(of_pooled, pixels, prologue.scale, prologue.shift, factors, of_input)
         return [to_channels_first(of_input)], gradients | of_norm
 
     def _norm_backward(self, state: NormState, sums: Tensor, gradient: Tensor, pixels: Tensor) -> Gradients:
@@ -119,7 +122,7 @@ class NormStep(NamedTuple):
         (pixels,), state = kept.maps, kept.state
         prologue = state.prologue(torch.promote_types(pixels.dtype, torch.float32))
         of_input = pixels_of(grad).clone()
-        sums = mask_and_sum(of_input, pixels, *prologue, state.mean)
+        sums = mask_and_sum(of_input, pixels, prologue.scale, prologue.shift, state.mean)
         gradients, means = self.norm.gradients(state, sums)
         if f"{MAP}0" in needed:
             norm_backward(of_input, pixels, input_factors(state, means), of_input, False)
