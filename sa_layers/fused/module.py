@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .eligibility import NORMS, why_not_this_call
+from .eligibility import why_not_this_call
 from .originals import why_not_original
 from .parameters import Folded, Parameters
 from .structure import Plans, Structure
@@ -22,10 +22,10 @@ _training_plans: Plans[Any] = Plans()
 class FusedModule(nn.Module, Generic[Plan]):
     """Base of modules that are computed by fused operators, if they are eligible.
 
-    A subclass defines :meth:`why_not_eligible`, :meth:`plan` and :meth:`plan_training`. Its ``forward`` asks
-    :meth:`planned` and executes the plan of evaluation, asks :meth:`trained` and executes that of training, or calls its
-    modules if there is neither. A plan is kept while the module has the same :class:`Structure`: it refers to modules,
-    parameters and buffers, and contains no value of one.
+    A subclass defines :meth:`why_not_eligible`, :meth:`plan` and :meth:`plan_training`. Its ``forward`` executes the
+    plan of evaluation if :meth:`planned` returns one, that of training if :meth:`trained` does, and otherwise calls its
+    modules. A plan is kept while the module has the same :class:`Structure`: it refers to modules, parameters and
+    buffers, and contains no value of one.
     """
 
     def why_not_eligible(self, training: bool = False) -> str | None:
@@ -51,20 +51,21 @@ class FusedModule(nn.Module, Generic[Plan]):
         raise NotImplementedError
 
     def trained(self, *features: Tensor) -> Any:
-        """The plan of training, or None if the call must call the modules."""
+        """The plan of training, or None if nothing is trained or the modules must be called."""
         if self._why_not_trained(features) is not None:
             return None
-        plan = self.current_training_plan()
-        return None if isinstance(plan, str) else plan
+        plan, structure = self.current_training_plan()
+        return None if isinstance(plan, str) or not structure.is_trained(features) else plan
 
-    def current_training_plan(self) -> Any:
-        """The plan of training, or the sentence of :meth:`why_not_eligible`."""
+    def current_training_plan(self) -> tuple[Any, Structure]:
+        """The plan of training, or the sentence of :meth:`why_not_eligible`; and the structure of the module."""
         kept = _training_plans.get(self)
         if kept is None:
             structure = Structure(self)  # before the plan, should another thread change the module now
             plan = self.why_not_eligible(training=True) or self.plan_training()
             kept = _training_plans.keep(self, structure, plan)
-        return kept[1]
+        structure, plan = kept
+        return plan, structure
 
     def _why_not_trained(self, features: Iterable[Tensor]) -> str | None:
         """What keeps a call from the fused path of training, whatever the module's structure."""
@@ -112,14 +113,13 @@ class FusedModule(nn.Module, Generic[Plan]):
             >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
             'mapping.0 is in training mode'
         """
-        tensors = [*features, *Structure(self).tensors]
-        in_training = self._why_not_trained(tensors) or self.why_not_eligible(training=True)
-        in_training = in_training or self.why_not_accepted(features, training=True) or self.why_not_parts(training=True)
-        if in_training is None:
-            return None
-        in_evaluation = why_not_original() or self.why_not_eligible() or why_not_this_call(tensors)
-        in_evaluation = in_evaluation or self.why_not_accepted(features) or self.why_not_parts()
-        return in_training if in_evaluation is not None and self.is_trained(tensors) else in_evaluation
+        structure = Structure(self)
+        tensors = [*features, *structure.tensors]
+        if structure.is_trained(features):
+            obstacle = self._why_not_trained(tensors) or self.why_not_eligible(training=True)
+            return obstacle or self.why_not_accepted(features, training=True) or self.why_not_parts(training=True)
+        obstacle = why_not_original() or self.why_not_eligible() or why_not_this_call(tensors)
+        return obstacle or self.why_not_accepted(features) or self.why_not_parts()
 
     def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
         """What keeps the fused path from reading these features, or None."""
@@ -128,13 +128,6 @@ class FusedModule(nn.Module, Generic[Plan]):
     def why_not_parts(self, training: bool = False) -> str | None:
         """One sentence on a part that would be called while the rest is fused, or None."""
         return None
-
-    def is_trained(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether a call computes gradients or batch statistics."""
-        wanted = torch.is_grad_enabled() and any(
-            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors
-        )
-        return wanted or any(module.training for module in self.modules() if isinstance(module, NORMS))
 
     def fold(self) -> str | tuple[Plan, Parameters]:
         """Make a plan and list the norms and positions that it reads, or return why the module is not eligible."""

@@ -19,6 +19,7 @@ from ..fused.eligibility import HOOKED, accepts, has_hooks
 from ..fused.network import EvaluationNetwork
 from ..fused.originals import why_not_original
 from ..fused.parameters import Parameters
+from ..fused.structure import Structure
 from ..fused.training.network import NetworkPlan, StagePlan
 from ..layers.keywords import check_keywords, keywords
 from ..layers.mapping import ActLayer
@@ -218,19 +219,21 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
         return EvaluationNetwork(self.stem.plan(parameters), stages)
 
     def why_not_fused(self, *features: Tensor) -> str | None:
-        """One sentence on the first part that an evaluation of an image would compute module by module, or None.
+        """One sentence on the first part that would be computed module by module for an image, or None.
 
         Args:
             *features: The image.
 
         Example:
             >>> import torch
-            >>> SelfAttentionNetwork(10).why_not_fused(torch.zeros(1, 3, 64, 64))
-            'stem: a BatchNorm2d is in training mode'
+            >>> network = SelfAttentionNetwork(10)
+            >>> network.why_not_fused(torch.zeros(1, 3, 64, 64))  # None, where the native kernels are built
+            >>> _ = network.stages[1].blocks[0].norm1.register_forward_hook(lambda *_: None)
+            >>> network.why_not_fused(torch.zeros(1, 3, 64, 64))
+            'stages.1: in blocks.0 a BatchNorm2d has a forward hook or an overridden forward'
         """
-        if not self.is_trained([*features, *self.parameters()]) and (
-            obstacle := why_not_original() or self.why_not_eligible()
-        ):
+        evaluated = not Structure(self).is_trained(features)
+        if evaluated and (obstacle := why_not_original() or self.why_not_eligible()):
             return obstacle
         for name, part in self._called_parts():
             if isinstance(part, Stem | SelfAttentionStage) and (obstacle := part.why_not_fused(*features)):
