@@ -104,4 +104,22 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
+
+  // Linear layers in training. Maps are (N, H, W, C), float32, and may be slices of a wider map's channels. Layers of
+  // the same C channels follow each other: weights (D_i, C) or (D_i, C, 1, 1), D = sum of all D_i. An activation is
+  // relu(scale * pixels + shift), or the pixels themselves without scale and shift.
+  // result (N, H, W, D) = residual + biases + weights * activation; biases are one for each layer, or none.
+  library.def(
+      "linear_forward(Tensor pixels, Tensor[] weights, Tensor[] biases, Tensor? scale, Tensor? shift, "
+      "Tensor? residual, Tensor(a!) result) -> ()");
+  // result (N, H, W, C) = weights^T * grad, with scale and shift where scale * pixels + shift > 0 and otherwise 0. Then
+  // sums (2, C) float64 are those over the pixels of the result and of result * (pixels - mean); mean is (C,) float64.
+  // Without scale and shift sums are (2, 0).
+  library.def(
+      "linear_backward_input(Tensor grad, Tensor[] weights, Tensor? pixels, Tensor? scale, Tensor? shift, "
+      "Tensor? mean, Tensor(a!) result) -> Tensor sums");
+  // weight (D, C) = sum over the pixels of grad * activation, bias (D,) that of grad, or (0,) if it is not wanted.
+  library.def(
+      "linear_backward_weight(Tensor grad, Tensor pixels, Tensor? scale, Tensor? shift, bool with_bias) -> "
+      "(Tensor weight, Tensor bias)");
 }

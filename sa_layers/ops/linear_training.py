@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from .affine_relu import AffineReLU, affine_relu
+from .backend import choose, devices_of
+from .native import native_operator
+
+NONE = (None, None)
 
 
 def linear_forward(
@@ -20,6 +24,7 @@ def linear_forward(
     biases: Sequence[Tensor | None],
     prologue: AffineReLU | None,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     r"""Compute linear layers of the same channels, whose outputs follow each other. Not differentiable.
 
@@ -32,9 +37,11 @@ def linear_forward(
         prologue: s and t, (C,), a norm before the layers, with its ReLU; float32, or float64 for float64 pixels. None
             for layers of x itself.
         residual: e, (N, H, W, D), a map that is added; it may be a slice as ``pixels``. Defaults to None.
+        out: Where y is written: a map as y, or a slice of a wider map's channels; it may be ``residual``. Defaults to
+            None, for a new map.
 
     Returns:
-        y, (N, H, W, D), D being the sum of all D_i; it may be a slice of a map with a few more channels.
+        y, (N, H, W, D), D being the sum of all D_i.
 
     Example:
         >>> two = torch.full((2,), 2.0)
@@ -42,15 +49,22 @@ def linear_forward(
         >>> linear_forward(ones, [torch.eye(2)], [torch.ones(2)], before, residual=ones)
         tensor([[[[6., 6.]]]])
     """
+    if out is None:
+        out = pixels.new_empty(*pixels.shape[:3], sum(len(weight) for weight in weights))
+    if is_native(pixels):
+        _native_forward(pixels, weights, fill_biases(weights, biases), *(prologue or NONE), residual, out)
+        return out
     weight, bias = join_weights(weights, pixels.dtype), join_biases(weights, biases)
-    rows = activation(pixels, prologue).flatten(0, 2)
+    result, rows = as_rows(out), activation(pixels, prologue).flatten(0, 2)
     if residual is not None:
-        result = torch.addmm(residual.flatten(0, 2), rows, weight.t())
+        torch.addmm(residual.flatten(0, 2), rows, weight.t(), out=result)
         if bias is not None:
             result += bias
+    elif bias is not None:
+        torch.addmm(bias.to(rows.dtype), rows, weight.t(), out=result)
     else:
-        result = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias.to(rows.dtype), rows, weight.t())
-    return result.unflatten(0, pixels.shape[:3])
+        torch.mm(rows, weight.t(), out=result)
+    return out
 
 
 def linear_backward_input(
@@ -59,6 +73,7 @@ def linear_backward_input(
     pixels: Tensor | None = None,
     prologue: AffineReLU | None = None,
     mean: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     r"""Compute the gradient of what the norm before the layers of :func:`linear_forward` returned, through its ReLU.
 
@@ -70,9 +85,10 @@ def linear_backward_input(
         pixels: x, which is only read with a prologue.
         prologue: s and t, as for :func:`linear_forward`.
         mean: m, (C,) float64, the mean of x, only read with a prologue.
+        out: Where d is written: a map as d, or a slice of a wider map's channels. Defaults to None, for a new map.
 
     Returns:
-        d, (N, H, W, C), contiguous, and with a prologue the sums over all pixels of d and of d (x - m), (2, C) float64.
+        d, (N, H, W, C), and with a prologue the sums over all pixels of d and of d (x - m), (2, C) float64.
 
     Example:
         >>> ones = torch.ones(1, 1, 1, 2)
@@ -81,14 +97,21 @@ def linear_backward_input(
         (tensor([[[[3., 0.]]]]), tensor([[3., 0.],
                 [3., 0.]], dtype=torch.float64))
     """
-    result = torch.mm(grad.flatten(0, 2), join_weights(weights, grad.dtype)).unflatten(0, grad.shape[:3])
+    if out is None:
+        out = grad.new_empty(*grad.shape[:3], weights[0].shape[1])
+    if is_native(grad):
+        read = (None,) * 4 if prologue is None else (pixels, *prologue, mean)
+        sums = _native_backward_input(grad, weights, *read, out)
+        return out, None if prologue is None else sums
+    result = as_rows(out)
+    torch.mm(grad.flatten(0, 2), join_weights(weights, grad.dtype), out=result)
     if prologue is None:
-        return result, None
+        return out, None
     assert pixels is not None
     assert mean is not None
-    result.masked_fill_(torch.addcmul(prologue.shift, pixels, prologue.scale) <= 0, 0)
-    rows = result.flatten(0, 2).double()
-    return result, torch.stack([rows.sum(0), (rows * (pixels.flatten(0, 2) - mean)).sum(0)])
+    out.masked_fill_(torch.addcmul(prologue.shift, pixels, prologue.scale) <= 0, 0)
+    rows = result.double()
+    return out, torch.stack([rows.sum(0), (rows * (pixels.flatten(0, 2) - mean)).sum(0)])
 
 
 def linear_backward_weight(
@@ -114,10 +137,23 @@ def linear_backward_weight(
         >>> linear_backward_weight(torch.ones(1, 1, 3, 2), torch.full((1, 1, 3, 1), 2.0), None, [1, 1], True)
         ([tensor([[6.]]), tensor([[6.]])], [tensor([3.]), tensor([3.])])
     """
-    rows = grad.flatten(0, 2)
-    weight = torch.mm(rows.t(), activation(pixels, prologue).flatten(0, 2))
-    bias = [rows.sum(0)] if with_bias else []
-    return list(weight.split(list(sizes))), [part for whole in bias for part in whole.split(list(sizes))]
+    if is_native(grad):
+        weight, bias = _native_backward_weight(grad, pixels, *(prologue or NONE), with_bias)
+    else:
+        rows = grad.flatten(0, 2)
+        weight, bias = torch.mm(rows.t(), activation(pixels, prologue).flatten(0, 2)), rows.sum(0)
+    return list(weight.split(list(sizes))), list(bias.split(list(sizes))) if with_bias else []
+
+
+def is_native(pixels: Tensor) -> bool:
+    """Whether the native kernels compute the layers of these maps."""
+    is_eligible = pixels.dtype == torch.float32 and pixels.device.type in _native_devices
+    return is_eligible and choose(pixels.device) == "native"
+
+
+def as_rows(pixels: Tensor) -> Tensor:
+    """A map that is written, (N, H, W, C), as a view of its pixels, (N * H * W, C)."""
+    return pixels.view(-1, pixels.shape[3])
 
 
 def activation(pixels: Tensor, prologue: AffineReLU | None) -> Tensor:
@@ -131,10 +167,30 @@ def join_weights(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return (matrices[0] if len(matrices) == 1 else torch.cat(matrices)).to(dtype)
 
 
-def join_biases(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor | None:
-    """The biases as one vector (D,), zero where there are none, or None without any."""
+def fill_biases(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor]:
+    """The biases with zeros for those that are missing, or none at all if all are missing."""
     if all(bias is None for bias in biases):
-        return None
-    pairs = list(zip(weights, biases, strict=True))
-    whole = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
-    return whole[0] if len(whole) == 1 else torch.cat(whole)
+        return []
+    pairs = zip(weights, biases, strict=True)
+    return [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in pairs]
+
+
+def join_biases(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor | None:
+    """The biases as one vector (D,), or None without any."""
+    whole = fill_biases(weights, biases)
+    return torch.cat(whole) if len(whole) > 1 else next(iter(whole), None)
+
+
+def _fake_backward_input(weights: Sequence[Tensor], scale: Tensor | None) -> Tensor:
+    return weights[0].new_empty(2, 0 if scale is None else len(scale), dtype=torch.float64)
+
+
+def _fake_backward_weight(grad: Tensor, pixels: Tensor, with_bias: bool) -> tuple[Tensor, Tensor]:
+    outputs = grad.shape[3]
+    return grad.new_empty(outputs, pixels.shape[3]), grad.new_empty(outputs if with_bias else 0)
+
+
+_native_forward = native_operator("linear_forward", lambda: None)
+_native_backward_input = native_operator("linear_backward_input", _fake_backward_input)
+_native_backward_weight = native_operator("linear_backward_weight", _fake_backward_weight)
+_native_devices = devices_of("linear_forward")
