@@ -22,7 +22,8 @@ from ..ops.backend import why_not
 from . import machine
 from .agreement import check_agreement, precision_notes, without_tf32
 from .errors import BenchmarkError
-from .measure import peak_memory, time_interleaved
+from .measure import time_interleaved
+from .memory import peak_memory
 from .problems import OURS, STAGES, Stage
 from .report import Column, Report, Row, duration, ratio, size
 
