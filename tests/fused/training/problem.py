@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -41,7 +41,9 @@ class Problem:
     level: str
     module: nn.Module
     features: Tensor
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
+    margin: float
+    """By how much the winners of poolings win, so that rounding less than this leaves them."""
 
     def __str__(self) -> str:
         shape, strides = tuple(self.features.shape), self.features.stride()
@@ -75,8 +77,8 @@ def draw(
     if subset == "input only" or dice.random() < 0.6:
         features.requires_grad_()
     module.double()
-    open_gaps(module, features)
-    return Problem(level, module, features, options)
+    margin = open_gaps(module, features)
+    return Problem(level, module, features, options, margin)
 
 
 def norm_layer(dice: random.Random) -> Callable[[int], nn.Module]:
@@ -112,7 +114,7 @@ def make_layer(dice: random.Random, attention: str, options: dict[str, Any]) -> 
     if options.get("position"):
         options["position_size"] = dice.choice((None, None, 8, (6, 10)))
     kind = PairwiseSelfAttention if attention == "pairwise" else PatchwiseSelfAttention
-    return kind(channels, out_channels, **options), (batch(dice), channels, *sides(dice, 1))
+    return kind(channels, out_channels, **options), (batch(dice), channels, *sides(dice, 1, 3))
 
 
 def make_block(dice: random.Random, attention: str, options: dict[str, Any]) -> tuple[nn.Module, tuple[int, ...]]:
@@ -206,12 +208,12 @@ def batch(dice: random.Random) -> int:
     return dice.choice((1, 2, 2, 3, 4, 5))
 
 
-def sides(dice: random.Random, stride: int) -> tuple[int, int]:
+def sides(dice: random.Random, stride: int, steps: int = 1) -> tuple[int, int]:
     """Height and width, odd ones too; at least two pixels behind the stride, which a norm needs for one image."""
     height, width = (dice.choice((1, 2, 3, 5, 7, 8, 9)) for _ in range(2))
     height, width = (min(side, max(2, 12 // stride)) for side in (height, width))
-    if height * width < 4:
-        height, width = height + 1, width + 2
+    if height * width < 4 * steps:
+        height, width = height + steps, width + steps
     return height * stride + dice.randrange(stride), width * stride + dice.randrange(stride)
 
 

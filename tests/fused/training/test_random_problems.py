@@ -14,8 +14,13 @@ from .conftest import assert_fused
 from .step import check_step, errors, expected_step, like, plain_torch, take_step
 
 SEEDS = range(3) if exhaustive() else range(1)
-ROUNDING = 2e-5
+ROUNDING = 1e-4
 """What float32 may lose, of the largest number of a tensor, whatever plain torch loses."""
+
+
+WELL_CONDITIONED = 3e-4
+"""What plain torch may lose in float32; problems that lose more, as some norms of almost equal numbers do, are drawn
+again."""
 
 
 def drawn(case: tuple[str, ...], seed: int) -> problem.Problem:
@@ -43,13 +48,17 @@ def test_in_float64(case: tuple[str, ...], seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("case", sample(problem.CASES, 70, seed=1), ids=str)
 def test_in_float32(case: tuple[str, ...], seed: int) -> None:
-    """As close to float64 as plain torch in float32, where no rounding changes a mask."""
-    given = drawn(case, seed)
-    exact = expected_step(given.module, given.features)
-    module, features = given.module.float(), like(given.features, torch.float32)
+    """As close to float64 as plain torch in float32, where no rounding changes a mask or the winner of a pooling."""
+    for attempt in range(20):
+        given = drawn(case, seed + 100 * attempt)
+        if given.margin > 1e-5:
+            exact = expected_step(given.module, given.features)
+            module, features = given.module.float(), like(given.features, torch.float32)
+            with plain_torch():
+                plain = errors(take_step(copy.deepcopy(module), like(features)), exact)
+            if max(plain.values()) < WELL_CONDITIONED:
+                break
     check_path(case, given)
-    with plain_torch():
-        plain = errors(take_step(copy.deepcopy(module), like(features)), exact)
     found = errors(take_step(module, features), exact)
     wrong = {name: (error, plain[name]) for name, error in found.items() if not error <= 4 * plain[name] + ROUNDING}
     assert not wrong, f"errors, and those of plain torch: {wrong}\n{given}"
