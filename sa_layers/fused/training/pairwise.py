@@ -167,7 +167,10 @@ class PairwiseTraining(NamedTuple):
         else:
             half = len(of_query) // 2
             matrix = of_query[:half] + of_key[half:]
-        return {"position.weight": matrix[:, :2], "position.bias": matrix[:, 2]}
+        weight, bias = matrix[:, :2], matrix[:, 2]
+        if self.position.kind == "relative" and self.footprint.padding_mode == "reflect":
+            bias = torch.zeros_like(bias)  # it cancels in every pair
+        return {"position.weight": weight, "position.bias": bias}
 
 
 def _statistics_of_product(weight: Tensor, bias: Tensor | None, mean: Tensor, covariance: Tensor | None) -> Tensor:
