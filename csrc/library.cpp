@@ -105,6 +105,7 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 
+<<<<<<< HEAD
   // Linear layers in training. Maps are (N, H, W, C), float32, and may be slices of a wider map's channels. Layers of
   // the same C channels follow each other: weights (D_i, C) or (D_i, C, 1, 1), D = sum of all D_i. An activation is
   // relu(scale * pixels + shift), or the pixels themselves without scale and shift.
@@ -122,4 +123,31 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "linear_backward_weight(Tensor grad, Tensor pixels, Tensor? scale, Tensor? shift, bool with_bias) -> "
       "(Tensor weight, Tensor bias)");
+=======
+  // Pairwise attention in training. Maps, outputs and gradients are (N, H, W, C) or (N, Ho, Wo, C) with contiguous
+  // channels, slices of a wider map too. mapping holds scale1, shift1, mean1, center, weight1 (R', D), scale2, shift2
+  // and weight2 (Cw, R'); see sa_layers/ops/pairwise_training.py. Sums are float64.
+#define SA_LAYERS_PAIRS                                                                     \
+  "Tensor? query_position, Tensor? key_position, int[] position_size, int[2] kernel_size, " \
+  "str relation, int[2] stride, int[2] dilation, str padding_mode"
+  // The mean and the biased variance (2, D) of the features of all pairs.
+  library.def("pairwise_training_statistics(Tensor query, Tensor key, " SA_LAYERS_PAIRS ") -> Tensor");
+  // The mean (D) and the biased covariance (D, D) of relu(scale1 * features + shift1).
+  library.def("pairwise_training_moments(Tensor query, Tensor key, Tensor scale1, Tensor shift1, " SA_LAYERS_PAIRS
+              ") -> (Tensor mean, Tensor covariance)");
+  library.def("pairwise_training_forward(Tensor query, Tensor key, Tensor value, Tensor[] mapping, " SA_LAYERS_PAIRS
+              ") -> (Tensor output, Tensor logsumexp)");
+  // Overwrites the gradients of the maps.
+  library.def(
+      "pairwise_training_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, Tensor output, "
+      "Tensor logsumexp, Tensor[] mapping, " SA_LAYERS_PAIRS
+      ", Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value) -> (Tensor hidden, Tensor products, "
+      "Tensor weight2, Tensor features, Tensor position)");
+  // Both add to the gradients of the maps.
+  library.def(
+      "pairwise_training_correction(Tensor query, Tensor key, Tensor[] mapping, Tensor matrix, Tensor "
+      "offset, " SA_LAYERS_PAIRS ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> (Tensor features, Tensor position)");
+  library.def("pairwise_training_norm_backward(Tensor query, Tensor key, Tensor mean1, Tensor factors, " SA_LAYERS_PAIRS
+              ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> Tensor");
+>>>>>>> pairwise
 }

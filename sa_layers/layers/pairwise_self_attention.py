@@ -17,7 +17,7 @@ from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import why_no_kernel
 from ..ops.pairwise_relation import relation_width
-from ..ops.pairwise_training import pairwise_why_not
+from ..ops.pairwise_training import PairwiseGeometry, pairwise_why_not
 from .position import PositionEncoding
 from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 
@@ -99,7 +99,7 @@ class PairwiseSelfAttention(SelfAttention):
         positions = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         sizes = (self.relation_channels, self.out_channels, widths, positions)
         if training:
-            return pairwise_why_not(weight.dtype, *sizes, self.footprint, self.relation)
+            return pairwise_why_not(weight.dtype, *sizes, PairwiseGeometry(self.footprint, self.relation))
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def plan(self, parameters: Parameters) -> Attend:

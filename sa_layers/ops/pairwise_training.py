@@ -13,16 +13,19 @@ shifts and gradients of parameters. Maps are channels last, (N, H, W, C), and ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .backend import choose, devices_of
+from .checks import DTYPES
 from .coordinates import coordinates
-from .footprint import Footprint
-from .pairwise_operands import PairPosition
-from .pairwise_relation import pairwise_relation_in_torch, relation_width
+from .footprint import Footprint, output_size
+from .native import native_operator
+from .pairwise_operands import POSITION_CHANNELS, PairPosition
+from .pairwise_relation import PAIRWISE_RELATIONS, pairwise_relation_in_torch, relation_width
 
 
 class PairwiseGeometry(NamedTuple):
@@ -107,6 +110,8 @@ def pairwise_statistics(query: Tensor, key: Tensor, geometry: PairwiseGeometry) 
     Returns:
         (2, D), float64.
     """
+    if _is_native(query.device):
+        return native_statistics(_pixels(query), _pixels(key), *_describe(geometry))
     features = _features(query, key, geometry).double()
     variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
     return torch.stack([mean, variance])
@@ -124,6 +129,8 @@ def pairwise_moments(
         scale1: Of the first norm, (D,).
         shift1: As ``scale1``.
     """
+    if _is_native(query.device):
+        return native_moments(_pixels(query), _pixels(key), scale1, shift1, *_describe(geometry))
     features = _features(query, key, geometry)
     activations = _affine(features, scale1, shift1).relu_().double().transpose(0, 1).flatten(1)
     mean = activations.mean(1)
@@ -147,6 +154,9 @@ def pairwise_forward(
         The output (N, Ho, Wo, C), in the dtype of the maps, and the logarithms of the sums of exp(l) over the taps
         (N, Ho, Wo, Cw), in the dtype of accumulation.
     """
+    if _is_native(query.device):
+        maps = _pixels(query), _pixels(key), _pixels(value)
+        return native_forward(*maps, list(mapping), *_describe(geometry))
     pairs = _Pairs(query, key, geometry, mapping)
     weights = pairs.logits.softmax(2)
     values = _neighbours(value, geometry).to(weights.dtype).unflatten(1, (-1, weights.shape[1]))
@@ -182,6 +192,11 @@ def pairwise_backward(
         grad_key: As ``grad_query``; another map, even where query and key are one.
         grad_value: (N, H, W, C), overwritten.
     """
+    if _is_native(query.device, grad_query, grad_key, grad_value):
+        maps = (_pixels(item) for item in (grad_output, query, key, value, output))
+        described = _describe(geometry)
+        sums = native_backward(*maps, logsumexp, list(mapping), *described, grad_query, grad_key, grad_value)
+        return PairwiseSums(*sums[:4], None if geometry.position is None else sums[4])
     pairs = _Pairs(query, key, geometry, mapping)
     weights = (pairs.logits - _to_pixels(logsumexp).unsqueeze(2)).exp()
     share = (-1, weights.shape[1])
@@ -235,6 +250,10 @@ def pairwise_correction(
     Returns:
         The additions to ``features`` and ``position`` of :class:`PairwiseSums`.
     """
+    if _is_native(query.device, grad_query, grad_key):
+        operands = (_pixels(query), _pixels(key), list(mapping), matrix, offset)
+        features, position = native_correction(*operands, *_describe(geometry), grad_query, grad_key)
+        return features, None if geometry.position is None else position
     pairs = _Pairs(query, key, geometry, mapping, hidden=False)
     dtype = pairs.activations.dtype
     centered = pairs.activations - _column(pairs.mapping.center)
@@ -265,10 +284,51 @@ def pairwise_norm_backward(
     Returns:
         The addition to ``position`` of :class:`PairwiseSums`.
     """
+    if _is_native(query.device, grad_query, grad_key):
+        operands = (_pixels(query), _pixels(key), mapping.mean1, factors)
+        position = native_norm_backward(*operands, *_describe(geometry), grad_query, grad_key)
+        return None if geometry.position is None else position
     features = _features(query, key, geometry)
     constant, slope = (_column(factor.to(features.dtype)) for factor in factors)
     grads = -(constant + slope * (features - _column(mapping.mean1.to(features.dtype))))
     return _scatter(grads, query, key, geometry, grad_query, grad_key)
+
+
+def pairwise_why_not(
+    dtype: torch.dtype,
+    channels: int,
+    value_channels: int,
+    widths: Sequence[int],
+    positions: int,
+    geometry: PairwiseGeometry,
+) -> str | None:
+    """One sentence on why these passes cannot train an attention, or None.
+
+    Args:
+        dtype: That of the maps.
+        channels: Cr.
+        value_channels: C.
+        widths: D, then the output channels of each layer of the mapping.
+        positions: The features of a position, P.
+        geometry: The pairs.
+
+    Example:
+        >>> pairwise_why_not(torch.float32, 4, 16, [6, 2], 2, PairwiseGeometry(Footprint.parse(7), "subtraction"))
+        'the mapping has 1 layer, not 2'
+    """
+    if dtype not in DTYPES:
+        return f"the maps are {dtype}"
+    if len(widths) != 3:
+        return f"the mapping has {len(widths) - 1} layer{'s' * (len(widths) != 2)}, not 2"
+    if geometry.relation not in PAIRWISE_RELATIONS:
+        return f"the relation is {geometry.relation!r}"
+    if positions > POSITION_CHANNELS:
+        return f"a position has {positions} features, more than {POSITION_CHANNELS}"
+    if widths[0] != relation_width(geometry.relation, channels) + positions:
+        return f"the mapping has {widths[0]} inputs, which are not the features of a pair"
+    if value_channels % widths[-1]:
+        return f"the {widths[-1]} channels of the weights do not divide the {value_channels} of the value"
+    return None
 
 
 class _Pairs:
@@ -348,7 +408,7 @@ def _scatter(
 ) -> Tensor | None:
     """Add gradients of the features of pairs to those of the maps, and return those of the position."""
     of_relation = grads[:, : grads.shape[1] - geometry.positions]
-    gradients = _pull_back(lambda *maps: _relation(*maps, geometry), of_relation, query, key)
+    gradients = _pull_back(lambda x, y: _relation(x, y, geometry), of_relation, query, key)
     grad_query += gradients[0]
     grad_key += gradients[1]
     if geometry.position is None:
@@ -366,5 +426,70 @@ def _pull_back(function: Callable[..., Tensor], grads: Tensor, *inputs: Tensor) 
     return torch.autograd.grad(output, leaves, grads.to(output.dtype))
 
 
-def pairwise_why_not(dtype, channels, value_channels, widths, positions, footprint, relation):  # noqa
-    return None
+def _is_native(device: torch.device, *written: Tensor) -> bool:
+    """Whether the native kernels compute a pass; they write gradients into maps with contiguous channels."""
+    return (
+        device.type in _native_devices
+        and choose(device) == "native"
+        and all(item.stride(3) == 1 or item.shape[3] == 1 for item in written)
+    )
+
+
+def _pixels(features: Tensor) -> Tensor:
+    """The map itself, or a copy if its channels are not contiguous."""
+    return features if features.stride(3) == 1 or features.shape[3] == 1 else features.contiguous()
+
+
+def _describe(geometry: PairwiseGeometry) -> tuple[Any, ...]:
+    """The arguments of the native operators that describe the pairs."""
+    (kernel_size, stride, dilation, padding_mode), relation, position = geometry
+    query, key, size = position or (None, None, None)
+    return query, key, list(size or ()), kernel_size, relation, stride, dilation, padding_mode
+
+
+def _fake_statistics(query: Tensor, relation: str, query_position: Tensor | None) -> Tensor:
+    return query.new_empty(2, _width(query, relation, query_position), dtype=torch.float64)
+
+
+def _fake_moments(query: Tensor, relation: str, query_position: Tensor | None) -> tuple[Tensor, Tensor]:
+    features = _width(query, relation, query_position)
+    return query.new_empty(features, dtype=torch.float64), query.new_empty(features, features, dtype=torch.float64)
+
+
+def _fake_forward(query: Tensor, value: Tensor, mapping: list[Tensor], stride: Any) -> tuple[Tensor, Tensor]:
+    size = query.shape[0], *output_size(query.shape[1], query.shape[2], stride)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return value.new_empty(*size, value.shape[3]), query.new_empty(*size, mapping[-1].shape[0], dtype=wide)
+
+
+def _fake_backward(query: Tensor, mapping: list[Tensor], query_position: Tensor | None) -> tuple[Tensor, ...]:
+    hidden, features = mapping[4].shape
+    sizes = (hidden,), (hidden, features), mapping[-1].shape, (2, features), _position_size(query_position)
+    return tuple(query.new_empty(size, dtype=torch.float64) for size in sizes)
+
+
+def _fake_correction(query: Tensor, offset: Tensor, query_position: Tensor | None) -> tuple[Tensor, Tensor]:
+    sizes = (2, offset.shape[0]), _position_size(query_position)
+    first, second = (query.new_empty(size, dtype=torch.float64) for size in sizes)
+    return first, second
+
+
+def _fake_norm_backward(query: Tensor, query_position: Tensor | None) -> Tensor:
+    return query.new_empty(_position_size(query_position), dtype=torch.float64)
+
+
+def _width(query: Tensor, relation: str, query_position: Tensor | None) -> int:
+    return relation_width(relation, query.shape[3]) + _position_size(query_position)[1]
+
+
+def _position_size(query_position: Tensor | None) -> tuple[int, int, int]:
+    return 2, 0 if query_position is None else query_position.shape[0], 3
+
+
+native_statistics = native_operator("pairwise_training_statistics", _fake_statistics)
+native_moments = native_operator("pairwise_training_moments", _fake_moments)
+native_forward = native_operator("pairwise_training_forward", _fake_forward)
+native_backward = native_operator("pairwise_training_backward", _fake_backward)
+native_correction = native_operator("pairwise_training_correction", _fake_correction)
+native_norm_backward = native_operator("pairwise_training_norm_backward", _fake_norm_backward)
+_native_devices = devices_of("pairwise_training_forward")
