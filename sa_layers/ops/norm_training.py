@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from .affine_relu import affine_relu
+from .backend import choose, devices_of
 from .max_pooling import max_pooling
+from .native import native_operator
 
 __all__ = [
     "affine_relu",
@@ -46,6 +48,8 @@ def channel_statistics(pixels: Tensor) -> Tensor:
         tensor([[2., 5.],
                 [1., 0.]], dtype=torch.float64)
     """
+    if _is_native(pixels):
+        return native_channel_statistics(pixels)
     return channel_statistics_in_torch(pixels)
 
 
@@ -80,6 +84,8 @@ def mask_and_sum(grad: Tensor, pixels: Tensor, scale: Tensor, shift: Tensor, mea
         tensor([[1.],
                 [0.]])
     """
+    if _is_native(pixels):
+        return native_mask_and_sum(grad, pixels, scale, shift, mean)
     return mask_and_sum_in_torch(grad, pixels, scale, shift, mean)
 
 
@@ -107,7 +113,10 @@ def norm_backward(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, ac
         tensor([[ 5.5000],
                 [-0.5000]])
     """
-    norm_backward_in_torch(grad, pixels, factors, out, accumulate)
+    if _is_native(pixels):
+        native_norm_backward(grad, pixels, factors, out, accumulate)
+    else:
+        norm_backward_in_torch(grad, pixels, factors, out, accumulate)
 
 
 def norm_backward_in_torch(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, accumulate: bool) -> None:
@@ -138,6 +147,8 @@ def max_pooling_sums(grad_pooled: Tensor, pixels: Tensor, scale: Tensor, shift: 
         tensor([[1.],
                 [2.]], dtype=torch.float64)
     """
+    if _is_native(pixels):
+        return native_max_pooling_sums(grad_pooled, pixels, scale, shift, mean)
     return max_pooling_sums_in_torch(grad_pooled, pixels, scale, shift, mean)
 
 
@@ -179,7 +190,10 @@ def max_pooling_backward(
         >>> out.flatten()
         tensor([0., 0., 0., 1.])
     """
-    max_pooling_backward_in_torch(grad_pooled, pixels, scale, shift, factors, out)
+    if _is_native(pixels):
+        native_max_pooling_backward(grad_pooled, pixels, scale, shift, factors, out)
+    else:
+        max_pooling_backward_in_torch(grad_pooled, pixels, scale, shift, factors, out)
 
 
 def max_pooling_backward_in_torch(
@@ -223,3 +237,19 @@ def _winner(corners: list[Tensor], scale: Tensor | None, shift: Tensor | None) -
         best = torch.where(is_better, inputs[index], best)
         winner.masked_fill_(is_better, index)
     return winner, torch.ones_like(best, dtype=torch.bool) if scale is None else ~(best <= 0)
+
+
+def _is_native(pixels: Tensor) -> bool:
+    return pixels.device.type in _native_devices and choose(pixels.device) == "native"
+
+
+def _fake_sums(pixels: Tensor) -> Tensor:
+    return pixels.new_empty(2, pixels.shape[-1], dtype=torch.float64)
+
+
+native_channel_statistics = native_operator("channel_statistics", _fake_sums)
+native_mask_and_sum = native_operator("mask_and_sum", _fake_sums)
+native_norm_backward = native_operator("norm_backward", lambda: None)
+native_max_pooling_sums = native_operator("max_pooling_sums", _fake_sums)
+native_max_pooling_backward = native_operator("max_pooling_backward", lambda: None)
+_native_devices = devices_of("channel_statistics")

@@ -21,7 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import choose, devices_of
+from .native import native_operator
 from .pooled_projection import pooled_projection
+
+MAX_CHANNELS = 8  # of an image, for the native kernels
 
 
 def image_moments(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +42,8 @@ def image_moments(image: Tensor) -> tuple[Tensor, Tensor]:
         >>> mean.tolist(), covariance.tolist()
         ([2.0, 7.0], [[1.0, 2.0], [2.0, 4.0]])
     """
+    if _is_native(image):
+        return native_image_moments(image)
     return image_moments_in_torch(image)
 
 
@@ -87,6 +93,8 @@ def stem_backward(grad_pooled: Tensor, image: Tensor, weight: Tensor, shift: Ten
         tensor([[1., 0.],
                 [2., 0.]], dtype=torch.float64)
     """
+    if _is_native(image):
+        return native_stem_backward(grad_pooled, image, weight.t(), shift, mean)
     return stem_backward_in_torch(grad_pooled, image, weight, shift, mean)
 
 
@@ -144,3 +152,23 @@ def _grad_of_norm(grad_pooled: Tensor, image: Tensor, weight: Tensor, shift: Ten
     grad = grad_pooled.permute(0, 3, 1, 2).to(weight.dtype).masked_fill(pooled <= 0, 0)
     sparse = torch.zeros_like(output).flatten(2).scatter_(2, winner.flatten(2), grad.flatten(2))
     return sparse.view(output.shape)
+
+
+def _is_native(image: Tensor) -> bool:
+    is_supported = image.device.type in _native_devices and image.shape[1] <= MAX_CHANNELS
+    return is_supported and choose(image.device) == "native"
+
+
+def _fake_image_moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    channels = image.shape[1]
+    mean = image.new_empty(channels, dtype=torch.float64)
+    return mean, mean.new_empty(channels, channels)
+
+
+def _fake_stem_backward(image: Tensor, shift: Tensor) -> Tensor:
+    return image.new_empty(1 + image.shape[1], shift.shape[0], dtype=torch.float64)
+
+
+native_image_moments = native_operator("image_moments", _fake_image_moments)
+native_stem_backward = native_operator("stem_backward", _fake_stem_backward)
+_native_devices = devices_of("image_moments")

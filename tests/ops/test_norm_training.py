@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sa_layers.ops import backend, extension
 from sa_layers.ops.norm_training import (
@@ -228,3 +230,95 @@ def test_nan_passes_a_relu(dtype: torch.dtype, name: str) -> None:
 
 def pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+Call = Callable[[Tensor, Tensor, Norm], list[Tensor]]
+
+
+def _mask_and_sum(grad: Tensor, x: Tensor, norm: Norm) -> list[Tensor]:
+    grad = grad.clone()
+    return [mask_and_sum(grad, x, norm.scale, norm.shift, norm.mean), grad]
+
+
+def _norm_backward(grad: Tensor, x: Tensor, norm: Norm) -> list[Tensor]:
+    norm_backward(grad, x, norm.factors(torch.ones_like(norm.factors(grad[0, 0]))), out := torch.empty_like(x))
+    return [out]
+
+
+def _max_pooling_backward(grad: Tensor, x: Tensor, norm: Norm) -> list[Tensor]:
+    pooled, out = grad[:, ::2, ::2].contiguous(), torch.empty_like(x)
+    max_pooling_backward(pooled, x, norm.scale, norm.shift, norm.factors(torch.ones(2, x.shape[-1])), out)
+    return [max_pooling_sums(pooled, x, norm.scale, norm.shift, norm.mean), out]
+
+
+CALLS: dict[str, Call] = {
+    "channel_statistics": lambda grad, x, norm: [channel_statistics(x)],
+    "mask_and_sum": _mask_and_sum,
+    "norm_backward": _norm_backward,
+    "max_pooling": lambda grad, x, norm: [max_pooling(x, norm.scale, norm.shift)],
+    "max_pooling_backward": _max_pooling_backward,
+}
+on_calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@needs_kernels
+@on_calls
+@pytest.mark.parametrize("size", [(3, 60, 58, 64), (2, 30, 32, 3), (1, 8, 10, 700)], ids=str)
+def test_threads_change_no_bit(size: tuple[int, ...], call: Call) -> None:
+    norm, grad = make_norm(size, torch.float32), gradient(size, torch.float32)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(call(grad, norm.x.float(), norm))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@needs_kernels
+@on_calls
+def test_fake_tensors(call: Call) -> None:
+    """They have the results' shapes and dtypes."""
+    norm, grad = make_norm((2, 8, 6, 5), torch.float32), gradient((2, 8, 6, 5), torch.float32)
+    expected = call(grad, norm.x.float(), norm)
+    with FakeTensorMode() as mode:
+        fake = Norm(*map(mode.from_tensor, norm))
+        results = call(mode.from_tensor(grad), fake.x.float(), fake)
+    assert [(result.shape, result.dtype) for result in results] == [(wanted.shape, wanted.dtype) for wanted in expected]
+
+
+@needs_kernels
+def test_no_pixels() -> None:
+    empty, ones = torch.empty(0, 4, 4, 8), torch.ones(8)
+    assert channel_statistics(empty).isnan().all()
+    assert mask_and_sum(empty, empty, ones, ones, ones.double()).eq(0).all()
+    norm_backward(empty, empty, torch.ones(3, 8).double(), empty)
+    assert max_pooling(empty, ones, ones).shape == (0, 2, 2, 8)
+    pooled = torch.empty(0, 2, 2, 8)
+    assert max_pooling_sums(pooled, empty, ones, ones, ones.double()).eq(0).all()
+    max_pooling_backward(pooled, empty, ones, ones, None, empty)
+
+
+@needs_kernels
+def test_refusals() -> None:
+    """Calls that would read or write out of bounds."""
+    call, x, ones, mean = torch.ops.sa_layers, torch.zeros(1, 4, 4, 8), torch.ones(8), torch.ones(8).double()
+    pooled, factors = torch.zeros(1, 2, 2, 8), torch.ones(3, 8).double()
+    for refused, message in (
+        (lambda: call.channel_statistics(ones), "pixels must have pixels and channels"),
+        (lambda: call.channel_statistics(x.int()), "pixels must be float32, float64"),
+        (lambda: call.mask_and_sum(x[:, :2], x, ones, ones, mean), "grad must have the shape"),
+        (lambda: call.mask_and_sum(x.double(), x, ones, ones, mean), "grad must have the dtype"),
+        (lambda: call.mask_and_sum(x, x, ones[:7], ones, mean), "scale must have the shape"),
+        (lambda: call.mask_and_sum(x, x, ones, ones, ones), "mean must be float64"),
+        (lambda: call.norm_backward(x, x, factors[:2], x, False), "factors must have the shape"),
+        (lambda: call.norm_backward(x, x, factors, x[..., :7], False), "out must have the shape"),
+        (lambda: call.max_pooling(x[:, :1]), "features must have at least 2 x 2 pixels"),
+        (lambda: call.max_pooling_sums(x, x, ones, ones, mean), "grad_pooled must have the shape"),
+        (lambda: call.max_pooling_backward(pooled, x, ones, None, None, x), "scale and shift must be given together"),
+        (lambda: call.max_pooling_backward(pooled, x, None, None, factors[:, :7], x), "factors must have the shape"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            refused()

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sa_layers.ops import backend, extension
 from sa_layers.ops.stem_training import image_moments, stem_backward, stem_forward, stem_input_gradient
@@ -111,3 +112,70 @@ def test_gradients(
     for value, exact in zip((result, grad_w, grad_gamma, sums[0], grad_image), (wanted_output, *wanted), strict=True):
         scale = 1 + exact.abs().max().item()
         torch.testing.assert_close(value.double(), exact.detach(), rtol=0, atol=TOLERANCES[dtype] * scale)
+
+
+@needs_kernels
+def test_threads_change_no_bit() -> None:
+    image, grad = make_image((3, 3, 122, 118), torch.float32).float(), torch.randn(3, 61, 59, 64)
+    weight, shift = torch.randn(64, 3), torch.randn(64)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            mean, covariance = image_moments(image)
+            results.append((mean, covariance, stem_backward(grad, image, weight, shift, mean)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@on_backends
+@on_dtypes
+def test_winners_are_those_of_torch(dtype: torch.dtype, name: str) -> None:
+    """The first of equal pixels."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 3, (1, 3, 40, 40), generator=generator).to(dtype)
+    grad = torch.randn(1, 20, 20, 16, generator=generator).to(dtype)
+    weight = torch.randint(-2, 3, (16, 3), generator=generator).to(torch.promote_types(dtype, torch.float32))
+    output = F.conv2d(image.to(weight.dtype), weight[:, :, None, None]).requires_grad_()
+    pooled = F.max_pool2d(output.relu(), 2).permute(0, 2, 3, 1)
+    (wanted,) = torch.autograd.grad(pooled, output, grad.to(weight.dtype))
+    exact = wanted.double().transpose(0, 1).flatten(1)
+    with backend(name):
+        sums = stem_backward(grad, image, weight, weight.new_zeros(16), torch.zeros(3).double())
+    torch.testing.assert_close(sums[0], exact.sum(1), rtol=0, atol=1e-4)
+    torch.testing.assert_close(sums[1:], image.double().transpose(0, 1).flatten(1) @ exact.t(), rtol=0, atol=1e-4)
+
+
+@needs_kernels
+def test_fake_tensors() -> None:
+    image, grad = torch.randn(2, 3, 8, 6), torch.randn(2, 4, 3, 16)
+
+    def compute(image: Tensor, grad: Tensor) -> list[Tensor]:
+        mean, covariance = image_moments(image)
+        weight, shift = image.new_ones(16, 3), image.new_ones(16)
+        return [mean, covariance, stem_backward(grad, image, weight, shift, mean)]
+
+    expected = compute(image, grad)
+    with FakeTensorMode() as mode:
+        results = compute(mode.from_tensor(image), mode.from_tensor(grad))
+    assert [(result.shape, result.dtype) for result in results] == [(wanted.shape, wanted.dtype) for wanted in expected]
+
+
+@needs_kernels
+def test_refusals() -> None:
+    """Calls that would read out of bounds."""
+    call, image, grad = torch.ops.sa_layers, torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2, 8)
+    weight, shift, mean = torch.zeros(3, 8), torch.zeros(8), torch.zeros(3).double()
+    call.stem_backward(grad, image, weight, shift, mean)
+    for refused, message in (
+        (lambda: call.image_moments(image[0]), "image must have 4 dimensions"),
+        (lambda: call.image_moments(torch.zeros(1, 9, 4, 4)), "image must have 1 to 8 channels, got 9"),
+        (lambda: call.stem_backward(grad, image, weight[:2], shift, mean), "weight must have the shape"),
+        (lambda: call.stem_backward(grad, image, weight, shift, mean[:2]), "mean must have the shape"),
+        (lambda: call.stem_backward(grad, image, weight, shift, mean.float()), "mean must be float64"),
+        (lambda: call.stem_backward(grad[:, :1], image, weight, shift, mean), "grad_pooled must have the shape"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            refused()

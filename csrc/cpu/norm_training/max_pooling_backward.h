@@ -1,0 +1,152 @@
+// The backward pass of a norm, a ReLU and 2x2 max-pooling: sums over the selected pixels, and the gradient of the map.
+#if defined(SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_BACKWARD_H) == defined(SA_LAYERS_TARGET_TOGGLE)
+#ifdef SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_BACKWARD_H
+#undef SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_BACKWARD_H
+#else
+#define SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_BACKWARD_H
+#endif
+
+#include "cpu/norm_training/max_pooling.h"
+
+SA_LAYERS_BEGIN_TARGET();
+namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
+
+// Adds the sums of `count` outputs of each of some rows.
+template <int kVectors, typename T, typename Lanes>
+ALWAYS_INLINE void max_pooling_sums_run(const PoolingSums<T>& problem, int64_t first_row, int64_t last_row,
+                                        int64_t column, int64_t count, int64_t channel, double* sums, Lanes lanes) {
+  const Pooling<T>& pooling = problem.pooling;
+  const Corners corners(pooling.pixels.stride, pooling.width);
+  Vector<T> scale[kVectors], shift[kVectors], center[kVectors], sum[kVectors] = {}, product[kVectors] = {};
+  load_chunk<Compute<T>>(pooling.scale + channel, scale, lanes);
+  load_chunk<Compute<T>>(pooling.shift + channel, shift, lanes);
+  load_chunk<Compute<T>>(problem.center + channel, center, lanes);
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const T* from = pooling.pixels.at(pooling.first_pixel(row) + 2 * column) + channel;
+    const T* grad = problem.grad.at(row * pooling.out_width() + column) + channel;
+    for (int64_t i = 0; i < count; ++i, from += 2 * pooling.pixels.stride, grad += problem.grad.stride) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        Vector<T> pixels[4];
+        load_corners(from + v * kLanes<T>, corners, pixels, lanes);
+        const Winner<T> winner = find_winner<true, T>(pixels, scale[v], shift[v]);
+        Vector<T> selected = pixels[0];
+#pragma GCC unroll 4
+        for (int p = 1; p < 4; ++p) selected = winner.index == p ? pixels[p] : selected;
+        const Vector<T> arriving = load(grad + v * kLanes<T>, lanes);
+        const Vector<T> passing = winner.maximum <= 0 ? Vector<T>{} : arriving;
+        sum[v] += passing;
+        product[v] += passing * (selected - center[v]);
+      }
+    }
+  }
+  add_run<T>(sum, sums + channel, lanes);
+  add_run<T>(product, sums + pooling.channels + channel, lanes);
+}
+
+// The sums of the output's rows first <= row < last, (2, channels). A run is several short rows or a part of a long
+// one.
+template <typename T>
+void max_pooling_sums(const PoolingSums<T>& problem, int64_t first, int64_t last, double* sums) {
+  const int64_t channels = problem.pooling.channels, width = problem.pooling.out_width();
+  const int64_t run_rows = problem.pooling.run_rows(), run_width = ceil_div(width, ceil_div(width, 2 * kRunPixels));
+  for (int64_t c = 0; c < 2 * channels; ++c) sums[c] = 0;
+  for (int64_t row = first; row < last; row += run_rows) {
+    for (int64_t column = 0; column < width; column += run_width) {
+      for_each_chunk<T, kVectorBytes == 64 ? 2 : 1>(
+          channels, [&](int64_t channel, auto vectors, auto lanes) ALWAYS_INLINE_LAMBDA {
+            max_pooling_sums_run<vectors.value>(problem, row, min(last, row + run_rows), column,
+                                                min(run_width, width - column), channel, sums, lanes);
+          });
+    }
+  }
+}
+
+// k1 * grad + (k2 * (pixel - center) + k3), or k1 * grad without statistics, of one vector of channels.
+template <typename T>
+struct VectorFactors {
+  Vector<T> k1, k2, center, k3;
+
+  template <bool kHasStatistics>
+  ALWAYS_INLINE Vector<T> apply(Vector<T> grad, Vector<T> pixel) const {
+    if constexpr (kHasStatistics) return k1 * grad + (k2 * (pixel - center) + k3);
+    return k1 * grad;
+  }
+};
+
+template <bool kHasStatistics, typename T, typename Lanes>
+ALWAYS_INLINE VectorFactors<T> load_factors(const Factors<T>& factors, int64_t c, Lanes lanes) {
+  VectorFactors<T> result;
+  result.k1 = load(factors.k1 + c, lanes);
+  if constexpr (kHasStatistics) {
+    result.k2 = load(factors.k2 + c, lanes);
+    result.center = load(factors.center + c, lanes);
+    result.k3 = load(factors.k3 + c, lanes);
+  }
+  return result;
+}
+
+// Pixels that no output reads, in the last row or column of an odd map.
+template <bool kHasStatistics, typename T>
+ALWAYS_INLINE void unpooled_pixels(const PoolingBackward<T>& problem, int64_t pixel, int64_t count) {
+  for (int64_t i = pixel; i < pixel + count; ++i) {
+    const T* from = problem.pooling.pixels.at(i);
+    T* to = problem.out.at(i);
+    for_each_chunk<T, 1>(problem.pooling.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+      const VectorFactors<T> factors = load_factors<kHasStatistics>(problem.factors, c, lanes);
+      const Vector<T> zero{};
+      store(to + c, factors.template apply<kHasStatistics>(zero, kHasStatistics ? load(from + c, lanes) : zero), lanes);
+    });
+  }
+}
+
+template <bool kHasNorm, bool kHasStatistics, typename T>
+ALWAYS_INLINE void max_pooling_backward_rows(const PoolingBackward<T>& problem, int64_t first, int64_t last) {
+  const Pooling<T>& pooling = problem.pooling;
+  const int64_t out_width = pooling.out_width();
+  const Corners corners(pooling.pixels.stride, pooling.width), targets(problem.out.stride, pooling.width);
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t pixel = pooling.first_pixel(row);
+    for (int64_t x = 0; x < out_width; ++x) {
+      const T *from = pooling.pixels.at(pixel + 2 * x), *grad = problem.grad.at(row * out_width + x);
+      T* to = problem.out.at(pixel + 2 * x);
+      for_each_chunk<T, 1>(pooling.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+        const Vector<T> scale = kHasNorm ? load(pooling.scale + c, lanes) : Vector<T>{};
+        const Vector<T> shift = kHasNorm ? load(pooling.shift + c, lanes) : Vector<T>{};
+        const VectorFactors<T> factors = load_factors<kHasStatistics>(problem.factors, c, lanes);
+        Vector<T> pixels[4];
+        load_corners(from + c, corners, pixels, lanes);
+        const Winner<T> winner = find_winner<kHasNorm, T>(pixels, scale, shift);
+        Vector<T> passing = load(grad + c, lanes);
+        if constexpr (kHasNorm) passing = winner.maximum <= 0 ? Vector<T>{} : passing;
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p) {
+          const Vector<T> selected = winner.index == p ? passing : Vector<T>{};
+          store(to + targets.offsets[p] + c, factors.template apply<kHasStatistics>(selected, pixels[p]), lanes);
+        }
+      });
+    }
+    const int64_t below = pixel + 2 * pooling.width;
+    if (pooling.width % 2 != 0) {
+      unpooled_pixels<kHasStatistics>(problem, pixel + pooling.width - 1, 1);
+      unpooled_pixels<kHasStatistics>(problem, below - 1, 1);
+    }
+    const bool is_last = row % pooling.out_height() == pooling.out_height() - 1;
+    if (is_last && pooling.height % 2 != 0) unpooled_pixels<kHasStatistics>(problem, below, pooling.width);
+  }
+}
+
+// The pixels that the output's rows first <= row < last read, and those beside and below them that none does.
+template <typename T>
+void max_pooling_backward(const PoolingBackward<T>& problem, int64_t first, int64_t last) {
+  const bool has_norm = problem.pooling.scale != nullptr, has_statistics = problem.factors.k2 != nullptr;
+  if (has_norm && has_statistics) max_pooling_backward_rows<true, true>(problem, first, last);
+  if (has_norm && !has_statistics) max_pooling_backward_rows<true, false>(problem, first, last);
+  if (!has_norm && has_statistics) max_pooling_backward_rows<false, true>(problem, first, last);
+  if (!has_norm && !has_statistics) max_pooling_backward_rows<false, false>(problem, first, last);
+}
+
+}  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE
+SA_LAYERS_END_TARGET();
+
+#endif  // SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_BACKWARD_H
