@@ -104,7 +104,6 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
 
-<<<<<<< HEAD
   // Linear layers in training. Maps are (N, H, W, C), float32, and may be slices of a wider map's channels. Layers of
   // the same C channels follow each other: weights (D_i, C) or (D_i, C, 1, 1), D = sum of all D_i. An activation is
   // relu(scale * pixels + shift), or the pixels themselves without scale and shift.
@@ -148,7 +147,6 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "offset, " SA_LAYERS_PAIRS ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> (Tensor features, Tensor position)");
   library.def("pairwise_training_norm_backward(Tensor query, Tensor key, Tensor mean1, Tensor factors, " SA_LAYERS_PAIRS
               ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> Tensor");
-=======
   // Norms and the poolings after them in training. Maps are channels last, (..., C), or (N, H, W, C) where they are
   // pooled; slices of a wider map's channels are read and written in place. scale and shift are as above; mean and
   // factors, and all results, are float64. Sums are over all pixels.
@@ -171,5 +169,4 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // d * (pixel - mean), (1 + c, C).
   library.def("image_moments(Tensor image) -> (Tensor mean, Tensor covariance)");
   library.def("stem_backward(Tensor grad_pooled, Tensor image, Tensor weight, Tensor shift, Tensor mean) -> Tensor");
->>>>>>> norms
 }
