@@ -22,8 +22,8 @@ from ..ops.torch_internals import (
     has_global_hooks,
     value_of,
 )
-from .parameters import NORM_TENSORS
 
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 HOOKED = "has a forward hook or an overridden forward"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .eligibility import why_not_this_call
+from .evaluation.parameters import Folded, Parameters
 from .originals import why_not_original
-from .parameters import Folded, Parameters
 from .structure import Plans, Structure
 
 Plan = TypeVar("Plan")
@@ -110,8 +110,8 @@ class FusedModule(nn.Module, Generic[Plan]):
         Example:
             >>> from sa_layers.layers import PairwiseSelfAttention
             >>> features = torch.zeros(1, 8, 5, 5)
-            >>> PairwiseSelfAttention(8, 8, 3).why_not_fused(features, features, features)
-            'mapping.0 is in training mode'
+            >>> PairwiseSelfAttention(8, 8, 3, mapping_layers=3).why_not_fused(features, features, features)
+            'the mapping does not consist of two linear layers, each after a norm and an activation'
         """
         structure = Structure(self)
         tensors = [*features, *structure.tensors]

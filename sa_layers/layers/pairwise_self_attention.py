@@ -8,10 +8,10 @@ import torch
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend, FusedPairwiseAttention
 from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_linear, why_not_mapping
+from ..fused.evaluation.block import Attend, FusedPairwiseAttention
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters
 from ..fused.training.pairwise import PairwiseTraining, PositionPlan
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair

@@ -7,10 +7,10 @@ from typing import Any
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend, FusedPatchwiseAttention
 from ..fused.eligibility import why_not_mapping
+from ..fused.evaluation.block import Attend, FusedPatchwiseAttention
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters
 from ..fused.training.patchwise import PatchwiseTraining
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.compiled import with_own_memory

@@ -9,9 +9,9 @@ import torch.fx
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.block import Attend, MappingPlan
 from ..fused.channels_last import in_format_of
-from ..fused.parameters import Parameters, linear_layers
+from ..fused.evaluation.block import Attend, MappingPlan
+from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.training.attention import AttentionStep, AttentionTraining
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm

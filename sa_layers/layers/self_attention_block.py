@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
 from ..fused.channels_last import in_format_of, like_input
 from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
+from ..fused.evaluation.block import Attend, EvaluationBlock, UnfusedAttention
+from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters, linear_layers
 from ..fused.training.block import BlockStep
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm

@@ -16,9 +16,9 @@ from ..checkpoints import matching
 from ..fused import FusedModule
 from ..fused.channels_last import in_format_of, like_input
 from ..fused.eligibility import HOOKED, accepts, has_hooks
-from ..fused.network import EvaluationNetwork
+from ..fused.evaluation.network import EvaluationNetwork
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import why_not_original
-from ..fused.parameters import Parameters
 from ..fused.structure import Structure
 from ..fused.training.network import NetworkPlan, StagePlan
 from ..layers.keywords import check_keywords, keywords

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..fused import FusedModule
 from ..fused.channels_last import in_format_of, like_input, to_channels_first, to_channels_last
 from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
+from ..fused.evaluation.parameters import Parameters, linear_layers
+from ..fused.evaluation.stage import EvaluationStage
 from ..fused.originals import replaceable
-from ..fused.parameters import Parameters, linear_layers
-from ..fused.stage import EvaluationStage
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
 from ..fused.training.transition import NormStep, TransitionStep

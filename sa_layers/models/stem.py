@@ -8,9 +8,9 @@ from torch import nn
 
 from ..fused import FusedModule
 from ..fused.eligibility import why_not_modules
-from ..fused.network import EvaluationStem
+from ..fused.evaluation.network import EvaluationStem
+from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.originals import replaceable
-from ..fused.parameters import Parameters, linear_layers
 from ..fused.training.norm import TrainingNorm
 from ..fused.training.stem import StemStep
 from ..ops.projection import Linear

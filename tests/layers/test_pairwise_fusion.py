@@ -201,7 +201,7 @@ def test_calls_its_modules_where_they_are_not_the_usual_ones(
 
 def test_the_switches_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    name = "sa_layers.fused.block.pairwise_attention_fused"
+    name = "sa_layers.fused.evaluation.block.pairwise_attention_fused"
     monkeypatch.setattr(name, lambda *args, **kwargs: calls.append(0) or operator(*args, **kwargs))
     layer = make()
     layer(FEATURES).sum().backward()

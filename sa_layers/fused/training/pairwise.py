@@ -24,7 +24,7 @@ from ...ops.pairwise_training import (
     pairwise_statistics,
 )
 from ...ops.torch_internals import value_of
-from ..parameters import position_matrices
+from ..position import position_matrices
 from .attention import Operands
 from .function import Gradients, Values
 from .norm import NormState, TrainingNorm

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops import AffineReLU, PairPosition
-from ..ops.torch_internals import value_of
-
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+from ...ops import AffineReLU, PairPosition
+from ...ops.torch_internals import value_of
+from ..eligibility import NORM_TENSORS
+from ..position import position_matrices
 
 
 class Folded(NamedTuple):
@@ -160,22 +160,6 @@ def _position_matrices(layers: Sequence[nn.Module], position: str) -> tuple[Sequ
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     query, key = position_matrices(matrix, position)
     return query.unbind(), key.unbind()
-
-
-def position_matrices(matrix: Tensor, position: str) -> tuple[Tensor, Tensor]:
-    """The matrices of a pixel and of its neighbour, from the weight and the bias of the encoding's linear layer.
-
-    Args:
-        matrix: (..., 2, 3), the weight's two columns and the bias.
-        position: 'relative' or 'absolute'.
-
-    Returns:
-        (..., P, 3) each, with P = 2 or 4.
-    """
-    if position == "relative":
-        return matrix, -matrix
-    zeros = torch.zeros_like(matrix)
-    return torch.cat([matrix, zeros], dim=-2), torch.cat([zeros, matrix], dim=-2)
 
 
 def linear_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Any]]:
