@@ -1,7 +1,7 @@
 // Bindings of the norms and of the poolings after them in training.
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "cpu/norm_training/rows.h"
@@ -43,15 +43,19 @@ bool are_contiguous(std::initializer_list<Tensor> maps) {
   return true;
 }
 
-// Moments of so many rows, to be merged with others' by Chan's formula.
+// Means of `count` rows and sums of squared deviations from them, to be merged with others' by Chan's formula.
 struct Moments {
-  double count = 0, mean = 0, squares = 0;
+  double count;
+  double *mean, *squares;
 
-  void merge(const Moments& other) {
+  void merge(const Moments& other, int64_t numbers) {
+    const double all = count + other.count, share = other.count / all, weight = count * share;
     if (other.count == 0) return;
-    const double all = count + other.count, delta = other.mean - mean;
-    mean += delta * (other.count / all);
-    squares += other.squares + delta * delta * (count * other.count / all);
+    for (int64_t i = 0; i < numbers; ++i) {
+      const double delta = other.mean[i] - mean[i];
+      mean[i] += share * delta;
+      squares[i] += other.squares[i] + weight * delta * delta;
+    }
     count = all;
   }
 };
@@ -79,19 +83,19 @@ Tensor channel_statistics(const Tensor& pixels) {
     const Statistics<T> problem{map, folding.tail};
     SA_LAYERS_DISPATCH(T, channel_statistics, problem, folding.rows, folding.rows + 1, tail, tail + width);
   });
-  double* const to = mutable_data<double>(result);
-  for (int64_t c = 0; c < channels; ++c) {
-    Moments all;
-    for (int64_t band = 0; band < bands.count(); ++band) {
-      const double rows = static_cast<double>(bands.end(band) - bands.begin(band));
-      const double* mean = &moments[band * 2 * width];
-      for (int64_t i = c; i < width; i += channels) all.merge({rows, mean[i], mean[width + i]});
-    }
-    for (int64_t i = c; i < folding.tail; i += channels) all.merge({1, tail[i], tail[width + i]});
-    const bool is_empty = all.count == 0;
-    to[c] = is_empty ? std::numeric_limits<double>::quiet_NaN() : all.mean;
-    to[channels + c] = is_empty ? to[c] : all.squares / all.count;
+  std::vector<double> totals(2 * width);
+  Moments rows{0, totals.data(), &totals[width]};
+  for (int64_t band = 0; band < bands.count(); ++band) {
+    double* const mean = &moments[band * 2 * width];
+    rows.merge({static_cast<double>(bands.end(band) - bands.begin(band)), mean, mean + width}, width);
   }
+  double* const to = mutable_data<double>(result);
+  std::fill_n(to, 2 * channels, 0.0);
+  Moments all{0, to, to + channels};
+  for (int64_t i = 0; i < width; i += channels) all.merge({rows.count, rows.mean + i, rows.squares + i}, channels);
+  for (int64_t i = 0; i < folding.tail; i += channels) all.merge({1, tail + i, tail + width + i}, channels);
+  for (int64_t c = 0; c < channels; ++c) to[channels + c] /= all.count;  // NaN of no pixels
+  for (int64_t c = 0; all.count == 0 && c < channels; ++c) to[c] = to[channels + c];
   return result;
 }
 
@@ -101,13 +105,16 @@ template <typename C>
 void add_bands(const std::vector<double>& sums, const Folding& folding, const Tensor& mean,
                const std::vector<C>& centers, double* to) {
   const int64_t channels = folding.channels, width = folding.width;
+  std::vector<double> totals(2 * width);
+  for (size_t band = 0; band < sums.size(); band += 2 * width) {
+    for (int64_t i = 0; i < 2 * width; ++i) totals[i] += sums[band + i];
+  }
+  std::fill_n(to, 2 * channels, 0.0);
+  for (int64_t i = 0; i < width; i += channels) {
+    for (int64_t c = 0; c < channels; ++c) to[c] += totals[i + c], to[channels + c] += totals[width + i + c];
+  }
   for (int64_t c = 0; c < channels; ++c) {
-    double sum = 0, product = 0;
-    for (size_t band = 0; band < sums.size(); band += 2 * width) {
-      for (int64_t i = c; i < width; i += channels) sum += sums[band + i], product += sums[band + width + i];
-    }
-    to[c] = sum;
-    to[channels + c] = product + (static_cast<double>(centers[c]) - data<double>(mean)[c]) * sum;
+    to[channels + c] += (static_cast<double>(centers[c]) - data<double>(mean)[c]) * to[c];
   }
 }
 
@@ -279,7 +286,7 @@ Tensor max_pooling_sums(const Tensor& grad_pooled, const Tensor& pixels, const T
     using C = Compute<T>;
     const std::vector<C> centers = unfolded.repeat<C>(data<double>(means));
     const PoolingSums<T> problem{make_pooling<T>(from, scales, shifts), map_of<T>(gradient), centers.data()};
-    const Bands bands(grad_pooled.size(0) * grad_pooled.size(1), 4 * out_width * channels, problem.pooling.run_rows());
+    const Bands bands(grad_pooled.size(0) * grad_pooled.size(1), 4 * out_width * channels, 1);
     std::vector<double> sums(bands.count() * 2 * channels);
     share_tasks(bands.count(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t band = begin; band < end; ++band) {

@@ -6,8 +6,8 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_H
 #endif
 
-#include "cpu/norm_training/chunks.h"
 #include "cpu/norm_training/problem.h"
+#include "cpu/norm_training/run_sums.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
@@ -55,7 +55,7 @@ ALWAYS_INLINE void max_pooling_rows(const Pooling<T>& problem, T* pooled, int64_
   for (int64_t row = first; row < last; ++row) {
     const T* from = problem.pixels.at(problem.first_pixel(row));
     for (int64_t x = 0; x < problem.out_width(); ++x, from += 2 * problem.pixels.stride, to += problem.channels) {
-      for_each_chunk<T, 1>(problem.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+      for_each_vector_of<T>(problem.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
         const Vector<T> scale = kHasNorm ? load(problem.scale + c, lanes) : Vector<T>{};
         const Vector<T> shift = kHasNorm ? load(problem.shift + c, lanes) : Vector<T>{};
         Vector<T> pixels[4];

@@ -11,54 +11,39 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// Adds the sums of `count` outputs of each of some rows.
-template <int kVectors, typename T, typename Lanes>
-ALWAYS_INLINE void max_pooling_sums_run(const PoolingSums<T>& problem, int64_t first_row, int64_t last_row,
-                                        int64_t column, int64_t count, int64_t channel, double* sums, Lanes lanes) {
+// One vector of channels of an output.
+template <typename T, typename Lanes>
+ALWAYS_INLINE void max_pooling_sums_vector(const PoolingSums<T>& problem, const Corners& corners, const T* first,
+                                           const T* grad, int64_t channel, const RunSums<T>& sums, Lanes lanes) {
   const Pooling<T>& pooling = problem.pooling;
-  const Corners corners(pooling.pixels.stride, pooling.width);
-  Vector<T> scale[kVectors], shift[kVectors], center[kVectors], sum[kVectors] = {}, product[kVectors] = {};
-  load_chunk<Compute<T>>(pooling.scale + channel, scale, lanes);
-  load_chunk<Compute<T>>(pooling.shift + channel, shift, lanes);
-  load_chunk<Compute<T>>(problem.center + channel, center, lanes);
-  for (int64_t row = first_row; row < last_row; ++row) {
-    const T* from = pooling.pixels.at(pooling.first_pixel(row) + 2 * column) + channel;
-    const T* grad = problem.grad.at(row * pooling.out_width() + column) + channel;
-    for (int64_t i = 0; i < count; ++i, from += 2 * pooling.pixels.stride, grad += problem.grad.stride) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        Vector<T> pixels[4];
-        load_corners(from + v * kLanes<T>, corners, pixels, lanes);
-        const Winner<T> winner = find_winner<true, T>(pixels, scale[v], shift[v]);
-        Vector<T> selected = pixels[0];
+  Vector<T> pixels[4];
+  load_corners(first + channel, corners, pixels, lanes);
+  const Winner<T> winner =
+      find_winner<true, T>(pixels, load(pooling.scale + channel, lanes), load(pooling.shift + channel, lanes));
+  Vector<T> selected = pixels[0];
 #pragma GCC unroll 4
-        for (int p = 1; p < 4; ++p) selected = winner.index == p ? pixels[p] : selected;
-        const Vector<T> arriving = load(grad + v * kLanes<T>, lanes);
-        const Vector<T> passing = winner.maximum <= 0 ? Vector<T>{} : arriving;
-        sum[v] += passing;
-        product[v] += passing * (selected - center[v]);
-      }
-    }
-  }
-  add_run<T>(sum, sums + channel, lanes);
-  add_run<T>(product, sums + pooling.channels + channel, lanes);
+  for (int p = 1; p < 4; ++p) selected = winner.index == p ? pixels[p] : selected;
+  const Vector<T> arriving = load(grad + channel, lanes);
+  const Vector<T> passing = winner.maximum <= 0 ? Vector<T>{} : arriving;
+  sums.add(channel, passing, passing * (selected - load(problem.center + channel, lanes)));
 }
 
-// The sums of the output's rows first <= row < last, (2, channels). A run is several short rows or a part of a long
-// one.
+// The sums of the output's rows first <= row < last, (2, channels).
 template <typename T>
 void max_pooling_sums(const PoolingSums<T>& problem, int64_t first, int64_t last, double* sums) {
-  const int64_t channels = problem.pooling.channels, width = problem.pooling.out_width();
-  const int64_t run_rows = problem.pooling.run_rows(), run_width = ceil_div(width, ceil_div(width, 2 * kRunPixels));
-  for (int64_t c = 0; c < 2 * channels; ++c) sums[c] = 0;
-  for (int64_t row = first; row < last; row += run_rows) {
-    for (int64_t column = 0; column < width; column += run_width) {
-      for_each_chunk<T, kVectorBytes == 64 ? 2 : 1>(
-          channels, [&](int64_t channel, auto vectors, auto lanes) ALWAYS_INLINE_LAMBDA {
-            max_pooling_sums_run<vectors.value>(problem, row, min(last, row + run_rows), column,
-                                                min(run_width, width - column), channel, sums, lanes);
-          });
-    }
+  const Pooling<T>& pooling = problem.pooling;
+  const Corners corners(pooling.pixels.stride, pooling.width);
+  const int64_t width = pooling.out_width();
+  RunSums<T> run(pooling.channels);
+  for (int64_t c = 0; c < 2 * pooling.channels; ++c) sums[c] = 0;
+  for (int64_t output = first * width; output < last * width; ++output) {
+    const T* from = pooling.pixels.at(pooling.first_pixel(output / width) + 2 * (output % width));
+    const T* grad = problem.grad.at(output);
+    for_each_vector_of<T>(pooling.channels, [&](int64_t channel, auto lanes) ALWAYS_INLINE_LAMBDA {
+      max_pooling_sums_vector(problem, corners, from, grad, channel, run, lanes);
+    });
+    const int64_t done = output + 1 - first * width;
+    if (done % kRunPixels == 0 || output + 1 == last * width) run.flush(pooling.channels, sums);
   }
 }
 
@@ -92,7 +77,7 @@ ALWAYS_INLINE void unpooled_pixels(const PoolingBackward<T>& problem, int64_t pi
   for (int64_t i = pixel; i < pixel + count; ++i) {
     const T* from = problem.pooling.pixels.at(i);
     T* to = problem.out.at(i);
-    for_each_chunk<T, 1>(problem.pooling.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+    for_each_vector_of<T>(problem.pooling.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
       const VectorFactors<T> factors = load_factors<kHasStatistics>(problem.factors, c, lanes);
       const Vector<T> zero{};
       store(to + c, factors.template apply<kHasStatistics>(zero, kHasStatistics ? load(from + c, lanes) : zero), lanes);
@@ -110,7 +95,7 @@ ALWAYS_INLINE void max_pooling_backward_rows(const PoolingBackward<T>& problem, 
     for (int64_t x = 0; x < out_width; ++x) {
       const T *from = pooling.pixels.at(pixel + 2 * x), *grad = problem.grad.at(row * out_width + x);
       T* to = problem.out.at(pixel + 2 * x);
-      for_each_chunk<T, 1>(pooling.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+      for_each_vector_of<T>(pooling.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
         const Vector<T> scale = kHasNorm ? load(pooling.scale + c, lanes) : Vector<T>{};
         const Vector<T> shift = kHasNorm ? load(pooling.shift + c, lanes) : Vector<T>{};
         const VectorFactors<T> factors = load_factors<kHasStatistics>(problem.factors, c, lanes);

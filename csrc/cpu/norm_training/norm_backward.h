@@ -6,8 +6,8 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_NORM_BACKWARD_H
 #endif
 
-#include "cpu/norm_training/chunks.h"
 #include "cpu/norm_training/problem.h"
+#include "cpu/norm_training/run_sums.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
@@ -29,7 +29,7 @@ ALWAYS_INLINE void norm_backward_rows(const NormBackward<T>& problem, int64_t fi
   for (int64_t row = first; row < last; ++row) {
     const T *grad = problem.grad.at(row), *pixel = problem.pixels.at(row);
     T* const out = problem.out.at(row);
-    for_each_chunk<T, 1>(problem.channels, [&](int64_t c, auto, auto lanes) ALWAYS_INLINE_LAMBDA {
+    for_each_vector_of<T>(problem.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
       norm_backward_vector<kHasStatistics, kAccumulates>(grad, pixel, problem.factors, c, out, lanes);
     });
   }

@@ -78,8 +78,6 @@ struct Pooling {
   int64_t first_pixel(int64_t out_row) const {
     return (out_row / out_height() * height + out_row % out_height() * 2) * width;
   }
-  // Rows of the output that together make a run.
-  int64_t run_rows() const { return max(1, kRunPixels / out_width()); }
 };
 
 template <typename T>

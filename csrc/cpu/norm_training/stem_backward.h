@@ -6,11 +6,35 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_STEM_BACKWARD_H
 #endif
 
-#include "cpu/norm_training/chunks.h"
 #include "cpu/norm_training/stem.h"
+#include "cpu/simd/vector.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
+
+// Calls body(channel, vectors, lanes): kVectors whole vectors of channels at a time, then one, then the rest.
+template <typename T, int kVectors, typename Body>
+ALWAYS_INLINE void for_each_chunk(int64_t channels, const Body& body) {
+  int64_t c = 0;
+  for (; c + kVectors * kLanes<T> <= channels; c += kVectors * kLanes<T>) body(c, Constant<kVectors>{}, AllLanes{});
+  for (; c + kLanes<T> <= channels; c += kLanes<T>) body(c, Constant<1>{}, AllLanes{});
+  if (c < channels) body(c, Constant<1>{}, SomeLanes{0, channels - c});
+}
+
+template <typename T, int kVectors, typename Lanes>
+ALWAYS_INLINE void load_chunk(const Compute<T>* from, Vector<T> (&to)[kVectors], Lanes lanes) {
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) to[v] = load(from + v * kLanes<T>, lanes);
+}
+
+// Adds the sums of a run of pixels to those of the band.
+template <typename T, int kVectors>
+ALWAYS_INLINE void add_run(const Vector<T> (&run)[kVectors], double* sums, int64_t channels) {
+  alignas(64) Compute<T> numbers[kVectors * kLanes<T>];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) store(numbers + v * kLanes<T>, run[v]);
+  for (int64_t i = 0; i < min(channels, kVectors * kLanes<T>); ++i) sums[i] += numbers[i];
+}
 
 // A part of two rows of the image, in the dtype of computation: the numbers that the forward pass read, and their
 // deviations from the mean.
@@ -44,9 +68,9 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
   Vector<T> weight[kInputs][kVectors], shift[kVectors], sum[kVectors] = {}, products[kInputs][kVectors] = {};
 #pragma GCC unroll 8
   for (int k = 0; k < kInputs; ++k) {
-    load_chunk<Compute<T>>(problem.weight + k * problem.channels + channel, weight[k], lanes);
+    load_chunk<T>(problem.weight + k * problem.channels + channel, weight[k], lanes);
   }
-  load_chunk<Compute<T>>(problem.shift + channel, shift, lanes);
+  load_chunk<T>(problem.shift + channel, shift, lanes);
   for (int64_t x = 0; x < count; ++x) {
     Vector<T> maximum[kVectors], selected[kInputs][kVectors];
 #pragma GCC unroll 4
@@ -79,9 +103,10 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
       for (int k = 0; k < kInputs; ++k) products[k][v] += passing * selected[k][v];
     }
   }
-  add_run<T>(sum, sums + channel, lanes);
+  const int64_t channels = problem.channels - channel;
+  add_run<T>(sum, sums + channel, channels);
 #pragma GCC unroll 8
-  for (int k = 0; k < kInputs; ++k) add_run<T>(products[k], sums + (1 + k) * problem.channels + channel, lanes);
+  for (int k = 0; k < kInputs; ++k) add_run<T>(products[k], sums + (1 + k) * problem.channels + channel, channels);
 }
 
 template <int kInputs, typename T>
