@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ pytest.importorskip("torchvision")
 from sa_layers.benchmark.candidates import (  # needs torchvision
     Candidate,
     add_amp,
+    add_compiled,
     early_layers,
     make_candidates,
     training_step,
@@ -89,6 +91,16 @@ def test_autocast(candidates: dict[str, Candidate]) -> None:
     assert amp.classify().dtype == torch.bfloat16
     assert {gradient.dtype for gradient in training_step(amp).gradients()} == {torch.float32}
     assert unfused_version("AMP: SAN10 patchwise") in candidates
+
+
+def test_compiled_networks(candidates: dict[str, Candidate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a compiler that takes no time."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    candidates = {name: candidate for name, candidate in candidates.items() if name.startswith("ResNet")}
+    add_compiled(candidates)
+    assert [*candidates][2:] == ["compiled: ResNet-26", "compiled: ResNet-26, channels last"]
+    gradients = [training_step(candidates[f"{compiled}ResNet-26"]).gradients() for compiled in ("", "compiled: ")]
+    torch.testing.assert_close(*gradients)
 
 
 def test_both_phases_are_measured() -> None:
