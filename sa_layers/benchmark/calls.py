@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="depth of the SANs (default: 19)")
     parser.add_argument("--task", choices=TASKS, default="inference", help="task to profile (default: inference)")
-    add_frozen(parser, default="nothing")
+    add_frozen(parser, FROZEN, default="nothing")
     parser.add_argument("--batch", type=integer(1, 2**16), default=1, metavar="N", help="batch size (default: 1)")
     add_size(parser)
     parser.add_argument("--runs", type=integer(1), default=25, metavar="N", help="number of runs (default: 25)")
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.quick:
         arguments.size, arguments.runs = min(arguments.size, 64), 2
-    check_training([arguments.task], arguments.batch, arguments.size)
+    check_training([arguments.task], [arguments.frozen], arguments.batch, arguments.size)
     described = machine.describe(device) | {"image": f"{arguments.size} x {arguments.size}", "batch": arguments.batch}
     described |= {"task": arguments.task}
     if arguments.task == "training step":

@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     def classify(self) -> Tensor:
         """Return the logits of the images, in the mode of the network and with its gradients."""
         with self.autocast():
-            return (self.compiled or self.model)(self.image)
+            return (self.model if self.compiled is None else self.compiled)(self.image)
 
 
 def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:

@@ -60,14 +60,15 @@ def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
         names, whole = [bar.name for bar in group], [1000 * bar.seconds for bar in group]
         drawn = axes.barh(names, whole, color=colours)
         axes.bar_label(drawn, fmt="%.3g", padding=3)
+        label = "ms"
         if any(bar.forward_seconds is not None for bar in group):
             backward = [1000 * (bar.seconds - (bar.forward_seconds or bar.seconds)) for bar in group]
             forward = [time - rest for time, rest in zip(whole, backward, strict=True)]
-            axes.barh(names, backward, left=forward, color="white", alpha=0.4, label="backward pass")
-            axes.legend()
+            axes.barh(names, backward, left=forward, color="white", alpha=0.4)
+            label = "ms: forward pass (dark) and backward pass (light)"
         axes.margins(x=0.12)  # room for the bar labels
         axes.invert_yaxis()  # first bar at the top
-        axes.set(title=name, xlabel="ms")
+        axes.set(title=name, xlabel=label)
     _save(figure, path)
 
 

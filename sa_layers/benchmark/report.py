@@ -79,7 +79,7 @@ class Report:
         for heading, rows in self._sections():
             table, columns = Table(title=heading, title_justify="left"), self._columns(rows)
             for index, column in enumerate(columns):
-                table.add_column(column.heading, justify="right" if index else "left")
+                table.add_column(column.heading, justify="right" if index else "left", no_wrap=not index)
             for row in rows:
                 table.add_row(*_cells(row, columns))
             console.print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,20 @@ COLUMNS = [Column("forward_s", "forward", duration), Column("backward_s", "backw
 RESIDENT = Column("peak_resident_bytes", "peak RSS", size)
 
 
-def add_frozen(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+def add_frozen(parser: argparse.ArgumentParser, choices: Collection[str], default: str | None = None) -> None:
     """Add the option for what is frozen in a training step: one answer with a default, otherwise several."""
+    what = {
+        "nothing": "nothing",
+        "norms": "norms, which use running statistics as with norm_eval=True",
+        "norms-and-stage1": "norms, stem and stage 1, as with frozen_stages=1",
+    }
+    answers, shown = "; ".join(what[choice] for choice in choices), default or "each"
     parser.add_argument(
         "--frozen",
         nargs=None if default else "+",
-        choices=FROZEN,
-        default=default or [*FROZEN],
-        help="frozen in a training step: nothing, norms (they use running statistics, as with norm_eval=True), or also "
-        f"stem and stage 1 (as with frozen_stages=1) (default: {default or 'all three'})",
+        choices=choices,
+        default=default or [*choices],
+        help=f"frozen in a training step: {answers} (default: {shown})",
     )
 
 
@@ -161,10 +166,13 @@ def measure_steps(
     return timings, rows
 
 
-def notes(device: torch.device) -> Iterator[str]:
+def notes(device: torch.device, frozen: Collection[str]) -> Iterator[str]:
     """Yield explanations of the tables of training steps."""
     yield "training step: forward and backward pass, without the optimizer. Its time is the median of their sums."
-    yield "frozen norms: running statistics, as with norm_eval=True. stage 1: with the stem, as with frozen_stages=1."
+    if "norms" in frozen:
+        yield "frozen norms: norms use running statistics, as with norm_eval=True; their parameters are trained."
+    if "norms-and-stage1" in frozen:
+        yield "frozen norms and stage 1: nothing up to stage 1 is trained either, as with frozen_stages=1."
     if device.type == "cpu":
         yield "peak memory of a step: the tensors that exist at once, the same in every run."
         yield "peak RSS: what the process takes from the system, with the workspaces of libraries and gaps in the heap."

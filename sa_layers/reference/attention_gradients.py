@@ -15,7 +15,7 @@ class AttentionGradients(NamedTuple):
     In `mapping`, `position` and `epilogue`, a gradient takes the place of each array. What is no array stays as it is:
     None, the eps of a `BatchNorm`, the size of a `PairPosition`.
 
-    Attributes:
+    Args:
         query: (N, Cr, H, W).
         key: (N, Cr, H, W).
         value: (N, C, H, W).

@@ -174,6 +174,24 @@ def patchwise_relation(query: Array, key: Array, relation: str, footprint: Footp
     return Estimate(*(merge(item.sum(1))[:, :, None] for item in (products, np.abs(products))))
 
 
+def patchwise_relation_gradients(
+    grad: Array, query: Array, key: Array, relation: str, footprint: Footprint
+) -> tuple[Array, Array]:
+    """The gradients of the query and of the key."""
+    channels, taps, neighbours = query.shape[1], len(footprint.index), footprint.gather(key)
+    batch, _, _, pixels = grad.shape
+    if relation == "concatenation":
+        of_query, of_key = grad[:, :channels], grad[:, channels:].reshape(batch, channels, taps, pixels)
+        return footprint.scatter_centre(of_query[:, :, 0]), footprint.scatter(of_key)
+    if relation == "star":
+        of_query, of_key = (grad[:, None, :, 0] * item for item in (neighbours, footprint.centre(query)))
+        return footprint.scatter_centre(of_query.sum(2)), footprint.scatter(of_key)
+    grad = grad.reshape(batch, taps, taps, pixels)
+    of_query = np.einsum("njkp,nckp->ncjp", grad, neighbours)
+    of_key = np.einsum("njkp,ncjp->nckp", grad, footprint.gather(query))
+    return footprint.scatter(of_query), footprint.scatter(of_key)
+
+
 def affine_relu(features: Estimate, scale: Array, shift: Array) -> Estimate:
     """relu(scale * features + shift) of the channels, the second axis."""
     size = (-1, *[1] * (features.value.ndim - 2))
