@@ -109,7 +109,9 @@ def make_layer(dice: random.Random, attention: str, options: dict[str, Any]) -> 
         "share": share,
         "stride": dice.choice((1, 1, 2, 3, (1, 2))),
         "bias": dice.random() < 0.7,
-        "relation_channels": out_channels if options["shared_transforms"] == "all" else dice.choice((1, 2, 4, 5, 8, 16)),
+        "relation_channels": out_channels
+        if options["shared_transforms"] == "all"
+        else dice.choice((1, 2, 4, 5, 8, 16)),
     }
     if options.get("position"):
         options["position_size"] = dice.choice((None, None, 8, (6, 10)))

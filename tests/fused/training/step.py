@@ -28,9 +28,7 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-def take_step(
-    module: nn.Module, features: Tensor, backward: Callable[[list[Tensor]], object] | None = None
-) -> Step:
+def take_step(module: nn.Module, features: Tensor, backward: Callable[[list[Tensor]], object] | None = None) -> Step:
     """Forward and backward of a fixed random loss, which is linear so that errors of outputs do not spread.
 
     Args:

@@ -265,7 +265,9 @@ def test_features_of_hooks_have_gradients() -> None:
     for context in (plain_torch, torch.enable_grad):
         module, features = subject("classifier"), features_for("classifier")
         kept: list[Tensor] = []
-        module.get_submodule("network.stages.1.blocks.1").register_forward_hook(lambda _, x, y, kept=kept: kept.append(y))
+        module.get_submodule("network.stages.1.blocks.1").register_forward_hook(
+            lambda _, x, y, kept=kept: kept.append(y)
+        )
         with context():
             outputs = as_list(module(features))
             (gradient,) = torch.autograd.grad(outputs[0][:, 2].sum(), kept[-1])

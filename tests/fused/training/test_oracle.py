@@ -55,7 +55,9 @@ def oracle_step(function: Any, module: nn.Module, features: Tensor, *arguments: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "mapping_layers", "shared", "padding_mode", "kernel_size", "dilation", "shape"), sample(BLOCKS, 30), ids=str
+    ("kind", "mapping_layers", "shared", "padding_mode", "kernel_size", "dilation", "shape"),
+    sample(BLOCKS, 30),
+    ids=str,
 )
 def test_blocks(
     kind: tuple[str, str, str | None],
