@@ -244,9 +244,10 @@ def randomise(module: nn.Module, dice: random.Random) -> None:
     """Norms that do something, negative and zero scales among them, and weights of attention far from equal."""
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias, std=0.5)
-            if dice.random() < 0.3:
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias, std=0.5)
+            if dice.random() < 0.3 and part.affine:
                 part.weight[dice.randrange(part.num_features)] *= dice.choice((-1, 0))
             if part.running_mean is not None and part.running_var is not None:
                 nn.init.normal_(part.running_mean, std=0.3)

@@ -33,12 +33,13 @@ def take_step(module: nn.Module, features: Tensor, backward: Callable[[list[Tens
 
     Args:
         module: Is changed by the step: gradients are added, running statistics are updated.
-        features: A leaf, whose gradient is part of the step if it requires one.
+        features: Is copied; the gradient of the copy is part of the step if it requires one.
         backward: Called with the outputs instead of the loss.
     """
-    outputs = as_list(module(features))
+    leaf = like(features)
+    outputs = as_list(module(leaf))
     (backward or random_loss)(outputs)
-    return collect(module, outputs, features)
+    return collect(module, outputs, leaf)
 
 
 def collect(module: nn.Module, outputs: Sequence[Tensor], *leaves: Tensor) -> Step:
@@ -71,9 +72,9 @@ def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def expected_step(module: nn.Module, features: Tensor) -> Step:
-    """The step of a copy in plain torch."""
+    """The step of a copy in plain torch, which starts without gradients."""
     with plain_torch():
-        return take_step(copy.deepcopy(module), like(features))
+        return take_step(copy.deepcopy(module), features)
 
 
 def like(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:

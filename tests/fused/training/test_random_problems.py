@@ -55,7 +55,7 @@ def test_in_float32(case: tuple[str, ...], seed: int) -> None:
             exact = expected_step(given.module, given.features)
             module, features = given.module.float(), like(given.features, torch.float32)
             with plain_torch():
-                plain = errors(take_step(copy.deepcopy(module), like(features)), exact)
+                plain = errors(take_step(copy.deepcopy(module), features), exact)
             if max(plain.values()) < WELL_CONDITIONED:
                 break
     check_path(case, given)
