@@ -26,6 +26,8 @@ OPERATORS = (
     "patchwise_attention_implementations",
     "patchwise_hidden",
     "patchwise_hidden_backward",
+    "patchwise_row_sums",
+    "patchwise_subtract_norm",
     "patchwise_weighted_sum",
     "patchwise_weighted_sum_backward",
     "pooled_projection",

@@ -2,7 +2,7 @@
 
 Tap (i, j) reads the pixel (h, w) of the key for ``rows[i, h] * columns[j, w]`` output pixels. So a sum of a tap's
 features over all output pixels is a sum over the pixels of the key with these weights, and the gradient of a pixel is
-that of all taps with the same weights.
+that of all taps with the same weights. The query is a map with one tap, of which every centre is read once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import functools
 import torch
 from torch import Tensor
 
+from .backend import choose, devices_of
 from .footprint import Footprint, bounce
+from .native import native_operator
 
 
 def concatenation_statistics(query: Tensor, key: Tensor, footprint: Footprint) -> Tensor:
@@ -29,21 +31,33 @@ def concatenation_statistics(query: Tensor, key: Tensor, footprint: Footprint) -
         tensor([1.0000, 0.7500, 1.0000, 0.7500], dtype=torch.float64)
     """
     batch, height, width = key.shape[:3]
-    centres = query[:, :: footprint.stride[0], :: footprint.stride[1]].double().flatten(0, 2)
-    variance, mean = torch.var_mean(centres, dim=0, correction=0)
-    pixels = key.double()
-    centre = pixels.mean((0, 1, 2))  # so that the difference of squares below does not cancel
-    pixels = pixels - centre
-    rows, columns = _landings(footprint, height, width, key.device)
-    sums = torch.stack([pixels.sum(0), (pixels * pixels).sum(0)])  # (2, H, W, R)
-    of_rows = torch.einsum("ih,shwr->siwr", rows, sums)
-    of_taps = torch.einsum("jw,siwr->srij", columns, of_rows).flatten(2)  # (2, R, taps)
-    count = len(centres)
-    padded = count - batch * torch.outer(rows.sum(1), columns.sum(1)).flatten()  # zeros beyond the border
-    first = (of_taps[0] - padded * centre[:, None]) / count
-    second = (of_taps[1] + padded * (centre * centre)[:, None]) / count
-    means = torch.cat([mean, (first + centre[:, None]).flatten()])
-    return torch.stack([means, torch.cat([variance, (second - first * first).flatten()]).clamp(min=0)])
+    out_height, out_width = footprint.output_size(height, width)
+    count = batch * out_height * out_width
+    moments = [
+        _moments(footprint.centre(query.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), *_ones(out_height, out_width), count),
+        _moments(key, *_landings(footprint, height, width), count),
+    ]
+    return torch.cat(moments, 1)
+
+
+def _moments(pixels: Tensor, rows: Tensor, columns: Tensor, count: int) -> Tensor:
+    """Mean and variance of ``count`` features for every channel and tap: (2, R * taps)."""
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    shift = pixels.flatten(0, 2)[:1].double().sum(0)  # any pixel: the difference of squares is taken in float64
+    sums = torch.einsum("ih,shjr->srij", rows, _row_sums(pixels, shift, columns)).flatten(2)  # (2, R, taps)
+    padded = count - pixels.shape[0] * torch.outer(rows.sum(1), columns.sum(1)).flatten()  # zeros beyond the border
+    first = (sums[0] - padded * shift[:, None]) / count
+    second = (sums[1] + padded * (shift * shift)[:, None]) / count
+    return torch.stack([(first + shift[:, None]).flatten(), (second - first * first).clamp(min=0).flatten()])
+
+
+def _row_sums(pixels: Tensor, shift: Tensor, columns: Tensor) -> Tensor:
+    """Sums over images and columns of ``pixels - shift`` and of its square, for every row and tap: (2, H, J, R)."""
+    if _is_native(pixels):
+        return _native_row_sums(pixels_apart(pixels), shift, columns)
+    centred = pixels.double() - shift
+    sums = torch.stack([centred.sum(0), (centred * centred).sum(0)])
+    return torch.einsum("jw,shwr->shjr", columns, sums)
 
 
 def add_norm_gradients(
@@ -73,34 +87,69 @@ def add_norm_gradients(
         >>> grad_key[0, 0, 0]
         tensor([-2.])
     """
-    channels, dtype = key.shape[3], torch.promote_types(key.dtype, torch.float32)
-    strides = footprint.stride
-    centres, of_centres = (item[:, :: strides[0], :: strides[1]] for item in (query, grad_query))
-    change = (centres.to(dtype) - mean[:channels].to(dtype)) * factors[1, :channels].to(dtype)
-    of_centres.sub_(change + factors[0, :channels].to(dtype))
-    # For the key, constant + slope * (pixel - centre), whose coefficients depend on how often each tap reads the pixel.
-    means, constants, slopes = (item[channels:].view(channels, -1) for item in (mean, *factors))
+    channels, (height, width) = key.shape[3], key.shape[1:3]
+    of_query, of_key = torch.cat([mean[None], factors]).split([channels, len(mean) - channels], 1)
+    rows, columns = _centres(footprint, height, width)
+    _subtract(query, of_query, rows, columns, grad_query)
+    _subtract(key, of_key, *_landings(footprint, height, width), grad_key)
+
+
+def _subtract(pixels: Tensor, of_taps: Tensor, rows: Tensor, columns: Tensor, gradient: Tensor) -> None:
+    """Subtract from a map what its taps get, by (3, R * taps): mean, constant and slope of every channel and tap."""
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    means, constants, slopes = of_taps.unflatten(1, (pixels.shape[3], -1))
     centre = means.mean(1)
-    constants = constants + slopes * (centre[:, None] - means)
-    coefficients = torch.stack([constants, slopes]).unflatten(2, footprint.kernel_size)
-    rows, columns = _landings(footprint, key.shape[1], key.shape[2], key.device)
-    of_rows = torch.einsum("srij,ih->sjhr", coefficients, rows)
-    constant, slope = torch.einsum("sjhr,jw->shwr", of_rows, columns).to(dtype)
-    grad_key.sub_(torch.addcmul(constant, key.to(dtype) - centre.to(dtype), slope))
+    coefficients = torch.stack([constants + slopes * (centre[:, None] - means), slopes])
+    coefficients = coefficients.unflatten(2, (len(rows), len(columns)))
+    of_rows = torch.einsum("srij,ih->shjr", coefficients, rows).contiguous()
+    if _is_native(pixels):
+        _native_subtract_norm(pixels_apart(pixels), centre, of_rows, columns, gradient)
+        return
+    dtype = torch.promote_types(pixels.dtype, torch.float32)
+    constant, slope = torch.einsum("shjr,jw->shwr", of_rows, columns).to(dtype)
+    gradient.sub_(torch.addcmul(constant, pixels.to(dtype) - centre.to(dtype), slope))
 
 
-def _landings(footprint: Footprint, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pixels_apart(pixels: Tensor) -> Tensor:
+    """The map (N, H, W, C) itself if its pixels are equally far apart, with contiguous channels; otherwise a copy.
+
+    Example:
+        >>> wide = torch.zeros(2, 3, 4, 5)
+        >>> pixels_apart(wide[..., 1:3]).stride(), pixels_apart(wide[:, ::2]).stride()
+        ((60, 20, 5, 1), (40, 20, 5, 1))
+    """
+    _, height, width, channels = pixels.shape
+    stride = pixels.stride(2)
+    expected = (height * width * stride, width * stride, stride, 1)
+    matches = all(
+        size == 1 or given == wanted
+        for size, given, wanted in zip(pixels.shape, pixels.stride(), expected, strict=True)
+    )
+    return pixels if matches and width > 1 and stride >= channels else pixels.contiguous()
+
+
+def _landings(footprint: Footprint, height: int, width: int) -> tuple[Tensor, Tensor]:
     """How often each tap reads each pixel, along each axis: (Kh, H) and (Kw, W), float64."""
     return tuple(  # type: ignore[return-value]
-        _landings_along(*axis, footprint.padding_mode, device)
+        _landings_along(*axis, footprint.padding_mode)
         for axis in zip((height, width), footprint.kernel_size, footprint.stride, footprint.dilation, strict=True)
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _landings_along(
-    size: int, taps: int, stride: int, dilation: int, padding_mode: str, device: torch.device
-) -> Tensor:
+def _centres(footprint: Footprint, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The same for the centres of footprints, as one tap."""
+    return tuple(  # type: ignore[return-value]
+        _landings_along(size, 1, stride, 1, "zeros")
+        for size, stride in zip((height, width), footprint.stride, strict=True)
+    )
+
+
+def _ones(height: int, width: int) -> tuple[Tensor, Tensor]:
+    return _landings_along(height, 1, 1, 1, "zeros"), _landings_along(width, 1, 1, 1, "zeros")
+
+
+@functools.lru_cache(maxsize=256)
+def _landings_along(size: int, taps: int, stride: int, dilation: int, padding_mode: str) -> Tensor:
     padding = dilation * (taps - 1) // 2
     positions = torch.arange(taps)[:, None] * dilation + torch.arange(0, size, stride)  # in the padded axis
     counts = torch.zeros(taps, size + 1, dtype=torch.float64)
@@ -110,4 +159,17 @@ def _landings_along(
     else:
         pixels = bounce(size, padding, torch.device("cpu"))[positions]
     counts.scatter_add_(1, pixels, torch.ones_like(pixels, dtype=torch.float64))
-    return counts[:, :size].to(device)
+    return counts[:, :size].contiguous()
+
+
+def _is_native(pixels: Tensor) -> bool:
+    return pixels.device.type in _native_devices and choose(pixels.device) == "native"
+
+
+def _fake_row_sums(pixels: Tensor, columns: Tensor) -> Tensor:
+    return columns.new_empty(2, pixels.shape[1], len(columns), pixels.shape[3])
+
+
+_native_row_sums = native_operator("patchwise_row_sums", _fake_row_sums)
+_native_subtract_norm = native_operator("patchwise_subtract_norm", lambda: None)
+_native_devices = devices_of("patchwise_row_sums")

@@ -25,7 +25,7 @@ from . import patchwise_training_in_torch as in_torch
 from .backend import choose, devices_of
 from .footprint import Footprint, output_size
 from .native import native_operator
-from .patchwise_statistics import add_norm_gradients, concatenation_statistics
+from .patchwise_statistics import add_norm_gradients, concatenation_statistics, pixels_apart
 
 
 def patchwise_statistics(query: Tensor, key: Tensor, footprint: Footprint, relation: str) -> Tensor:
@@ -73,7 +73,7 @@ def patchwise_hidden(
         tensor([27.])
     """
     if relation == "concatenation" and _is_native(query):
-        maps = (_pixels(query), _pixels(key))
+        maps = (pixels_apart(query), pixels_apart(key))
         return _native_hidden(*maps, *_contiguous(scale1, shift1, weight1), *footprint)
     return in_torch.hidden(query, key, footprint, relation, scale1, shift1, weight1)
 
@@ -102,7 +102,7 @@ def patchwise_forward(
     """
     if _is_native(value):
         parameters = _contiguous(scale2, shift2, weight2, bias2)
-        return _native_weighted_sum(z.contiguous(), _pixels(value), *parameters, *footprint)
+        return _native_weighted_sum(z.contiguous(), pixels_apart(value), *parameters, *footprint)
     return in_torch.forward(z, value, footprint, scale2, shift2, weight2, bias2)
 
 
@@ -142,7 +142,7 @@ def patchwise_backward(
         (tensor([18.]), tensor(50., dtype=torch.float64))
     """
     if _is_native(value):
-        maps = (_pixels(grad_output), z.contiguous(), _pixels(value))
+        maps = (pixels_apart(grad_output), z.contiguous(), pixels_apart(value))
         parameters = _contiguous(scale2, shift2, weight2, bias2)
         return _native_weighted_sum_backward(*maps, *parameters, grad_value, *footprint)
     return in_torch.backward(grad_output, z, value, footprint, scale2, shift2, weight2, bias2, grad_value)
@@ -188,7 +188,7 @@ def patchwise_hidden_backward(
         tensor([25., 50.], dtype=torch.float64)
     """
     if relation == "concatenation" and _is_native(query):
-        maps = (grad_z.contiguous(), _pixels(query), _pixels(key))
+        maps = (grad_z.contiguous(), pixels_apart(query), pixels_apart(key))
         parameters = _contiguous(scale1, shift1, mean1, weight1)
         if footprint.stride != (1, 1):
             grad_query.zero_()  # the kernel writes the centres of footprints only
@@ -259,18 +259,6 @@ def patchwise_why_not(
 
 def _is_native(pixels: Tensor) -> bool:
     return pixels.device.type in _native_devices and choose(pixels.device) == "native"
-
-
-def _pixels(pixels: Tensor) -> Tensor:
-    """The map itself if its pixels are equally far apart, with contiguous channels; otherwise a copy."""
-    _, height, width, channels = pixels.shape
-    stride = pixels.stride(2)
-    expected = (height * width * stride, width * stride, stride, 1)
-    matches = all(
-        size == 1 or given == wanted
-        for size, given, wanted in zip(pixels.shape, pixels.stride(), expected, strict=True)
-    )
-    return pixels if matches and width > 1 and stride >= channels else pixels.contiguous()
 
 
 def _contiguous(*parameters: Tensor) -> list[Tensor]:

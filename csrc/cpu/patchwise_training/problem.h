@@ -260,4 +260,14 @@ struct WeightedSumGradients {
   MapGradient<T> value;
 };
 
+// A map by rows, and how often each of `taps` taps along an axis reads a column: (taps, width).
+template <typename T>
+struct RowsOfMap {
+  PixelMap<T> map;
+  int64_t batch, height, width, channels, taps;
+  const double* columns;
+
+  T* row(int64_t image, int64_t row) const { return map.data + (image * height + row) * width * map.pixel_stride; }
+};
+
 }  // namespace sa_layers::cpu
