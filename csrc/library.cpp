@@ -169,4 +169,35 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // d * (pixel - mean), (1 + c, C).
   library.def("image_moments(Tensor image) -> (Tensor mean, Tensor covariance)");
   library.def("stem_backward(Tensor grad_pooled, Tensor image, Tensor weight, Tensor shift, Tensor mean) -> Tensor");
+
+  // Patchwise attention in training, for the relation 'concatenation'. Maps are (N, H, W, C), channels last, and may be
+  // slices of the channels of wider maps. Parameters are in the compute dtype: float32, or float64 for float64 maps.
+  // z = weight * relu(scale * features + shift), (N, Ho, Wo, Cw) in the compute dtype; weight (Cw, R + R * taps)
+  library.def(
+      "patchwise_hidden(Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor weight, int[2] kernel_size, "
+      "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of the
+  // weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature + shift;
+  // in float64.
+  library.def(
+      "patchwise_hidden_backward(Tensor grad_z, Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor mean, "
+      "Tensor weight, Tensor(a!) grad_query, Tensor(b!) grad_key, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> (Tensor grad_weight, Tensor features)");
+  // output = sum over taps of (bias + weight * relu(scale * z + shift)) * value; weight (Cw * taps, Cw)
+  library.def(
+      "patchwise_weighted_sum(Tensor z, Tensor value, Tensor scale, Tensor shift, Tensor weight, Tensor bias, "
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  // Overwrites the gradient of the value. Returns that of relu(scale * z + shift), in the compute dtype, and those of
+  // weight and bias, in float64.
+  library.def(
+      "patchwise_weighted_sum_backward(Tensor grad_output, Tensor z, Tensor value, Tensor scale, Tensor shift, "
+      "Tensor weight, Tensor bias, Tensor(a!) grad_value, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
+  // The norm of the features in closed form: sums over images and columns w of columns[j, w] * (pixel - shift), and of
+  // its square, (2, H, J, R); and gradient -= constant + slope * (pixel - centre), where constant and slope are the sums
+  // over j of columns[j, w] * coefficients[:, h, j]. All but the maps are float64.
+  library.def("patchwise_row_sums(Tensor pixels, Tensor shift, Tensor columns) -> Tensor");
+  library.def(
+      "patchwise_subtract_norm(Tensor pixels, Tensor centre, Tensor coefficients, Tensor columns, "
+      "Tensor(a!) gradient) -> ()");
 }

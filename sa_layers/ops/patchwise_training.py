@@ -16,11 +16,16 @@ All maps are channels last, (N, H, W, C), with contiguous channels; they may be 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from . import patchwise_training_in_torch as in_torch
-from .footprint import Footprint
+from .backend import choose, devices_of
+from .footprint import Footprint, output_size
+from .native import native_operator
+from .patchwise_statistics import add_norm_gradients, concatenation_statistics, pixels_apart
 
 
 def patchwise_statistics(query: Tensor, key: Tensor, footprint: Footprint, relation: str) -> Tensor:
@@ -40,6 +45,8 @@ def patchwise_statistics(query: Tensor, key: Tensor, footprint: Footprint, relat
         >>> patchwise_statistics(pixels, pixels, Footprint.parse(3), "star")[:, 0]
         tensor([2., 0.], dtype=torch.float64)
     """
+    if relation == "concatenation":
+        return concatenation_statistics(query, key, footprint)
     return in_torch.statistics(query, key, footprint, relation)
 
 
@@ -65,6 +72,9 @@ def patchwise_hidden(
         >>> patchwise_hidden(pixels, pixels, Footprint.parse(3), "star", ones, ones, torch.ones(1, 9))[0, 0, 0]
         tensor([27.])
     """
+    if relation == "concatenation" and _is_native(query):
+        maps = (pixels_apart(query), pixels_apart(key))
+        return _native_hidden(*maps, *_contiguous(scale1, shift1, weight1), *footprint)
     return in_torch.hidden(query, key, footprint, relation, scale1, shift1, weight1)
 
 
@@ -90,6 +100,9 @@ def patchwise_forward(
         >>> patchwise_forward(z, value, Footprint.parse(3), one, one, torch.ones(9, 1), torch.ones(9))[0, 0, 0]
         tensor([27., 27.])
     """
+    if _is_native(value):
+        parameters = _contiguous(scale2, shift2, weight2, bias2)
+        return _native_weighted_sum(z.contiguous(), pixels_apart(value), *parameters, *footprint)
     return in_torch.forward(z, value, footprint, scale2, shift2, weight2, bias2)
 
 
@@ -128,6 +141,10 @@ def patchwise_backward(
         >>> grad_hidden[0, 0, 0], grad_bias2[0]
         (tensor([18.]), tensor(50., dtype=torch.float64))
     """
+    if _is_native(value):
+        maps = (pixels_apart(grad_output), z.contiguous(), pixels_apart(value))
+        parameters = _contiguous(scale2, shift2, weight2, bias2)
+        return _native_weighted_sum_backward(*maps, *parameters, grad_value, *footprint)
     return in_torch.backward(grad_output, z, value, footprint, scale2, shift2, weight2, bias2, grad_value)
 
 
@@ -170,6 +187,12 @@ def patchwise_hidden_backward(
         >>> patchwise_hidden_backward(pixels[..., :1], *arguments)[1][:, 0]
         tensor([25., 50.], dtype=torch.float64)
     """
+    if relation == "concatenation" and _is_native(query):
+        maps = (grad_z.contiguous(), pixels_apart(query), pixels_apart(key))
+        parameters = _contiguous(scale1, shift1, mean1, weight1)
+        if footprint.stride != (1, 1):
+            grad_query.zero_()  # the kernel writes the centres of footprints only
+        return _native_hidden_backward(*maps, *parameters, grad_query, grad_key, *footprint)
     arguments = (footprint, relation, scale1, shift1, mean1, weight1, grad_query, grad_key)
     return in_torch.hidden_backward(grad_z, query, key, *arguments)
 
@@ -206,7 +229,10 @@ def patchwise_norm_backward(
         >>> grad_key.item()
         -2.0
     """
-    in_torch.norm_backward(query, key, footprint, relation, mean1, factors, grad_query, grad_key)
+    if relation == "concatenation":
+        add_norm_gradients(query, key, footprint, mean1, factors, grad_query, grad_key)
+    else:
+        in_torch.norm_backward(query, key, footprint, relation, mean1, factors, grad_query, grad_key)
 
 
 def patchwise_why_not(
@@ -229,3 +255,37 @@ def patchwise_why_not(
     if relation != "concatenation":
         return f"the kernels of training support the relation 'concatenation' only, got {relation!r}"
     return None
+
+
+def _is_native(pixels: Tensor) -> bool:
+    return pixels.device.type in _native_devices and choose(pixels.device) == "native"
+
+
+def _contiguous(*parameters: Tensor) -> list[Tensor]:
+    return [parameter.contiguous() for parameter in parameters]
+
+
+def _fake_hidden(query: Tensor, scale: Tensor, weight: Tensor, stride: Any) -> Tensor:
+    return scale.new_empty(query.shape[0], *output_size(query.shape[1], query.shape[2], stride), weight.shape[0])
+
+
+def _fake_hidden_backward(weight: Tensor) -> tuple[Tensor, Tensor]:
+    hidden, features = weight.shape
+    return weight.new_empty(hidden, features, dtype=torch.float64), weight.new_empty(2, features, dtype=torch.float64)
+
+
+def _fake_weighted_sum(value: Tensor, stride: Any) -> Tensor:
+    batch, height, width, channels = value.shape
+    return value.new_empty(batch, *output_size(height, width, stride), channels)
+
+
+def _fake_weighted_sum_backward(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    grad_weight = weight.new_empty(weight.shape, dtype=torch.float64)
+    return z.new_empty(z.shape), grad_weight, grad_weight.new_empty(len(weight))
+
+
+_native_hidden = native_operator("patchwise_hidden", _fake_hidden)
+_native_hidden_backward = native_operator("patchwise_hidden_backward", _fake_hidden_backward)
+_native_weighted_sum = native_operator("patchwise_weighted_sum", _fake_weighted_sum)
+_native_weighted_sum_backward = native_operator("patchwise_weighted_sum_backward", _fake_weighted_sum_backward)
+_native_devices = devices_of("patchwise_hidden")

@@ -36,7 +36,7 @@ def test_agrees_with_autograd(
     expected_output = unfused(leaves, footprint, relation, has_frozen_norms)
     gradient = torch.randn(expected_output.shape, generator=generator()).double()
     expected = torch.autograd.grad(expected_output, tensors, gradient)
-    with torch.no_grad(), backend("torch"):
+    with torch.no_grad():
         output, actual = fused(leaves, footprint, relation, has_frozen_norms, gradient)
     torch.testing.assert_close(output, expected_output.detach(), rtol=1e-9, atol=1e-9)
     for name, reference in zip(leaves, expected, strict=True):
@@ -137,3 +137,101 @@ def statistics_of(moments: Tensor, has_frozen_norms: bool) -> tuple[Any, Any]:
     if has_frozen_norms:
         return torch.full_like(moments[0], 0.125), torch.full_like(moments[0], 1.25)
     return moments[0], (moments[1] + EPSILON).sqrt()
+
+
+# R, C, Cw, size, footprint: few and many channels, padded lanes, several slices, several bands of an image.
+SIZES = [
+    (4, 16, 2, (2, 9, 10), Footprint.parse(3)),
+    (16, 64, 8, (1, 9, 12), Footprint.parse(7)),
+    (32, 48, 16, (2, 7, 7), Footprint.parse(7)),
+    (40, 80, 40, (1, 5, 6), Footprint.parse(5, 2)),
+    (3, 15, 5, (3, 6, 5), Footprint.parse(3, 1, 2, "zeros")),
+    (20, 24, 1, (1, 8, 9), Footprint.parse(3, (1, 2), 1, "zeros")),
+    (8, 36, 4, (1, 60, 41), Footprint.parse(5)),
+    (17, 64, 32, (1, 64, 40), Footprint.parse(3, 1, 3, "zeros")),
+    (5, 16, 8, (1, 120, 30), Footprint.parse(3, (5, 1))),
+    (6, 200, 200, (1, 3, 4), Footprint.parse(3)),
+]
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_kernels_agree_with_plain_torch(sizes: tuple, dtype: torch.dtype) -> None:
+    expected = all_passes(*sizes, dtype=torch.float64, values_of=dtype, name="torch")
+    actual = all_passes(*sizes, dtype=dtype, values_of=dtype, name="native")
+    for name, reference in expected.items():
+        limit = TOLERANCES[dtype if actual[name].dtype == dtype else torch.float32] if dtype != torch.float64 else 1e-12
+        error = (actual[name].double() - reference).abs().max() / reference.abs().max().clamp(min=1e-3)
+        assert error <= limit, f"{name} has a relative error of {error:.1e}"
+
+
+@pytest.mark.parametrize("sizes", SIZES[-4:])
+def test_kernels_do_not_depend_on_the_number_of_threads(sizes: tuple) -> None:
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        results.append(all_passes(*sizes, dtype=torch.float32, values_of=torch.float32, name="native"))
+    torch.set_num_threads(threads)
+    for name, first in results[0].items():
+        assert torch.equal(first, results[1][name]), name
+
+
+def all_passes(
+    channels: int,
+    value_channels: int,
+    weight_channels: int,
+    size: tuple[int, int, int],
+    footprint: Footprint,
+    *,
+    dtype: torch.dtype,
+    values_of: torch.dtype,
+    name: str,
+) -> dict[str, Tensor]:
+    """The results of every pass on slices of wider maps.
+
+    Maps hold numbers that all dtypes have, and no pre-activation is near zero, so that no ReLU differs by rounding.
+    """
+    source, compute = generator(), torch.promote_types(dtype, torch.float32)
+    features, taps = features_of("concatenation", channels, footprint.taps), footprint.taps
+    output_size = footprint.output_size(*size[1:])
+
+    def quantized(*shape: int) -> Tensor:
+        return torch.randint(-16, 17, shape, generator=source).double() / 8
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source).double()
+
+    def shift(count: int) -> Tensor:
+        return (torch.randint(-8, 9, (count,), generator=source) + 0.5).double() / 128
+
+    wide = quantized(*size, 2 * channels + value_channels).to(dtype)
+    query, key, value = wide.split([channels, channels, value_channels], 3)
+    gradients = torch.full_like(wide, torch.nan)
+    grad_query, grad_key, grad_value = gradients.split([channels, channels, value_channels], 3)
+    scale1, shift1, mean1 = quantized(features).to(compute), shift(features).to(compute), quantized(features)
+    weight1 = normal(weight_channels, features).float().to(compute)
+    z = quantized(size[0], *output_size, weight_channels).to(compute)
+    scale2, shift2 = quantized(weight_channels).to(compute), shift(weight_channels).to(compute)
+    weight2 = normal(weight_channels * taps, weight_channels).float().to(compute)
+    bias2 = normal(weight_channels * taps).float().to(compute)
+    grad_output = normal(size[0], *output_size, value_channels).to(values_of).to(dtype)
+    grad_z = normal(size[0], *output_size, weight_channels).float().to(compute)
+    geometry = (query, key, footprint, "concatenation")
+    with backend(name):
+        results = {"statistics": training.patchwise_statistics(*geometry)}
+        results["z"] = training.patchwise_hidden(*geometry, scale1, shift1, weight1)
+        mapping = (z, value, footprint, scale2, shift2, weight2, bias2)
+        results["output"] = training.patchwise_forward(*mapping)
+        gradient, grad_weight2, grad_bias2 = training.patchwise_backward(grad_output, *mapping, grad_value)
+        results |= {"grad_hidden": gradient, "grad_weight2": grad_weight2, "grad_bias2": grad_bias2}
+        arguments = (scale1, shift1, mean1, weight1, grad_query, grad_key)
+        grad_weight1, sums = training.patchwise_hidden_backward(grad_z, *geometry, *arguments)
+        results |= {"grad_weight1": grad_weight1, "sums": sums}
+        maps = {"grad_query": grad_query, "grad_key": grad_key, "grad_value": grad_value}
+        results |= {key: item.clone() for key, item in maps.items()}
+        factors = quantized(2, features)
+        training.patchwise_norm_backward(*geometry, mean1, factors, grad_query, grad_key)
+        results |= {"norm_query": grad_query, "norm_key": grad_key}
+    return results
