@@ -144,7 +144,7 @@ class TrainingNorm(NamedTuple):
             return
         unbiased = variance * (count / max(count - 1.0, 1.0))
         for running, value in ((module.running_mean, mean), (module.running_var, unbiased)):
-            running.copy_(running.double() * (1.0 - factor) + value * factor)
+            running.lerp_(value.to(running.dtype), factor)
 
 
 def input_factors(state: NormState, gradient: NormGradient) -> Tensor:

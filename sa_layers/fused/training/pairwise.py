@@ -47,7 +47,7 @@ class PairwiseState(NamedTuple):
     first: NormState
     second: NormState
     covariance: Tensor | None
-    """(D, D): that of the features behind the first norm, with batch statistics of the second."""
+    """(R', D): that of the first layer's outputs and inputs, with batch statistics of the second norm."""
     pairs: int
 
 
@@ -85,16 +85,17 @@ class PairwiseTraining(NamedTuple):
         weight2 = values["layer2.weight"].flatten(1)
 
         first = self.first_norm.start(values, lambda: pairwise_statistics(query, key, geometry), pairs, device)
-        center, covariance = torch.zeros_like(first.scale), None
+        center, covariance, statistics = torch.zeros_like(first.scale), None, first.scale
         if self.second_norm.uses_batch_statistics():
-            center, covariance = pairwise_moments(query, key, geometry, first.scale.to(dtype), first.shift.to(dtype))
-        second = self.second_norm.start(
-            values, lambda: _statistics_of_product(weight1.double(), bias1, center, covariance), pairs, device
-        )
+            center, moments = pairwise_moments(query, key, geometry, *first.prologue(dtype))
+            wide = weight1.double()
+            covariance = wide @ moments
+            mean, variance = wide @ center, (covariance * wide).sum(1).clamp_min(0)
+            statistics = torch.stack([mean if bias1 is None else mean + bias1, variance])
+        second = self.second_norm.start(values, lambda: statistics, pairs, device)
         shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
         mapping = PairwiseMapping(
-            first.scale.to(dtype),
-            first.shift.to(dtype),
+            *first.prologue(dtype),
             first.mean,
             center,
             weight1.to(dtype),
@@ -126,9 +127,7 @@ class PairwiseTraining(NamedTuple):
         if means.first_mean is not None and means.second_mean is not None and covariance is not None:
             slope = means.second_mean * second.inverse_deviation
             constant = means.first_mean + slope * offset
-            of_weight1 = of_weight1 - pairs * (
-                torch.outer(constant, mapping.center) + slope.unsqueeze(1) * (weight1 @ covariance)
-            )
+            of_weight1 = of_weight1 - pairs * (torch.outer(constant, mapping.center) + slope.unsqueeze(1) * covariance)
             of_bias1 = of_bias1 - pairs * constant
             back = weight1.t() * second.scale
             added_features, added_position = pairwise_correction(
@@ -171,13 +170,6 @@ class PairwiseTraining(NamedTuple):
         if self.position.kind == "relative" and self.footprint.padding_mode == "reflect":
             bias = torch.zeros_like(bias)  # it cancels in every pair
         return {"position.weight": weight, "position.bias": bias}
-
-
-def _statistics_of_product(weight: Tensor, bias: Tensor | None, mean: Tensor, covariance: Tensor | None) -> Tensor:
-    """Mean and variance of the outputs of a linear layer, from the moments of its inputs."""
-    assert covariance is not None
-    of_mean = weight @ mean if bias is None else weight @ mean + bias
-    return torch.stack([of_mean, ((weight @ covariance) * weight).sum(1).clamp_min(0)])
 
 
 def _sum(one: Tensor | None, two: Tensor | None) -> Tensor | None:
