@@ -48,6 +48,7 @@ struct Columns {
   bool is_packed() const { return width != lanes; }
   int64_t vectors() const { return panels * panel_vectors; }  // of a slice
   int64_t slice_columns() const { return vectors() * lanes; }
+  int64_t panel_columns() const { return panel_vectors * lanes; }
   int64_t size() const { return slices * slice_columns(); }
   int64_t slice_channels(int64_t slice) const { return min(width, channels - slice * width); }
   int64_t taps_of(int64_t panel) const { return min(panel_taps, taps - panel * panel_taps); }

@@ -46,13 +46,24 @@ void copy_pixels(const T* from, int64_t pixel_stride, int64_t pixels, const Chan
   constexpr int64_t lanes = kLanes<T>;
   const int64_t size = channels.pixel_size(lanes);
   from += channels.begin;
+  if (channels.is_packed) {
+    const SomeLanes some{0, channels.count};
+    // Stores of whole vectors, whose unused lanes the next pixel overwrites; not for the last ones.
+    const int64_t whole = max(0, pixels - ceil_div(lanes, size));
+    for (int64_t pixel = 0; pixel < pixels; ++pixel, from += pixel_stride, region += size) {
+      if (pixel < whole) {
+        store(region, load(from, some));
+      } else {
+        store(region, load(from, some), some);
+      }
+    }
+    return;
+  }
   for (int64_t pixel = 0; pixel < pixels; ++pixel, from += pixel_stride, region += size) {
     for (int64_t v = 0; v < channels.vectors; ++v) {
       const int64_t count = channels.count_of(v);
       if (count == lanes) {
         store(region + v * lanes, load(from + v * channels.step));
-      } else if (channels.is_packed) {
-        store(region, load(from, SomeLanes{0, count}), SomeLanes{0, count});
       } else {
         store(region + v * lanes, load(from + v * channels.step, SomeLanes{0, count}));
       }
