@@ -28,7 +28,7 @@ class FeatureRegion {
     const int64_t pixels = problem_.bands.max_pixels;
     const int64_t count = band.rows() * footprint.columns.output_size();
     for (int64_t p = 0; p < count; ++p) sources_.data()[p] = static_cast<int32_t>(centres(band) + p * pixel_size_);
-    list_sources(footprint, band, pixel_size_, sources_.data() + pixels, pixels, 1);
+    list_sources(footprint, band, pixel_size_, sources_.data() + pixels, pixels);
   }
 
   template <typename T>
@@ -136,38 +136,33 @@ struct FeatureTile {
   }
 
  private:
+  // Calls body(column, source) for the taps of a pixel.
+  template <typename Body>
+  ALWAYS_INLINE void for_each_tap(int64_t pixel, const Body& body) const {
+    const int32_t* source = sources + pixel;
+    for (int64_t column = 0; column < taps * width; column += width, source += tap_stride) body(column, *source);
+  }
   void gather(C* rows) const {
-    for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
-      store(rows + (vectors - 1) * kLanes<C>, Vector<C>{});
-      for_each_packed_tap(p, [&](int64_t column, int64_t source, auto count) ALWAYS_INLINE_LAMBDA {
-        for (int64_t c = 0; c < count.of(width); ++c) rows[column + c] = region[source + c];
-      });
-    }
+    with_count<C>(width, [&](auto constant) ALWAYS_INLINE_LAMBDA {
+      for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
+        store(rows + (vectors - 1) * kLanes<C>, Vector<C>{});
+        for_each_tap(p, [&](int64_t column, int64_t source) ALWAYS_INLINE_LAMBDA {
+          Few<C, decltype(constant)::value>::load(region + source, width).store(rows + column, width);
+        });
+      }
+    });
   }
   void scatter_packed(const C* rows, C* gradients) const {
-    for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
-      for_each_packed_tap(p, [&](int64_t column, int64_t source, auto count) ALWAYS_INLINE_LAMBDA {
-        for (int64_t c = 0; c < count.of(width); ++c) gradients[source + c] += rows[column + c];
-      });
-    }
-  }
-
-  struct AnyCount {
-    static int64_t of(int64_t width) { return width; }
-  };
-  struct FourChannels {
-    static constexpr int64_t of(int64_t) { return 4; }
-  };
-  template <typename Body>
-  ALWAYS_INLINE void for_each_packed_tap(int64_t pixel, const Body& body) const {
-    const int32_t* source = sources + pixel;
-    for (int64_t tap = 0; tap < taps; ++tap, source += tap_stride) {
-      if (width == 4) {
-        body(tap * 4, *source, FourChannels{});
-      } else {
-        body(tap * width, *source, AnyCount{});
+    with_count<C>(width, [&](auto constant) ALWAYS_INLINE_LAMBDA {
+      using Channels = Few<C, decltype(constant)::value>;
+      for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
+        for_each_tap(p, [&](int64_t column, int64_t source) ALWAYS_INLINE_LAMBDA {
+          Channels sum = Channels::load(gradients + source, width);
+          sum.add(Channels::load(rows + column, width), width);
+          sum.store(gradients + source, width);
+        });
       }
-    }
+    });
   }
 };
 

@@ -44,7 +44,7 @@ class ValueRegion {
         region_(problem.region_size()),
         sources_(taps_ * problem.bands.max_pixels) {}
 
-  void list(const RowBand& band) { list_sources(problem_.footprint, band, pixel_size_, sources_.data(), 1, taps_); }
+  void list(const RowBand& band) { list_sources(problem_.footprint, band, pixel_size_, sources_.data(), 1); }
 
   template <typename T>
   void copy(const RowBand& band, const PixelMap<const T>& value, int64_t slice) {
