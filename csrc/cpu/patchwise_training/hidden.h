@@ -151,10 +151,18 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
           tile.activate(gathered.data(), rows.data());
           tile_of_z.add_products(rows.data(), count, tile.vectors, sums + column * hidden, nullptr);
           const C* const matrix = operands.packed_weight + (slice * slice_columns + column) * hidden;
-          tile_of_z.multiply_by(matrix, zeros.data(), count, tile.vectors, rows.data());
-          C* const totals = sums + slice_columns * hidden + column;
-          tile.scatter(gathered.data(), gradients.packed_mean + slice * slice_columns + column, rows.data(), totals,
-                       totals + slice_columns, of_region);
+          const C* const mean = gradients.packed_mean + slice * slice_columns + column;
+          C *const totals = sums + slice_columns * hidden + column, *const moments = totals + slice_columns;
+          if (columns.is_packed()) {
+            tile_of_z.multiply_by(matrix, zeros.data(), count, tile.vectors, rows.data());
+            tile.scatter(gathered.data(), mean, rows.data(), totals, moments, of_region);
+          } else {
+            tile_of_z.for_each_product(matrix, zeros.data(), rows.data(),
+                                       [&](const PixelProduct<C>& product, bool is_last) {
+                                         if (!is_last) return multiply(product, count, tile.vectors);
+                                         tile.multiply_and_scatter(product, mean, totals, moments, of_region);
+                                       });
+          }
         });
       }
       region.store_gradients(band, of_region, slice, gradients.query, gradients.key.map);

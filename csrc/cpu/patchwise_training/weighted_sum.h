@@ -42,7 +42,7 @@ class ValueRegion {
         taps_(problem.columns.taps),
         pixel_size_(problem.value_vectors() * kLanes<C>),
         region_(problem.region_size()),
-        sources_(taps_ * problem.bands.max_pixels) {}
+        sources_(taps_ * problem.bands.max_pixels + kLanes<float>) {}
 
   void list(const RowBand& band) { list_sources(problem_.footprint, band, pixel_size_, sources_.data(), 1); }
 
