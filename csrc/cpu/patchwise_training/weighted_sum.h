@@ -58,10 +58,14 @@ class ValueRegion {
   // A tile with a panel of taps.
   AggregationTile<C> tile(int64_t panel, int64_t pixel, int64_t pixels, const C* weights) const {
     const Columns& columns = problem_.columns;
+    const Axis& axis = problem_.footprint.columns;
     return {pixels,
             columns.taps_of(panel),
             columns.width,
             problem_.value_vectors(),
+            problem_.neighbours_overlap() ? axis.kernel : 0,
+            pixel % axis.output_size(),
+            axis.output_size(),
             sources_.data() + pixel * taps_ + panel * columns.panel_taps,
             taps_,
             region_.data(),
