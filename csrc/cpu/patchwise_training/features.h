@@ -7,6 +7,7 @@
 #define SA_LAYERS_CPU_PATCHWISE_TRAINING_FEATURES_H
 #endif
 
+#include "cpu/patchwise_training/products.h"
 #include "cpu/patchwise_training/regions.h"
 
 SA_LAYERS_BEGIN_TARGET();
@@ -21,14 +22,14 @@ class FeatureRegion {
       : problem_(problem),
         pixel_size_(problem.columns.width),
         region_(problem.region_size() + kLanes<C>),
-        sources_(problem.columns.taps * problem.bands.max_pixels) {}
+        sources_(problem.columns.taps * problem.bands.max_pixels + kLanes<float>) {}
 
   void list(const RowBand& band) {
     const Footprint& footprint = problem_.footprint;
     const int64_t pixels = problem_.bands.max_pixels;
     const int64_t count = band.rows() * footprint.columns.output_size();
     for (int64_t p = 0; p < count; ++p) sources_.data()[p] = static_cast<int32_t>(centres(band) + p * pixel_size_);
-    list_sources(footprint, band, pixel_size_, sources_.data() + pixels, pixels, 1);
+    list_sources(footprint, band, pixel_size_, sources_.data() + pixels, pixels);
   }
 
   template <typename T>
@@ -108,8 +109,8 @@ struct FeatureTile {
     }
   }
 
-  // Masks the gradients of scale * feature + shift by the ReLU and scatters those of the features. totals += sum of the
-  // masked gradients; moments += sum of them times feature - mean.
+  // For packed features. Masks `rows`, the gradients of scale * feature + shift, by the ReLU and scatters those of the
+  // features. totals += sum of the masked gradients; moments += sum of them times feature - mean.
   void scatter(const C* gathered, const C* mean, C* rows, C* totals, C* moments, C* gradients) const {
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t column = v * kLanes<C>;
@@ -117,57 +118,120 @@ struct FeatureTile {
       Vector<C> total = {}, moment = {};
       C* row = rows + column;
       const C* from = gathered + column;
-      const int32_t* source = sources + v * tap_stride;
       for (int64_t p = 0; p < pixels; ++p, row += kTileStride, from += kTileStride) {
-        const Vector<C> feature = load(is_packed ? from : region + source[p]);
+        const Vector<C> feature = load(from);
         const Vector<C> gradient = feature * scales + shifts > 0 ? load(row) : Vector<C>{};
         total += gradient, moment += gradient * (feature - means);
-        if (is_packed) {
-          store(row, gradient * scales);
-        } else {
-          C* const to = gradients + source[p];
-          store(to, load(to) + gradient * scales);
-        }
+        store(row, gradient * scales);
       }
       store(totals + column, load(totals + column) + total);
       store(moments + column, load(moments + column) + moment);
     }
-    if (is_packed) scatter_packed(rows, gradients);
+    scatter_packed(rows, gradients);
+  }
+
+  // The same for taps that are vectors, where the gradients of scale * feature + shift are initial + left * matrix, a
+  // product as in PixelProduct whose blocks never leave the registers. Initial rows that all pixels share are zero.
+  void multiply_and_scatter(const PixelProduct<C>& product, const C* mean, C* totals, C* moments, C* gradients) const {
+    const auto scatter_all = [&](auto adds) ALWAYS_INLINE_LAMBDA {
+      constexpr bool kAdds = decltype(adds)::value;
+      int64_t tap = 0;
+      for (; tap + 2 <= taps; tap += 2) scatter_taps<2, kAdds>(product, tap, mean, totals, moments, gradients);
+      if (tap < taps) scatter_taps<1, kAdds>(product, tap, mean, totals, moments, gradients);
+    };
+    if (product.initial_stride == 0) {
+      scatter_all(Constant<false>{});
+    } else {
+      scatter_all(Constant<true>{});
+    }
   }
 
  private:
-  void gather(C* rows) const {
-    for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
-      store(rows + (vectors - 1) * kLanes<C>, Vector<C>{});
-      for_each_packed_tap(p, [&](int64_t column, int64_t source, auto count) ALWAYS_INLINE_LAMBDA {
-        for (int64_t c = 0; c < count.of(width); ++c) rows[column + c] = region[source + c];
-      });
+  template <int kTaps, bool kAdds>
+  void scatter_taps(const PixelProduct<C>& product, int64_t tap, const C* mean, C* totals, C* moments,
+                    C* gradients) const {
+    int64_t p = 0;
+    for (; p + kScatterRows <= pixels; p += kScatterRows) {
+      scatter_block<kScatterRows, kTaps, kAdds>(product, p, tap, mean, totals, moments, gradients);
     }
+    if constexpr (kScatterRows > 4) {
+      if (p + 4 <= pixels) scatter_block<4, kTaps, kAdds>(product, p, tap, mean, totals, moments, gradients), p += 4;
+    }
+    if (p + 2 <= pixels) scatter_block<2, kTaps, kAdds>(product, p, tap, mean, totals, moments, gradients), p += 2;
+    if (p < pixels) scatter_block<1, kTaps, kAdds>(product, p, tap, mean, totals, moments, gradients);
   }
-  void scatter_packed(const C* rows, C* gradients) const {
-    for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
-      for_each_packed_tap(p, [&](int64_t column, int64_t source, auto count) ALWAYS_INLINE_LAMBDA {
-        for (int64_t c = 0; c < count.of(width); ++c) gradients[source + c] += rows[column + c];
-      });
+
+  template <int kRows, int kTaps, bool kAdds>
+  __attribute__((noinline)) void scatter_block(const PixelProduct<C>& product, int64_t pixel, int64_t tap,
+                                               const C* mean, C* totals, C* moments, C* gradients) const {
+    constexpr int64_t lanes = kLanes<C>;
+    Vector<C> sums[kTaps][kRows];
+#pragma GCC unroll 2
+    for (int t = 0; t < kTaps; ++t) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const C* const initial = product.initial + (pixel + i) * product.initial_stride + (tap + t) * lanes;
+        sums[t][i] = kAdds ? load(initial) : Vector<C>{};
+      }
+    }
+    const C *left = product.left + pixel * kTileStride, *matrix = product.matrix + tap * product.vector_stride;
+    const int64_t vector_stride = product.vector_stride;
+    for (int64_t step = 0; step < product.depth; ++step, ++left, matrix += lanes) {
+      Vector<C> columns[kTaps];
+#pragma GCC unroll 2
+      for (int t = 0; t < kTaps; ++t) columns[t] = load(matrix + t * vector_stride);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const Vector<C> factor = repeat<1>(left + i * kTileStride);
+#pragma GCC unroll 2
+        for (int t = 0; t < kTaps; ++t) sums[t][i] += factor * columns[t];
+      }
+    }
+#pragma GCC unroll 2
+    for (int t = 0; t < kTaps; ++t) {
+      const int64_t column = (tap + t) * lanes;
+      const Vector<C> scales = load(scale + column), shifts = load(shift + column), means = load(mean + column);
+      const int32_t* const source = sources + (tap + t) * tap_stride + pixel;
+      Vector<C> total = load(totals + column), moment = load(moments + column);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const Vector<C> feature = load(region + source[i]);
+        const Vector<C> gradient = feature * scales + shifts > 0 ? sums[t][i] : Vector<C>{};
+        total += gradient, moment += gradient * (feature - means);
+        C* const to = gradients + source[i];
+        store(to, load(to) + gradient * scales);
+      }
+      store(totals + column, total), store(moments + column, moment);
     }
   }
 
-  struct AnyCount {
-    static int64_t of(int64_t width) { return width; }
-  };
-  struct FourChannels {
-    static constexpr int64_t of(int64_t) { return 4; }
-  };
+  // Calls body(column, source) for the taps of a pixel.
   template <typename Body>
-  ALWAYS_INLINE void for_each_packed_tap(int64_t pixel, const Body& body) const {
+  ALWAYS_INLINE void for_each_tap(int64_t pixel, const Body& body) const {
     const int32_t* source = sources + pixel;
-    for (int64_t tap = 0; tap < taps; ++tap, source += tap_stride) {
-      if (width == 4) {
-        body(tap * 4, *source, FourChannels{});
-      } else {
-        body(tap * width, *source, AnyCount{});
+    for (int64_t column = 0; column < taps * width; column += width, source += tap_stride) body(column, *source);
+  }
+  void gather(C* rows) const {
+    with_count<C>(width, [&](auto constant) ALWAYS_INLINE_LAMBDA {
+      for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
+        store(rows + (vectors - 1) * kLanes<C>, Vector<C>{});
+        for_each_tap(p, [&](int64_t column, int64_t source) ALWAYS_INLINE_LAMBDA {
+          Few<C, decltype(constant)::value>::load(region + source, width).store(rows + column, width);
+        });
       }
-    }
+    });
+  }
+  void scatter_packed(const C* rows, C* gradients) const {
+    with_count<C>(width, [&](auto constant) ALWAYS_INLINE_LAMBDA {
+      using Channels = Few<C, decltype(constant)::value>;
+      for (int64_t p = 0; p < pixels; ++p, rows += kTileStride) {
+        for_each_tap(p, [&](int64_t column, int64_t source) ALWAYS_INLINE_LAMBDA {
+          Channels sum = Channels::load(gradients + source, width);
+          sum.add(Channels::load(rows + column, width), width);
+          sum.store(gradients + source, width);
+        });
+      }
+    });
   }
 };
 

@@ -58,6 +58,7 @@ Tensor patchwise_hidden(const Tensor& query, const Tensor& key, const Tensor& sc
                         const std::string& padding_mode) {
   const Footprint footprint = footprint_of("query", query, kernel_size, stride, dilation, padding_mode);
   const HiddenProblem problem = hidden_problem(query, key, weight, footprint);
+  check_small_enough(problem.region_size());
   const Tensor z =
       new_tensor(output_shape(footprint, problem.batch, problem.weight_channels), compute_dtype(query), query);
   dispatch_dtype("query", query, [&](auto* element) {

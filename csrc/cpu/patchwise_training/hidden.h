@@ -19,7 +19,7 @@ template <typename T>
 FeatureTile<Compute<T>> tile_of(const HiddenOperands<T>& operands, const FeatureRegion<Compute<T>>& region,
                                 int64_t slice, int64_t panel, int64_t pixel, int64_t pixels) {
   const Columns& columns = operands.problem.columns;
-  const int64_t at = slice * columns.slice_columns() + panel * columns.panel_vectors * columns.lanes;
+  const int64_t at = slice * columns.slice_columns() + panel * columns.panel_columns();
   return {pixels,
           columns.taps_of(panel),
           columns.width,
@@ -144,17 +144,25 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
       const C* const grad_z =
           gradients.grad_z + (band.image * problem.footprint.output_pixels() + band.row_begin * width) * hidden;
       for (int64_t panel = 0; panel < columns.panels; ++panel) {
-        const int64_t column = panel * columns.panel_vectors * kLanes<C>;
+        const int64_t column = panel * columns.panel_columns();
         for_each_tile(pixels, [&](int64_t pixel, int64_t count) {
           const FeatureTile<C> tile = tile_of(operands, region, slice, panel, pixel, count);
           tile_of_z.fill(grad_z + pixel * hidden, count);
           tile.activate(gathered.data(), rows.data());
           tile_of_z.add_products(rows.data(), count, tile.vectors, sums + column * hidden, nullptr);
           const C* const matrix = operands.packed_weight + (slice * slice_columns + column) * hidden;
-          tile_of_z.multiply_by(matrix, zeros.data(), count, tile.vectors, rows.data());
-          C* const totals = sums + slice_columns * hidden + column;
-          tile.scatter(gathered.data(), gradients.packed_mean + slice * slice_columns + column, rows.data(), totals,
-                       totals + slice_columns, of_region);
+          const C* const mean = gradients.packed_mean + slice * slice_columns + column;
+          C *const totals = sums + slice_columns * hidden + column, *const moments = totals + slice_columns;
+          if (columns.is_packed()) {
+            tile_of_z.multiply_by(matrix, zeros.data(), count, tile.vectors, rows.data());
+            tile.scatter(gathered.data(), mean, rows.data(), totals, moments, of_region);
+          } else {
+            tile_of_z.for_each_product(matrix, zeros.data(), rows.data(),
+                                       [&](const PixelProduct<C>& product, bool is_last) {
+                                         if (!is_last) return multiply(product, count, tile.vectors);
+                                         tile.multiply_and_scatter(product, mean, totals, moments, of_region);
+                                       });
+          }
         });
       }
       region.store_gradients(band, of_region, slice, gradients.query, gradients.key.map);
@@ -167,22 +175,26 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
 template <typename T>
 void add_hidden_sums(const HiddenOperands<T>& operands, const Compute<T>* sums, double* grad_weight, double* features,
                      int64_t begin, int64_t end) {
+  constexpr int64_t lanes = kLanes<T>;
   const HiddenProblem& problem = operands.problem;
   const Columns& columns = problem.columns;
-  const int64_t hidden = problem.weight_channels, tasks = problem.bands.tasks();
-  const int64_t size = problem.sums_size();
+  const int64_t hidden = problem.weight_channels, tasks = problem.bands.tasks(), size = problem.sums_size();
+  const Scratch<double> total(columns.slice_columns());
   for (int64_t i = begin; i < end; ++i) {
     const int64_t slice = i / (hidden + 2), row = i % (hidden + 2);
     const Compute<T>* const of_slice = sums + slice * tasks * size;
-    double* const to =
-        row < hidden ? grad_weight + row * problem.features() : features + (row - hidden) * problem.features();
-    const auto write = [&](int64_t tap, int64_t channel, double sum) { to[problem.feature(tap, channel)] = sum; };
+    double* to = grad_weight + row * problem.features();
     if (row < hidden) {
-      unpack_row(columns, slice, hidden, row, of_slice, tasks, size, write);
+      for (int64_t v = 0; v < columns.vectors(); ++v) {
+        add_tasks(of_slice + (v * hidden + row) * lanes, 1, tasks, size, total.data() + v * lanes);
+      }
     } else {
-      const Compute<T>* const from = of_slice + columns.slice_columns() * row;
-      unpack_row(columns, slice, 1, 0, from, tasks, size, write);
+      add_tasks(of_slice + columns.slice_columns() * row, columns.vectors(), tasks, size, total.data());
+      to = features + (row - hidden) * problem.features();
     }
+    for_each_channel_and_tap(columns, slice, [&](int64_t column, int64_t tap, int64_t channel) ALWAYS_INLINE_LAMBDA {
+      to[problem.feature(tap, channel)] = total.data()[column];
+    });
   }
 }
 

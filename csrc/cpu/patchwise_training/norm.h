@@ -12,11 +12,11 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// The channels of a pixel without padding, as vectors of a buffer.
+// All channels of a pixel, as vectors of a buffer.
 template <typename T>
 ChannelVectors all_channels(int64_t channels) {
-  const int64_t vectors = ceil_div(channels, kLanes<T>), last = channels - (vectors - 1) * kLanes<T>;
-  return {0, kLanes<T>, vectors, kLanes<T>, last, false};
+  const int64_t lanes = kLanes<T>, vectors = ceil_div(channels, lanes), last = channels - (vectors - 1) * lanes;
+  return {0, lanes, vectors, channels < lanes ? channels : lanes, last, channels < lanes};
 }
 
 // For the rows begin <= h < end: sums[0][h][j] = sum over images and w of columns[j][w] * (pixel - shift), and sums[1]
@@ -24,7 +24,7 @@ ChannelVectors all_channels(int64_t channels) {
 template <typename T>
 void sum_rows_of_map(const RowsOfMap<const T>& rows, const double* shift, double* sums, int64_t begin, int64_t end) {
   const ChannelVectors vectors = all_channels<T>(rows.channels);
-  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = rows.width * pixel_size;
+  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = round_up(rows.width * pixel_size, kLanes<T>);
   const Scratch<Compute<T>> pixels(size);
   const Scratch<double> shifts(size), totals(size), squares(size);
   for (int64_t i = 0; i < size; ++i) shifts.data()[i] = i % pixel_size < rows.channels ? shift[i % pixel_size] : 0;
@@ -48,7 +48,6 @@ void sum_rows_of_map(const RowsOfMap<const T>& rows, const double* shift, double
         for (int64_t c = 0; c < rows.channels; ++c) to[c] = 0;
         for (int64_t w = 0; w < rows.width; ++w, from += pixel_size) {
           const double count = rows.columns[j * rows.width + w];
-          if (count == 0) continue;
 #pragma GCC ivdep
           for (int64_t c = 0; c < rows.channels; ++c) to[c] += count * from[c];
         }
@@ -64,7 +63,7 @@ void subtract_norm(const RowsOfMap<const T>& rows, const double* centre, const d
                    const PixelMap<T>& gradient, int64_t begin, int64_t end) {
   using C = Compute<T>;
   const ChannelVectors vectors = all_channels<T>(rows.channels);
-  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = rows.width * pixel_size;
+  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = round_up(rows.width * pixel_size, kLanes<T>);
   const Scratch<C> pixels(size), gradients(size), constants(size), slopes(size), centres(size);
   const Scratch<double> sums(2 * pixel_size);
   for (int64_t i = 0; i < size; ++i) {

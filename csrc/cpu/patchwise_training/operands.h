@@ -32,8 +32,8 @@ PixelMap<T> mutable_pixels_of(const char* name, const Tensor& map) {
 }
 
 inline void check_small_enough(int64_t region_size) {
-  STD_TORCH_CHECK(region_size < (int64_t{1} << 31),
-                  "the rows of a map that a footprint reads must have less than 2**31 ", "elements, got ", region_size);
+  STD_TORCH_CHECK(region_size < (int64_t{1} << 30),
+                  "the rows of a map that a footprint reads must have less than 2**30 ", "elements, got ", region_size);
 }
 
 // A contiguous parameter in the compute dtype of a map, and its elements.

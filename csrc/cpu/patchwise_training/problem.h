@@ -35,19 +35,24 @@ struct Columns {
   int64_t panels, panel_vectors;
 
   // Few channels are stored without padding if `packs`.
-  Columns(int64_t taps, int64_t channels, int64_t lanes, bool packs, int64_t max_depth)
+  // Panels have a multiple of `unit` taps, if so many fit a tile.
+  Columns(int64_t taps, int64_t channels, int64_t lanes, bool packs, int64_t max_depth, int64_t unit = 1)
       : taps(taps),
         channels(channels),
         lanes(lanes),
         width(packs ? channels : lanes),
         slices(packs ? 1 : ceil_div(channels, lanes)),
-        panel_taps(ceil_div(taps, ceil_div(taps, max(1, max_depth / width)))),
+        panel_taps(unit * width > kTileDepth ? divide(taps, max_depth / width)
+                                             : unit * divide(taps / unit, max_depth / (unit * width))),
         panels(ceil_div(taps, panel_taps)),
         panel_vectors(ceil_div(panel_taps * width, lanes)) {}
 
+  // `count` in equal parts of at most `most`, or of one.
+  static int64_t divide(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, max(1, most))); }
   bool is_packed() const { return width != lanes; }
   int64_t vectors() const { return panels * panel_vectors; }  // of a slice
   int64_t slice_columns() const { return vectors() * lanes; }
+  int64_t panel_columns() const { return panel_vectors * lanes; }
   int64_t size() const { return slices * slice_columns(); }
   int64_t slice_channels(int64_t slice) const { return min(width, channels - slice * width); }
   int64_t taps_of(int64_t panel) const { return min(panel_taps, taps - panel * panel_taps); }
@@ -176,7 +181,7 @@ struct WeightedSumProblem {
         channels(channels),
         weight_channels(weight_channels),
         columns(footprint.taps(), weight_channels, lanes, weight_channels < lanes && lanes % weight_channels == 0,
-                /*max_depth=*/112),
+                /*max_depth=*/112, footprint.columns.kernel),
         outputs(weight_channels, lanes),
         bands(footprint, batch) {}
 
@@ -186,6 +191,11 @@ struct WeightedSumProblem {
   Outputs outputs;
   RowBands bands;
 
+  // Whether tap j of an output pixel reads what tap j - 1 of the next one reads, and panels have whole rows of taps.
+  bool neighbours_overlap() const {
+    const Axis& axis = footprint.columns;
+    return axis.stride == axis.dilation && columns.panel_taps % axis.kernel == 0;
+  }
   // The vectors of the value's channels that use a slice of the weights.
   int64_t value_vectors() const {
     return columns.is_packed() ? ceil_div(channels, columns.lanes) : channels / weight_channels;

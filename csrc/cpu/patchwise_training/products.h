@@ -15,9 +15,9 @@ SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
 #if SA_LAYERS_TARGET == SA_LAYERS_AVX512
-constexpr int kPixelBlock = 14, kSumRows = 8, kSumVectors = 3;
+constexpr int kPixelBlock = 14, kSumRows = 8, kSumVectors = 3, kScatterRows = 7;
 #else
-constexpr int kPixelBlock = 6, kSumRows = 4, kSumVectors = 2;
+constexpr int kPixelBlock = 6, kSumRows = 4, kSumVectors = 2, kScatterRows = 4;
 #endif
 
 // A vector that repeats kPeriod numbers; kPeriod divides the lanes or is larger.

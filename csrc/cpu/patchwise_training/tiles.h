@@ -38,20 +38,26 @@ class ChannelTile {
     }
   }
 
-  // Multiplies the tile with vectors of a matrix that has a row for each channel.
-  void multiply_by(const C* matrix, const C* initial, int64_t pixels, int64_t vectors, C* out) const {
-    const int64_t vector_stride = channels_ * kLanes<C>;
+  // Calls body(product, is_last) for the products whose sum is the tile times vectors of a matrix that has a row for
+  // each channel. They add to `out`; the first one starts from `initial`, one row for all pixels.
+  template <typename Body>
+  void for_each_product(const C* matrix, const C* initial, C* out, const Body& body) const {
     for (int64_t channel = 0; channel < channels_; channel += kTileDepth) {
+      const int64_t depth = min(kTileDepth, channels_ - channel);
       const PixelProduct<C> product{rows_.data() + channel / kTileDepth * kBuffer,
-                                    min(kTileDepth, channels_ - channel),
+                                    depth,
                                     matrix + channel * kLanes<C>,
-                                    vector_stride,
+                                    channels_ * kLanes<C>,
                                     channel == 0 ? initial : out,
                                     channel == 0 ? 0 : kTileStride,
                                     out,
                                     kTileStride};
-      multiply(product, pixels, vectors);
+      body(product, channel + depth == channels_);
     }
+  }
+  void multiply_by(const C* matrix, const C* initial, int64_t pixels, int64_t vectors, C* out) const {
+    for_each_product(matrix, initial, out,
+                     [&](const PixelProduct<C>& product, bool) { multiply(product, pixels, vectors); });
   }
 
   // sums[vector][channel] += sum over pixels of this tile's channel * right[pixel][vector].

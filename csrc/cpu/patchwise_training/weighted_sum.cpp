@@ -120,7 +120,7 @@ std::tuple<Tensor, Tensor, Tensor> patchwise_weighted_sum_backward(
                            begin, end);
       });
     }
-    run(columns.slices * (hidden + 1), [&](int64_t begin, int64_t end) {
+    run(columns.slices * columns.vectors(), [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, add_weighted_sums, packed.operands, task_sums.data(), mutable_data<double>(grad_weight),
                          mutable_data<double>(grad_bias), begin, end);
     });

@@ -42,9 +42,9 @@ class ValueRegion {
         taps_(problem.columns.taps),
         pixel_size_(problem.value_vectors() * kLanes<C>),
         region_(problem.region_size()),
-        sources_(taps_ * problem.bands.max_pixels) {}
+        sources_(taps_ * problem.bands.max_pixels + kLanes<float>) {}
 
-  void list(const RowBand& band) { list_sources(problem_.footprint, band, pixel_size_, sources_.data(), 1, taps_); }
+  void list(const RowBand& band) { list_sources(problem_.footprint, band, pixel_size_, sources_.data(), 1); }
 
   template <typename T>
   void copy(const RowBand& band, const PixelMap<const T>& value, int64_t slice) {
@@ -58,10 +58,14 @@ class ValueRegion {
   // A tile with a panel of taps.
   AggregationTile<C> tile(int64_t panel, int64_t pixel, int64_t pixels, const C* weights) const {
     const Columns& columns = problem_.columns;
+    const Axis& axis = problem_.footprint.columns;
     return {pixels,
             columns.taps_of(panel),
             columns.width,
             problem_.value_vectors(),
+            problem_.neighbours_overlap() ? axis.kernel : 0,
+            pixel % axis.output_size(),
+            axis.output_size(),
             sources_.data() + pixel * taps_ + panel * columns.panel_taps,
             taps_,
             region_.data(),
@@ -84,7 +88,7 @@ void weighted_sum(const WeightedSumOperands<T>& operands, const PixelMap<T>& out
   const WeightedSumProblem& problem = operands.problem;
   const Columns& columns = problem.columns;
   const RowBands& bands = problem.bands;
-  const int64_t hidden = problem.weight_channels, panel_columns = columns.panel_vectors * kLanes<C>;
+  const int64_t hidden = problem.weight_channels, panel_columns = columns.panel_columns();
   ValueRegion<C> region(problem);
   ChannelTile<C> tile_of_h(hidden);
   const Scratch<C> weights(kTilePixels * kTileStride), sums(kTilePixels * region.pixel_size());
@@ -127,7 +131,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
   const Columns& columns = problem.columns;
   const RowBands& bands = problem.bands;
   const int64_t hidden = problem.weight_channels, slice_columns = columns.slice_columns();
-  const int64_t panel_columns = columns.panel_vectors * kLanes<C>, output_stride = problem.outputs.size();
+  const int64_t panel_columns = columns.panel_columns(), output_stride = problem.outputs.size();
   const int64_t panel_size = outputs_size(problem.columns, problem.outputs) / columns.panels;
   const int64_t region_size = problem.region_size(), all_pixels = problem.batch * problem.footprint.output_pixels();
   const int64_t sums_size = problem.sums_size();
@@ -194,25 +198,28 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
   }
 }
 
-// Adds the sums of all tasks for the rows begin <= row < end, counted through all slices: of the weight, (Cw * taps,
-// Cw), and in the last row of a slice of the bias, (Cw * taps,).
+// Adds the sums of all tasks for the vectors begin <= v < end of columns, counted through all slices: those of the
+// weight, (Cw * taps, Cw), and of the bias, (Cw * taps,).
 template <typename T>
 void add_weighted_sums(const WeightedSumOperands<T>& operands, const Compute<T>* sums, double* grad_weight,
                        double* grad_bias, int64_t begin, int64_t end) {
+  constexpr int64_t lanes = kLanes<T>;
   const WeightedSumProblem& problem = operands.problem;
   const Columns& columns = problem.columns;
-  const int64_t hidden = problem.weight_channels, tasks = problem.bands.tasks();
-  const int64_t size = problem.sums_size();
+  const int64_t hidden = problem.weight_channels, tasks = problem.bands.tasks(), size = problem.sums_size();
+  const Scratch<double> total(hidden * lanes), bias(lanes);
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t slice = i / (hidden + 1), row = i % (hidden + 1);
+    const int64_t slice = i / columns.vectors(), vector = i % columns.vectors();
+    const int64_t panel = vector / columns.panel_vectors, in_panel = vector % columns.panel_vectors * lanes;
     const Compute<T>* const of_slice = sums + slice * tasks * size;
-    if (row < hidden) {
-      unpack_row(columns, slice, hidden, row, of_slice, tasks, size, [&](int64_t tap, int64_t channel, double sum) {
-        grad_weight[problem.weight(tap, channel) * hidden + row] = sum;
-      });
-    } else {
-      unpack_row(columns, slice, 1, 0, of_slice + columns.slice_columns() * hidden, tasks, size,
-                 [&](int64_t tap, int64_t channel, double sum) { grad_bias[problem.weight(tap, channel)] = sum; });
+    add_tasks(of_slice + vector * hidden * lanes, hidden, tasks, size, total.data());
+    add_tasks(of_slice + columns.slice_columns() * hidden + vector * lanes, 1, tasks, size, bias.data());
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t tap = (in_panel + lane) / columns.width, channel = (in_panel + lane) % columns.width;
+      if (tap >= columns.taps_of(panel) || channel >= columns.slice_channels(slice)) continue;
+      const int64_t weight = problem.weight(panel * columns.panel_taps + tap, slice * columns.width + channel);
+      grad_bias[weight] = bias.data()[lane];
+      for (int64_t n = 0; n < hidden; ++n) grad_weight[weight * hidden + n] = total.data()[n * lanes + lane];
     }
   }
 }
