@@ -11,19 +11,23 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
+// Stores may alias what a pointer refers to, so the loops over pairs keep all that they read in variables.
+
 // A difference of queries and keys, which are scaled and shifted already.
-template <typename C, typename Columns>
+template <typename C, typename Columns, typename PixelSize>
 ALWAYS_INLINE void subtract_keys(const PairWorkspace<C>& at, const PairBlock& block, int64_t from, int64_t first,
-                                 int64_t last, int64_t pixel_size, Columns columns) {
+                                 int64_t last, PixelSize pixel_size, Columns columns) {
   const int64_t shift = from - first;
+  const int32_t* const neighbours = block.neighbours;
   for (int64_t p = block.first_pixel; p < block.end_pixel; ++p) {
+    const int64_t begin = block.begin(p), end = block.begin(p + 1);
     for (int64_t c = first; c < last; c += kLanes<C>) {
       const Vector<C> query = load(at.queries.data() + p * pixel_size + c + shift);
       const Vector<C> floor = load(at.parameters.floor + c);
       const C* const keys = at.keys.data() + c + shift;
       C* const features = at.features.data() + c;
-      for (int64_t r = block.begin(p); r < block.begin(p + 1); ++r) {
-        store(features + r * columns, maximum(floor, query - load(keys + block.neighbours[r] * pixel_size)));
+      for (int64_t r = begin; r < end; ++r) {
+        store(features + r * columns, maximum(floor, query - load(keys + neighbours[r] * pixel_size)));
       }
     }
   }
@@ -86,21 +90,48 @@ ALWAYS_INLINE void relate(const PairWorkspace<C>& at, const PairBlock& block, Co
 }
 
 // Adds gradients, with respect to scale * r, to the sums of their pixels and neighbours.
-template <typename C, typename Columns>
+template <typename C, typename Columns, typename PixelSize>
 ALWAYS_INLINE void scatter_differences(const PairWorkspace<C>& at, const PairBlock& block, const C* gradients,
-                                       int64_t to, int64_t first, int64_t last, int64_t pixel_size, Columns columns) {
+                                       int64_t to, int64_t first, int64_t last, PixelSize pixel_size, Columns columns) {
   const int64_t shift = to - first;
+  const int32_t* const neighbours = block.neighbours;
   for (int64_t p = block.first_pixel; p < block.end_pixel; ++p) {
+    const int64_t begin = block.begin(p), end = block.begin(p + 1);
     for (int64_t c = first; c < last; c += kLanes<C>) {
       Vector<C> sum = {};
       C* const key_sums = at.key_sums.data() + c + shift;
-      for (int64_t r = block.begin(p); r < block.begin(p + 1); ++r) {
+      for (int64_t r = begin; r < end; ++r) {
         const Vector<C> gradient = load(gradients + r * columns + c);
-        C* const key_sum = key_sums + block.neighbours[r] * pixel_size;
+        C* const key_sum = key_sums + neighbours[r] * pixel_size;
         store(key_sum, load(key_sum) + gradient);
         sum += gradient;
       }
       store(at.query_sums.data() + p * pixel_size + c + shift, sum);
+    }
+  }
+}
+
+// The same for max(floor, scale * r + shift) itself, which need not be kept.
+template <typename C, typename Columns>
+ALWAYS_INLINE void scatter_features(const PairWorkspace<C>& at, const PairBlock& block, Columns columns) {
+  const int32_t* const neighbours = block.neighbours;
+  const float* const multiplicities = block.multiplicities;
+  const bool has_repeats = block.has_repeats;
+  for (int64_t p = block.first_pixel; p < block.end_pixel; ++p) {
+    const int64_t begin = block.begin(p), end = block.begin(p + 1);
+    for (int64_t c = 0; c < columns; c += kLanes<C>) {
+      const Vector<C> query = load(at.queries.data() + p * columns + c);
+      const C* const keys = at.keys.data() + c;
+      C* const key_sums = at.key_sums.data() + c;
+      Vector<C> sum = {};
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t neighbour = neighbours[r] * columns;
+        Vector<C> gradient = query - load(keys + neighbour);
+        if (has_repeats) gradient *= static_cast<C>(multiplicities[r]);
+        store(key_sums + neighbour, load(key_sums + neighbour) + gradient);
+        sum += gradient;
+      }
+      store(at.query_sums.data() + p * columns + c, sum);
     }
   }
 }

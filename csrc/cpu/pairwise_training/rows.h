@@ -68,16 +68,18 @@ struct BandSums {
 template <typename C, typename Width>
 ALWAYS_INLINE void add_by_offset(const PairwiseTraining& problem, const PairBlock& block, const C* rows, Width width,
                                  C* table) {
+  const int64_t count = block.count;
   if (problem.by_offset) {
-    for (int64_t r = 0; r < block.count; ++r) {
-      C* const to = table + block.offsets[r] * width;
+    const int32_t* const offsets = block.offsets;
+    for (int64_t r = 0; r < count; ++r) {
+      C* const to = table + offsets[r] * width;
       for (int64_t c = 0; c < width; c += kLanes<C>) store(to + c, load(to + c) + load(rows + r * width + c));
     }
     return;
   }
   for (int64_t c = 0; c < width; c += kLanes<C>) {
     Vector<C> sum = load(table + c);
-    for (int64_t r = 0; r < block.count; ++r) sum += load(rows + r * width + c);
+    for (int64_t r = 0; r < count; ++r) sum += load(rows + r * width + c);
     store(table + c, sum);
   }
 }
@@ -85,8 +87,10 @@ ALWAYS_INLINE void add_by_offset(const PairwiseTraining& problem, const PairBloc
 // rows *= multiplicity
 template <typename C, typename Width>
 ALWAYS_INLINE void repeat_pairs(const PairBlock& block, const C* rows, Width width, C* to) {
-  for (int64_t r = 0; r < block.count; ++r) {
-    const Vector<C> multiplicity = multiplicity_of<C>(block, r);
+  const int64_t count = block.count;
+  const float* const multiplicities = block.multiplicities;
+  for (int64_t r = 0; r < count; ++r) {
+    const Vector<C> multiplicity = broadcast<C>(static_cast<C>(multiplicities[r]));
     for (int64_t c = 0; c < width; c += kLanes<C>) {
       store(to + r * width + c, multiplicity * load(rows + r * width + c));
     }
@@ -99,11 +103,14 @@ void statistics_of_row(const PairWorkspace<C>& at, BandSums<C>& sums, const Size
   at.pairs.for_each_block([&](const PairBlock& block) {
     relate(at, block, sizes.columns);
     C *const first = sums.products.data(), *const second = first + sizes.columns;
+    const C* const features = at.features.data();
+    const float* const multiplicities = block.multiplicities;
+    const int64_t count = block.count;
     for (int64_t c = 0; c < sizes.columns; c += kLanes<C>) {
       Vector<C> sum = load(first + c), squares = load(second + c);
-      for (int64_t r = 0; r < block.count; ++r) {
-        const Vector<C> x = load(at.features.data() + r * sizes.columns + c),
-                        repeated = multiplicity_of<C>(block, r) * x;
+      for (int64_t r = 0; r < count; ++r) {
+        const Vector<C> x = load(features + r * sizes.columns + c);
+        const Vector<C> repeated = static_cast<C>(multiplicities[r]) * x;
         sum += repeated, squares += repeated * x;
       }
       store(first + c, sum), store(second + c, squares);
@@ -215,6 +222,7 @@ void correct_row(const PairWorkspace<C>& at, BandSums<C>& sums, const Sizes& siz
 template <typename C, typename Sizes>
 void scatter_row(const PairWorkspace<C>& at, const Sizes& sizes) {
   at.pairs.for_each_block([&](const PairBlock& block) {
+    if (at.problem.is_difference()) return scatter_features(at, block, sizes.columns);
     C* const features = at.features.data();
     relate(at, block, sizes.columns);
     if (block.has_repeats) repeat_pairs(block, features, sizes.columns, features);

@@ -60,28 +60,25 @@ inline Vector<double> log2(Vector<double> x) {
   return x;
 }
 
-template <typename C>
-ALWAYS_INLINE Vector<C> multiplicity_of(const PairBlock& block, int64_t r) {
-  return broadcast<C>(static_cast<C>(block.multiplicities[r]));
-}
-
 // Weighted sums of kShare vectors of values, `step` channels apart, of one pixel. The first call computes the weights,
 // relative to 2^exponent, and keeps them; it returns their total.
 template <int kShare, bool kFirst, typename C>
 ALWAYS_INLINE Vector<C> aggregate_pairs(const PairBlock& block, int64_t begin, int64_t end, Vector<C> exponent,
                                         C* logits, int64_t width, const C* values, int64_t value_size, int64_t step,
                                         Vector<C> (&sums)[kShare]) {
+  const int32_t* const neighbours = block.neighbours;
+  const float* const multiplicities = block.multiplicities;
   Vector<C> total = {};
 #pragma GCC unroll 8
   for (int s = 0; s < kShare; ++s) sums[s] = Vector<C>{};
   for (int64_t r = begin; r < end; ++r) {
     Vector<C> weight = load(logits + r * width);
     if constexpr (kFirst) {
-      weight = multiplicity_of<C>(block, r) * exp2(weight - exponent);
+      weight = static_cast<C>(multiplicities[r]) * exp2(weight - exponent);
       store(logits + r * width, weight);
       total += weight;
     }
-    const C* const value = values + block.neighbours[r] * value_size;
+    const C* const value = values + neighbours[r] * value_size;
 #pragma GCC unroll 8
     for (int s = 0; s < kShare; ++s) sums[s] += weight * load(value + s * step);
   }
@@ -177,17 +174,19 @@ ALWAYS_INLINE void differentiate_pairs(const PairBlock& block, int64_t begin, in
                                        C* logits, C* sums, int64_t width, const C* values, int64_t value_size,
                                        C* value_sums, int64_t sums_size, int64_t step, const C* grads,
                                        const Finish& finish) {
+  const int32_t* const neighbours = block.neighbours;
+  const float* const multiplicities = block.multiplicities;
   Vector<C> grad[kShare];
 #pragma GCC unroll 8
   for (int s = 0; s < kShare; ++s) grad[s] = load(grads + s * step);
   for (int64_t r = begin; r < end; ++r) {
     Vector<C> weight = load(logits + r * width);
     if constexpr (kFirst) {
-      weight = multiplicity_of<C>(block, r) * exp2(weight - logsumexp);
+      weight = static_cast<C>(multiplicities[r]) * exp2(weight - logsumexp);
       if constexpr (!kLast) store(logits + r * width, weight);
     }
-    const C* const value = values + block.neighbours[r] * value_size;
-    C* const value_sum = value_sums + block.neighbours[r] * sums_size;
+    const C* const value = values + neighbours[r] * value_size;
+    C* const value_sum = value_sums + neighbours[r] * sums_size;
     Vector<C> products = {};
 #pragma GCC unroll 8
     for (int s = 0; s < kShare; ++s) {
@@ -258,7 +257,7 @@ ALWAYS_INLINE void differentiate_softmax(const PairwiseTraining& problem, const 
       } else {
         for (int64_t r = begin; r < end; ++r) {
           const Vector<C> logit = load(logits + r * width);
-          finish(r, multiplicity_of<C>(block, r) * exp2(logit - logsumexp), Vector<C>{});
+          finish(r, static_cast<C>(block.multiplicities[r]) * exp2(logit - logsumexp), Vector<C>{});
         }
       }
     }
