@@ -6,43 +6,49 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_MASK_AND_SUM_H
 #endif
 
-#include "cpu/norm_training/problem.h"
-#include "cpu/norm_training/run_sums.h"
+#include "cpu/norm_training/channels.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// Some vectors of kRows pixels. The gradient passes where the ReLU's input is NaN, as torch's does.
-template <int kRows, typename T, typename Lanes>
-ALWAYS_INLINE void mask_and_sum_vector(const MaskAndSum<T>& problem, int64_t row, int64_t channel,
-                                       const RunSums<T>& sums, Lanes lanes) {
-  const Vector<T> scale = load(problem.scale + channel, lanes), shift = load(problem.shift + channel, lanes);
-  const Vector<T> center = load(problem.center + channel, lanes);
-  Vector<T> sum{}, product{};
-#pragma GCC unroll 4
-  for (int i = 0; i < kRows; ++i) {
-    T* const grad = problem.grad.at(row + i) + channel;
-    const Vector<T> x = load(problem.pixels.at(row + i) + channel, lanes), arriving = load(grad, lanes);
-    const Vector<T> passing = scale * x + shift <= 0 ? Vector<T>{} : arriving;
-    store(grad, passing, lanes);
-    sum += passing;
-    product += passing * (x - center);
+// A chunk of channels of a run. The gradient passes where the ReLU's input is NaN, as torch's does.
+template <int kVectors, typename T, typename Lanes>
+ALWAYS_INLINE void mask_and_sum_run(const MaskAndSum<T>& problem, int64_t first, int64_t count, int64_t channel,
+                                    double* sums, Lanes lanes) {
+  Vector<T> scale[kVectors], shift[kVectors], center[kVectors], sum[kVectors] = {}, product[kVectors] = {};
+  load_chunk<T>(problem.scale + channel, scale, lanes);
+  load_chunk<T>(problem.shift + channel, shift, lanes);
+  load_chunk<T>(problem.center + channel, center, lanes);
+  NextRun<kVectors, T> next_grad(problem.grad, problem.channels, channel, first, count);
+  NextRun<kVectors, const T> next_pixels(problem.pixels, problem.channels, channel, first, count);
+  T* grad = problem.grad.at(first) + channel;
+  const T* pixel = problem.pixels.at(first) + channel;
+  for (int64_t i = 0; i < count; ++i, grad += problem.grad.stride, pixel += problem.pixels.stride) {
+    next_grad.prefetch();
+    next_pixels.prefetch();
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<T> x = load(pixel + v * kLanes<T>, lanes), arriving = load(grad + v * kLanes<T>, lanes);
+      const Vector<T> passing = scale[v] * x + shift[v] <= 0 ? Vector<T>{} : arriving;
+      store(grad + v * kLanes<T>, passing, lanes);
+      sum[v] += passing;
+      product[v] += passing * (x - center[v]);
+    }
   }
-  sums.add(channel, sum, product);
+  add_run<T>(sum, sums + channel, problem.channels - channel);
+  add_run<T>(product, sums + problem.channels + channel, problem.channels - channel);
 }
 
 // The sums of the rows first <= row < last, (2, channels).
 template <typename T>
 void mask_and_sum(const MaskAndSum<T>& problem, int64_t first, int64_t last, double* sums) {
-  RunSums<T> run(problem.channels);
+  const int64_t run = run_rows(problem.channels);
   for (int64_t c = 0; c < 2 * problem.channels; ++c) sums[c] = 0;
-  for (int64_t begin = first; begin < last; begin += kRunPixels) {
-    for_each_block<4>(begin, min(last, begin + kRunPixels), [&](int64_t row, auto rows) ALWAYS_INLINE_LAMBDA {
-      for_each_vector_of<T>(problem.channels, [&](int64_t channel, auto lanes) ALWAYS_INLINE_LAMBDA {
-        mask_and_sum_vector<rows.value>(problem, row, channel, run, lanes);
-      });
-    });
-    run.flush(problem.channels, sums);
+  for (int64_t row = first; row < last; row += run) {
+    for_each_chunk<T, kVectorBytes == 64 ? 4 : 2>(
+        problem.channels, [&](int64_t channel, auto vectors, auto lanes) ALWAYS_INLINE_LAMBDA {
+          mask_and_sum_run<vectors.value>(problem, row, min(run, last - row), channel, sums, lanes);
+        });
   }
 }
 

@@ -6,8 +6,8 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_MAX_POOLING_H
 #endif
 
+#include "cpu/norm_training/channels.h"
 #include "cpu/norm_training/problem.h"
-#include "cpu/norm_training/run_sums.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {

@@ -11,6 +11,36 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
+// Two sums for every channel, of the outputs of a run in the dtype of computation. They stay in the first-level cache.
+template <typename T>
+class RunSums {
+ public:
+  explicit RunSums(int64_t channels) : width_(round_up(channels, kLanes<T>)), sums_(2 * width_) { clear(); }
+
+  ALWAYS_INLINE void add(int64_t channel, Vector<T> first_term, Vector<T> second_term) const {
+    Compute<T>*first = sums_.data() + channel, *second = first + width_;
+    store(first, load(first) + first_term);
+    store(second, load(second) + second_term);
+  }
+
+  // Adds the sums to those of the band, (2, channels), and begins a new run.
+  void flush(int64_t channels, double* band) const {
+    for (int64_t c = 0; c < channels; ++c) {
+      band[c] += sums_.data()[c];
+      band[channels + c] += sums_.data()[width_ + c];
+    }
+    clear();
+  }
+
+ private:
+  void clear() const {
+    for (int64_t c = 0; c < 2 * width_; ++c) sums_.data()[c] = 0;
+  }
+
+  int64_t width_;
+  Scratch<Compute<T>> sums_;
+};
+
 // One vector of channels of an output.
 template <typename T, typename Lanes>
 ALWAYS_INLINE void max_pooling_sums_vector(const PoolingSums<T>& problem, const Corners& corners, const T* first,
@@ -34,7 +64,7 @@ void max_pooling_sums(const PoolingSums<T>& problem, int64_t first, int64_t last
   const Pooling<T>& pooling = problem.pooling;
   const Corners corners(pooling.pixels.stride, pooling.width);
   const int64_t width = pooling.out_width();
-  RunSums<T> run(pooling.channels);
+  const RunSums<T> run(pooling.channels);
   for (int64_t c = 0; c < 2 * pooling.channels; ++c) sums[c] = 0;
   for (int64_t output = first * width; output < last * width; ++output) {
     const T* from = pooling.pixels.at(pooling.first_pixel(output / width) + 2 * (output % width));

@@ -19,6 +19,8 @@ struct Map {
 
 // Pixels whose sums are in the dtype of computation; those of longer runs are in float64.
 constexpr int64_t kRunPixels = 32;
+// Fewer of many channels: the next run is prefetched into the second-level cache.
+inline int64_t run_rows(int64_t channels) { return channels <= 512 ? kRunPixels : kRunPixels / 2; }
 constexpr int64_t kBandNumbers = int64_t{1} << 16, kMaxBands = 128;
 
 // Rows of equal length in bands of at least kBandNumbers and of whole runs.

@@ -6,36 +6,23 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_STATISTICS_H
 #endif
 
-#include "cpu/norm_training/problem.h"
-#include "cpu/norm_training/run_sums.h"
+#include "cpu/norm_training/channels.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// The sums over a run of the deviations from a center, and of their squares.
-template <typename T>
-ALWAYS_INLINE void add_deviations(const Statistics<T>& problem, int64_t first, int64_t last, const Compute<T>* center,
-                                  const RunSums<T>& run) {
-  for_each_block<4>(first, last, [&](int64_t row, auto rows) ALWAYS_INLINE_LAMBDA {
-    for_each_vector_of<T>(problem.channels, [&](int64_t channel, auto lanes) ALWAYS_INLINE_LAMBDA {
-      const Vector<T> origin = load(center + channel, lanes);
-      Vector<T> sum{}, square{};
-#pragma GCC unroll 4
-      for (int i = 0; i < rows.value; ++i) {
-        const Vector<T> deviation = load(problem.pixels.at(row + i) + channel, lanes) - origin;
-        sum += deviation;
-        square += deviation * deviation;
-      }
-      run.add(channel, sum, square);
-    });
-  });
-}
+// The mean of the pixels so far, and their squared deviations from it, of every channel.
+struct RunningStatistics {
+  int64_t count;
+  double *mean, *squares;
+};
 
-// Chan's formula for `before` pixels and a run of `count`, whose sums are about `center`.
+// Adds a chunk of channels of a run by Chan's formula, from sums about a center.
 template <typename C>
-void merge_run(const C* center, const C* sums, const C* run_squares, int64_t before, int64_t count, int64_t channels,
-               double* __restrict mean, double* __restrict squares) {
-  const double all = static_cast<double>(before + count), share = count / all, weight = before * share;
+__attribute__((noinline)) void merge_run(const C* center, const C* sums, const C* run_squares, int64_t count,
+                                         int64_t channels, const RunningStatistics& before) {
+  double* __restrict mean = before.mean, * __restrict squares = before.squares;
+  const double all = static_cast<double>(before.count + count), share = count / all, weight = before.count * share;
   const double inverse = 1.0 / count;
   for (int64_t c = 0; c < channels; ++c) {
     const double sum = sums[c], delta = center[c] + inverse * sum - mean[c];
@@ -44,26 +31,55 @@ void merge_run(const C* center, const C* sums, const C* run_squares, int64_t bef
   }
 }
 
+// A chunk of channels of a run. Deviations are from the mean of the pixels before. If the run's own mean is far from
+// that, so are the pixels from their common mean: nothing cancels, whatever the mean.
+template <int kVectors, typename T, typename Lanes>
+ALWAYS_INLINE void channel_statistics_run(const Statistics<T>& problem, int64_t first, int64_t count, int64_t channel,
+                                          const RunningStatistics& before, Lanes lanes) {
+  using C = Compute<T>;
+  constexpr int64_t numbers = kVectors * kLanes<T>;
+  const int64_t channels = min(numbers, problem.channels - channel);
+  const RunningStatistics chunk{before.count, before.mean + channel, before.squares + channel};
+  alignas(64) C centers[numbers] = {}, sums[numbers], squares[numbers];
+  Vector<T> center[kVectors] = {}, sum[kVectors] = {}, square[kVectors] = {};
+  const T* const from = problem.pixels.at(first) + channel;
+  if (before.count == 0) {  // the center is the run's own mean
+    for (int64_t i = 0; i < count; ++i) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        center[v] += load(from + i * problem.pixels.stride + v * kLanes<T>, lanes) * (C(1) / C(count));
+      }
+    }
+    store_chunk<T>(center, centers);
+  } else {
+    for (int64_t i = 0; i < channels; ++i) centers[i] = static_cast<C>(chunk.mean[i]);
+    load_chunk<T>(centers, center, AllLanes{});
+  }
+  NextRun<kVectors, const T> next(problem.pixels, problem.channels, channel, first, count);
+  for (int64_t i = 0; i < count; ++i) {
+    next.prefetch();
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector<T> deviation = load(from + i * problem.pixels.stride + v * kLanes<T>, lanes) - center[v];
+      sum[v] += deviation;
+      square[v] += deviation * deviation;
+    }
+  }
+  store_chunk<T>(sum, sums);
+  store_chunk<T>(square, squares);
+  merge_run(centers, sums, squares, count, channels, chunk);
+}
+
 // The mean of the rows first <= row < last, and the sum of squared deviations from it.
-//
-// The sums of a run are about the mean of the rows before. If the run's own mean differs from that, so do the results,
-// by as much; so nothing cancels, whatever the mean. The center of the first run is its own mean.
 template <typename T>
 void channel_statistics(const Statistics<T>& problem, int64_t first, int64_t last, double* mean, double* squares) {
-  using C = Compute<T>;
-  const int64_t channels = problem.channels;
-  RunSums<T> run(channels);
-  const Scratch<C> center(channels);
-  for (int64_t c = 0; c < channels; ++c) mean[c] = squares[c] = center.data()[c] = 0;
-  const int64_t first_run = min(last, first + kRunPixels);
-  add_deviations(problem, first, first_run, center.data(), run);
-  for (int64_t c = 0; c < channels; ++c) center.data()[c] = run.first()[c] / C(first_run - first);
-  for (int64_t row = first; row < last; row += kRunPixels) {
-    const int64_t count = min(kRunPixels, last - row);
-    run.clear();
-    add_deviations(problem, row, row + count, center.data(), run);
-    merge_run(center.data(), run.first(), run.second(), row - first, count, channels, mean, squares);
-    for (int64_t c = 0; c < channels; ++c) center.data()[c] = static_cast<C>(mean[c]);
+  const int64_t run = run_rows(problem.channels);
+  for (int64_t c = 0; c < problem.channels; ++c) mean[c] = squares[c] = 0;
+  for (int64_t row = first; row < last; row += run) {
+    const RunningStatistics before{row - first, mean, squares};
+    for_each_chunk<T, 4>(problem.channels, [&](int64_t channel, auto vectors, auto lanes) ALWAYS_INLINE_LAMBDA {
+      channel_statistics_run<vectors.value>(problem, row, min(run, last - row), channel, before, lanes);
+    });
   }
 }
 

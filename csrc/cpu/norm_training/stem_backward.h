@@ -6,44 +6,38 @@
 #define SA_LAYERS_CPU_NORM_TRAINING_STEM_BACKWARD_H
 #endif
 
+#include "cpu/norm_training/channels.h"
 #include "cpu/norm_training/stem.h"
 #include "cpu/simd/vector.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-// Calls body(channel, vectors, lanes): kVectors whole vectors of channels at a time, then one, then the rest.
-template <typename T, int kVectors, typename Body>
-ALWAYS_INLINE void for_each_chunk(int64_t channels, const Body& body) {
-  int64_t c = 0;
-  for (; c + kVectors * kLanes<T> <= channels; c += kVectors * kLanes<T>) body(c, Constant<kVectors>{}, AllLanes{});
-  for (; c + kLanes<T> <= channels; c += kLanes<T>) body(c, Constant<1>{}, AllLanes{});
-  if (c < channels) body(c, Constant<1>{}, SomeLanes{0, channels - c});
-}
-
-template <typename T, int kVectors, typename Lanes>
-ALWAYS_INLINE void load_chunk(const Compute<T>* from, Vector<T> (&to)[kVectors], Lanes lanes) {
-#pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) to[v] = load(from + v * kLanes<T>, lanes);
-}
-
-// Adds the sums of a run of pixels to those of the band.
-template <typename T, int kVectors>
-ALWAYS_INLINE void add_run(const Vector<T> (&run)[kVectors], double* sums, int64_t channels) {
-  alignas(64) Compute<T> numbers[kVectors * kLanes<T>];
-#pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) store(numbers + v * kLanes<T>, run[v]);
-  for (int64_t i = 0; i < min(channels, kVectors * kLanes<T>); ++i) sums[i] += numbers[i];
-}
-
-// A part of two rows of the image, in the dtype of computation: the numbers that the forward pass read, and their
-// deviations from the mean.
+// A part of two rows of the image, in the dtype of computation: the four numbers that each output is computed from, and
+// their deviations from the mean.
 constexpr int64_t kStemColumns = 64;  // of the output
 template <typename C, int kInputs>
 struct StemTile {
-  C numbers[kInputs][2][2 * kStemColumns];
-  C deviations[kInputs][2][2 * kStemColumns];
+  C numbers[kInputs][kStemColumns][4];
+  C deviations[kInputs][kStemColumns][4];
 };
+
+// lookup(four, index)[lane] = four[index[lane]].
+template <typename C>
+ALWAYS_INLINE Vector<C> lookup(const C* four, typename VectorOf<C>::integers index) {
+#if SA_LAYERS_TARGET == SA_LAYERS_AVX512
+  constexpr __mmask16 all = 0xffff;  // GCC 12 warns of undefined lanes in the intrinsics without a mask
+  const __m512 numbers = _mm512_maskz_broadcast_f32x4(all, _mm_loadu_ps(four));
+  return _mm512_maskz_permutevar_ps(all, numbers, bit_cast<__m512i>(index));
+#elif SA_LAYERS_TARGET == SA_LAYERS_AVX2
+  const __m128 numbers = _mm_loadu_ps(four);
+  return _mm256_permutevar_ps(_mm256_set_m128(numbers, numbers), bit_cast<__m256i>(index));
+#else
+  Vector<C> result = broadcast<C>(four[0]);
+  for (int i = 1; i < 4; ++i) result = index == i ? broadcast<C>(four[i]) : result;
+  return result;
+#endif
+}
 
 template <int kInputs, typename T>
 inline void read_stem_tile(const StemBackward<T>& problem, int64_t row, int64_t column, int64_t count,
@@ -51,11 +45,14 @@ inline void read_stem_tile(const StemBackward<T>& problem, int64_t row, int64_t 
   const int64_t plane = problem.height * problem.width;
   const T* first = problem.image + row / problem.out_height() * problem.in_channels * plane +
                    row % problem.out_height() * 2 * problem.width + 2 * column;
+  Compute<T> numbers[2 * kStemColumns];
   for (int64_t k = 0; k < problem.in_channels; ++k) {
     for (int64_t i = 0; i < 2; ++i) {
-      Compute<T>*numbers = tile.numbers[k][i], *deviations = tile.deviations[k][i];
       convert_run(first + k * plane + i * problem.width, numbers, 2 * count);
-      for (int64_t x = 0; x < 2 * count; ++x) deviations[x] = numbers[x] - problem.center[k];
+      for (int64_t x = 0; x < 2 * count; ++x) {
+        tile.numbers[k][x / 2][2 * i + x % 2] = numbers[x];
+        tile.deviations[k][x / 2][2 * i + x % 2] = numbers[x] - problem.center[k];
+      }
     }
   }
 }
@@ -71,36 +68,38 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
     load_chunk<T>(problem.weight + k * problem.channels + channel, weight[k], lanes);
   }
   load_chunk<T>(problem.shift + channel, shift, lanes);
-  for (int64_t x = 0; x < count; ++x) {
-    Vector<T> maximum[kVectors], selected[kInputs][kVectors];
+  const T* grad = problem.grad.at(pixel) + channel;
+  for (int64_t x = 0; x < count; ++x, grad += problem.grad.stride) {
+    Vector<T> maximum[kVectors];
+    typename VectorOf<Compute<T>>::integers winner[kVectors] = {};
 #pragma GCC unroll 4
     for (int p = 0; p < 4; ++p) {
-      Vector<T> next[kVectors] = {};
-#pragma GCC unroll 8
-      for (int k = 0; k < kInputs; ++k) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) next[v] += tile.numbers[k][p / 2][2 * x + p % 2] * weight[k][v];
-      }
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        if (p == 0) maximum[v] = next[v];
-        const auto is_greater = next[v] > maximum[v] || next[v] != next[v];
-        maximum[v] = is_greater ? next[v] : maximum[v];
+        Vector<T> next = tile.numbers[0][x][p] * weight[0][v];
 #pragma GCC unroll 8
-        for (int k = 0; k < kInputs; ++k) {
-          const Vector<T> deviation = broadcast<T>(tile.deviations[k][p / 2][2 * x + p % 2]);
-          selected[k][v] = p == 0 ? deviation : (is_greater ? deviation : selected[k][v]);
+        for (int k = 1; k < kInputs; ++k) next += tile.numbers[k][x][p] * weight[k][v];
+        if (p == 0) {
+          maximum[v] = next;
+          continue;
         }
+        const auto is_greater = next > maximum[v] || next != next;
+        maximum[v] = is_greater ? next : maximum[v];
+        winner[v] = is_greater ? typename VectorOf<Compute<T>>::integers{} + p : winner[v];
       }
     }
-    const T* grad = problem.grad.at(pixel + x) + channel;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(grad + count * problem.grad.stride + v * kLanes<T>);  // of the next part of the row
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const Vector<T> arriving = load(grad + v * kLanes<T>, lanes);
       const Vector<T> passing = maximum[v] + shift[v] <= 0 ? Vector<T>{} : arriving;
       sum[v] += passing;
 #pragma GCC unroll 8
-      for (int k = 0; k < kInputs; ++k) products[k][v] += passing * selected[k][v];
+      for (int k = 0; k < kInputs; ++k)
+        products[k][v] += passing * lookup<Compute<T>>(tile.deviations[k][x], winner[v]);
     }
   }
   const int64_t channels = problem.channels - channel;
