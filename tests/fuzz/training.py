@@ -196,12 +196,16 @@ def make_case(
     results = {"output": output} | mapping.statistics
     if draw.dtype == torch.float64 or mapping.gap > MIN_GAP:
         results |= {f"gradient of {name}": gradients[name] for name in names}
-    # relative to the largest number of all: terms of any size cancel in them, and norms multiply their rounding errors
-    largest = max(float(np.abs(item).max(initial=1)) for item in results.values())
+    # relative to the largest number of each result, and a part of that of all: terms of any size cancel in them
+    size = {name: float(np.abs(item).max(initial=0)) for name, item in results.items()}
+    largest = max(1.0, *size.values())
+    factor = 1e4 if draw.dtype == torch.float64 else 40
     for scale, *_ in mapping.layers:
-        largest *= max(1.0, np.abs(scale).max())
-    factor = 1e3 if draw.dtype == torch.float64 else 50
-    expected = {name: Estimate(item, np.full_like(item, factor * largest)) for name, item in results.items()}
+        factor *= max(1.0, np.abs(scale).max())  # norms multiply rounding errors
+    expected = {
+        name: Estimate(item, np.full_like(item, factor * (size[name] + 0.1 * largest)))
+        for name, item in results.items()
+    }
     step = partial(train, layer, operands, grad_output, names)
     return Case(operands | {"layer": layer, "trained": names}, step, expected, draw.dtype, native=False)
 
