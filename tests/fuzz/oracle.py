@@ -233,16 +233,27 @@ def mapping_gradients(grad: Array, features: Array, layers: list[tuple[Array, ..
 
 def pair_position(query: Array, key: Array, coordinates: tuple[int, int] | None, footprint: Footprint) -> Estimate:
     """The position features of every pair, (1, P, taps, Ho * Wo)."""
-    height, width = footprint.size
-    rows, columns = coordinates or footprint.size
-    vertical, horizontal = (
-        (np.arange(length) - (length - 1) / 2) * 2 / (reach - 1) if reach > 1 else np.full(length, -1.0)
-        for length, reach in ((height, rows), (width, columns))
-    )
-    grid = np.stack([*np.meshgrid(horizontal, vertical), np.ones((height, width))])
-    here, there = ((matrix @ grid.reshape(3, -1)).reshape(1, -1, height, width) for matrix in (query, key))
+    here, there = (np.tensordot(matrix, grid(coordinates, footprint), 1)[None] for matrix in (query, key))
     value = pairwise_relation(here, there, "summation", footprint).value
     return Estimate(value, np.full_like(value, np.abs(query).sum() + np.abs(key).sum()))
+
+
+def pair_position_gradients(
+    grad: Array, coordinates: tuple[int, int] | None, footprint: Footprint
+) -> tuple[Array, Array]:
+    """The gradients of both matrices, (P, 3), from that of the features of all images, (N, P, taps, Ho * Wo)."""
+    of_maps = footprint.scatter_centre(grad.sum(2)), footprint.scatter(grad)
+    of_query, of_key = (np.einsum("nphw,chw->pc", maps, grid(coordinates, footprint)) for maps in of_maps)
+    return of_query, of_key
+
+
+def grid(coordinates: tuple[int, int] | None, footprint: Footprint) -> Array:
+    """The coordinates (x, y, 1) of all pixels, (3, H, W)."""
+    vertical, horizontal = (
+        (np.arange(length) - (length - 1) / 2) * 2 / (reach - 1) if reach > 1 else np.full(length, -1.0)
+        for length, reach in zip(footprint.size, coordinates or footprint.size, strict=True)
+    )
+    return np.stack([*np.meshgrid(horizontal, vertical), np.ones(footprint.size)])
 
 
 def max_pooling(features: Array) -> Array:
