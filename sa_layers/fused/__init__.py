@@ -13,21 +13,21 @@ Each module decides for itself. If one block has a hook, its stage runs module b
 stay fused. ``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is
 the switch.
 
-**Evaluation**, without gradients, with frozen norms, outside autocast. A frozen norm followed by a ReLU is one scale and
-shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of the
-mapping. A residual block is three operators, and adds its result in place::
+**Evaluation**, without gradients, with frozen norms, outside autocast. A frozen norm followed by a ReLU is one scale
+and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of
+the mapping. A residual block is three operators, and adds its result in place::
 
     q, k, v = relu(scale1 * x + shift1) @ transform       # ops.projection with a prologue
     y       = relu(scale2 * attention(q, k, v) + shift2)  # ops.pairwise_attention with an epilogue
     x      += y @ expansion                               # ops.projection that accumulates
 
-**Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with a
-backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the
+**Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with
+a backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the
 equations.
 
 **What is kept between calls.** The structure, never a value. A module with a fused path derives from
-:class:`FusedModule` and defines ``why_not_eligible``, ``plan`` and ``plan_training``, which look at the structure of its
-modules only. A plan says which operators run, by which kernels, on which parameters. It is kept while the module
+:class:`FusedModule` and defines ``why_not_eligible``, ``plan`` and ``plan_training``, which look at the structure of
+its modules only. A plan says which operators run, by which kernels, on which parameters. It is kept while the module
 consists of the same objects. Every call computes the scales and shifts of all norms anew, and the kernels fold and pack
 weights and biases from the tensors of the modules. A write to a parameter or a buffer therefore has an effect on the
 next call, whichever way it was written.
