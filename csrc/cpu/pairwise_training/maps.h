@@ -142,6 +142,15 @@ const float* read_row(const T* row, int64_t step, int64_t pixels, int64_t channe
   return row_in_place<T>(row, step, pixels, channels, copy, size);
 }
 
+// Whether a row can be written in place.
+template <typename C>
+bool row_to_write(C* row, int64_t channels, C** to) {
+  *to = row;
+  return channels % kLanes<C> == 0;
+}
+inline bool row_to_write(Half*, int64_t, float**) { return false; }
+inline bool row_to_write(BFloat16*, int64_t, float**) { return false; }
+
 // The values of the window: in place where pixels of rows follow each other and no tap reads a padded zero.
 template <typename T>
 void load_values(const PairwiseTraining& problem, ValueWorkspace<Compute<T>>& at, const Band& band,
