@@ -226,32 +226,54 @@ inline void list_sources(const Footprint& footprint, const RowBand& band, int64_
   }
 }
 
-// Adds the bands of the rows begin <= row < end, counted through all images and slices.
+// Stores the gradients of a band, or leaves them in the workspace.
+template <typename T, typename Problem>
+void store_band(const Problem& problem, const MapGradient<T>& gradient, int64_t slice, int64_t index,
+                const Compute<T>* region) {
+  const RowBand band = problem.bands[index];
+  const int64_t height = problem.footprint.rows.size, width = problem.footprint.columns.size;
+  const ChannelVectors channels = slice_of(problem, slice);
+  const int64_t row_size = width * channels.pixel_size(kLanes<T>);
+  const int64_t begin = band.own_begin - band.source_begin, end = band.own_end - band.source_begin;
+  const Compute<T>* const own = region + begin * row_size;
+  T* const to = gradient.map.data + (band.image * height + band.own_begin) * width * gradient.map.pixel_stride;
+  store_pixels(&own, 1, (end - begin) * width, channels, to, gradient.map.pixel_stride);
+  if (problem.bands.of_image == 1) return;
+  Compute<T>* const workspace = gradient.region(problem.bands, slice, index);
+  const auto leave = [&](int64_t first, int64_t last) {
+    __builtin_memcpy(workspace + first * row_size, region + first * row_size,
+                     (last - first) * row_size * sizeof(Compute<T>));
+  };
+  leave(0, begin), leave(end, band.source_rows());
+}
+
+// Adds what bands left in the workspace, for the rows begin <= row < end, counted through all images and slices.
 template <typename T, typename Problem>
 void add_bands(const Problem& problem, const MapGradient<T>& gradient, int64_t begin, int64_t end) {
   const RowBands& bands = problem.bands;
   const int64_t height = problem.footprint.rows.size, width = problem.footprint.columns.size;
-  const Scratch<const Compute<T>*> regions(bands.of_image);
+  const Scratch<const Compute<T>*> regions(bands.of_image + 1);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t slice = task / (problem.batch * height), image = task / height % problem.batch, row = task % height;
     const ChannelVectors channels = slice_of(problem, slice);
     const int64_t row_size = width * channels.pixel_size(kLanes<T>);
     int64_t count = 0;
+    bool is_stored = false;
     for (int64_t i = 0; i < bands.of_image; ++i) {
       const RowBand band = bands[image * bands.of_image + i];
       if (row < band.source_begin || row >= band.source_end) continue;
+      is_stored = row >= band.own_begin && row < band.own_end;
       regions.data()[count++] =
           gradient.region(bands, slice, image * bands.of_image + i) + (row - band.source_begin) * row_size;
     }
-    T* const to = gradient.map.data + (image * height + row) * width * gradient.map.pixel_stride;
-    if (count > 0) {
-      store_pixels(regions.data(), count, width, channels, to, gradient.map.pixel_stride);
-    } else {  // between the taps of a stride or dilation
-      const Scratch<Compute<T>> zeros(row_size + kLanes<T>);
+    if (is_stored) continue;
+    const Scratch<Compute<T>> zeros(count == 0 ? row_size : 0);
+    if (count == 0) {  // between the taps of a stride or dilation
       fill_with_zeros(zeros.data(), row_size);
-      regions.data()[0] = zeros.data();
-      store_pixels(regions.data(), 1, width, channels, to, gradient.map.pixel_stride);
+      regions.data()[count++] = zeros.data();
     }
+    T* const to = gradient.map.data + (image * height + row) * width * gradient.map.pixel_stride;
+    store_pixels(regions.data(), count, width, channels, to, gradient.map.pixel_stride);
   }
 }
 

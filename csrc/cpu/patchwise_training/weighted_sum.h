@@ -140,7 +140,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
   const int64_t pixel_size = region.pixel_size();
   const Scratch<C> weights(kTilePixels * kTileStride), grad_weights(kTilePixels * kTileStride);
   const Scratch<C> grad_output(bands.max_pixels * pixel_size), grad_hidden(bands.max_pixels * output_stride);
-  const Scratch<C> own_gradients(bands.of_image > 1 ? 1 : region_size);
+  const Scratch<C> region_gradients(region_size);
 
   for (int64_t task = begin; task < end; ++task) {
     const int64_t slice = task / bands.tasks(), first = task % bands.tasks() * bands.of_task;
@@ -151,8 +151,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
       const RowBand band = bands[index];
       if (bands.of_image > 1 || index == first) region.list(band);
       region.copy(band, operands.value, slice);
-      C* const of_region = bands.of_image > 1 ? gradients.value.region(bands, slice, index) : own_gradients.data();
-      fill_with_zeros(of_region, region_size);
+      fill_with_zeros(region_gradients.data(), region_size);
       const int64_t pixels = band.rows() * problem.footprint.columns.output_size(), origin = problem.pixel_of(band);
       copy_pixels(gradients.output.data + origin * gradients.output.pixel_stride, gradients.output.pixel_stride, pixels,
                   channels, grad_output.data());
@@ -169,7 +168,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
             }
           }
           sum_gradients(region.tile(panel, pixel, count, weights.data()), grad_output.data() + pixel * pixel_size,
-                        grad_weights.data(), of_region);
+                        grad_weights.data(), region_gradients.data());
           C* const of_hidden = grad_hidden.data() + pixel * output_stride;
           const PixelProduct<C> product{grad_weights.data(),
                                         vectors * kLanes<C>,
@@ -188,12 +187,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
       for (int64_t pixel = 0; pixel < pixels; ++pixel, to += hidden) {
         add_lanes(grad_hidden.data() + pixel * output_stride, problem.outputs, to);
       }
-      if (bands.of_image > 1) continue;
-      const int64_t map_pixels = problem.footprint.pixels();
-      const PixelMap<T>& map = gradients.value.map;
-      const C* const from = of_region;
-      store_pixels(&from, 1, map_pixels, channels, map.data + band.image * map_pixels * map.pixel_stride,
-                   map.pixel_stride);
+      store_band(problem, gradients.value, slice, index, region_gradients.data());
     }
   }
 }
