@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .step import Step, check_step, collect, expected_step, plain_torch, random_loss, take_step
 from .subjects import BLOCKS, features_for, subject
 
-
 CASES = [
     ("pairwise block", "eager"),
     *(
