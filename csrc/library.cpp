@@ -100,8 +100,104 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "normed_projection(Tensor features, Tensor weight, Tensor bias, Tensor scale, Tensor shift, "
       "Tensor(a!) result) -> bool");
   // 2x2 max-pooling, (N, H / 2, W / 2, C), of the features or, with scale and shift, of relu(scale * features + shift).
-  // It has a kernel on CUDA only.
   library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
+
+  // Linear layers in training. Maps are (N, H, W, C), float32, and may be slices of a wider map's channels. Layers of
+  // the same C channels follow each other: weights (D_i, C) or (D_i, C, 1, 1), D = sum of all D_i. An activation is
+  // relu(scale * pixels + shift), or the pixels themselves without scale and shift.
+  // result (N, H, W, D) = residual + biases + weights * activation; biases are one for each layer, or none.
+  library.def(
+      "linear_forward(Tensor pixels, Tensor[] weights, Tensor[] biases, Tensor? scale, Tensor? shift, "
+      "Tensor? residual, Tensor(a!) result) -> ()");
+  // result (N, H, W, C) = weights^T * grad, with scale and shift where scale * pixels + shift > 0 and otherwise 0. Then
+  // sums (2, C) float64 are those over the pixels of the result and of result * (pixels - mean); mean is (C,) float64.
+  // Without scale and shift sums are (2, 0).
+  library.def(
+      "linear_backward_input(Tensor grad, Tensor[] weights, Tensor? pixels, Tensor? scale, Tensor? shift, "
+      "Tensor? mean, Tensor(a!) result) -> Tensor sums");
+  // weight (D, C) = sum over the pixels of grad * activation, bias (D,) that of grad, or (0,) if it is not wanted.
+  library.def(
+      "linear_backward_weight(Tensor grad, Tensor pixels, Tensor? scale, Tensor? shift, bool with_bias) -> "
+      "(Tensor weight, Tensor bias)");
+
+  // Pairwise attention in training. Maps, outputs and gradients are (N, H, W, C) or (N, Ho, Wo, C) with contiguous
+  // channels, slices of a wider map too. mapping holds scale1, shift1, mean1, center, weight1 (R', D), scale2, shift2
+  // and weight2 (Cw, R'); see sa_layers/ops/pairwise_training.py. Sums are float64.
+#define SA_LAYERS_PAIRS                                                                     \
+  "Tensor? query_position, Tensor? key_position, int[] position_size, int[2] kernel_size, " \
+  "str relation, int[2] stride, int[2] dilation, str padding_mode"
+  // The mean and the biased variance (2, D) of the features of all pairs.
+  library.def("pairwise_training_statistics(Tensor query, Tensor key, " SA_LAYERS_PAIRS ") -> Tensor");
+  // The mean (D) and the biased covariance (D, D) of relu(scale1 * features + shift1).
+  library.def("pairwise_training_moments(Tensor query, Tensor key, Tensor scale1, Tensor shift1, " SA_LAYERS_PAIRS
+              ") -> (Tensor mean, Tensor covariance)");
+  library.def("pairwise_training_forward(Tensor query, Tensor key, Tensor value, Tensor[] mapping, " SA_LAYERS_PAIRS
+              ") -> (Tensor output, Tensor logsumexp)");
+  // Overwrites the gradients of the maps.
+  library.def(
+      "pairwise_training_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, Tensor output, "
+      "Tensor logsumexp, Tensor[] mapping, " SA_LAYERS_PAIRS
+      ", Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value) -> (Tensor hidden, Tensor products, "
+      "Tensor weight2, Tensor features, Tensor position)");
+  // Both add to the gradients of the maps.
+  library.def(
+      "pairwise_training_correction(Tensor query, Tensor key, Tensor[] mapping, Tensor matrix, Tensor "
+      "offset, " SA_LAYERS_PAIRS ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> (Tensor features, Tensor position)");
+  library.def("pairwise_training_norm_backward(Tensor query, Tensor key, Tensor mean1, Tensor factors, " SA_LAYERS_PAIRS
+              ", Tensor(a!) grad_query, Tensor(b!) grad_key) -> Tensor");
+  // Norms and the poolings after them in training. Maps are channels last, (..., C), or (N, H, W, C) where they are
+  // pooled; slices of a wider map's channels are read and written in place. scale and shift are as above; mean and
+  // factors, and all results, are float64. Sums are over all pixels.
+  // (2, C): mean and biased variance
+  library.def("channel_statistics(Tensor pixels) -> Tensor");
+  // grad = scale * pixels + shift <= 0 ? 0 : grad. Returns (2, C): the sums of grad and of grad * (pixels - mean).
+  library.def("mask_and_sum(Tensor(a!) grad, Tensor pixels, Tensor scale, Tensor shift, Tensor mean) -> Tensor");
+  // out = k1 * grad + k2 * pixels + k3, or out += ...; factors are k1, k2, k3, (3, C), or only k1, (1, C). out may be
+  // grad.
+  library.def("norm_backward(Tensor grad, Tensor pixels, Tensor factors, Tensor(a!) out, bool accumulate) -> ()");
+  // With d the gradient that arrives at scale * pixels + shift through 2x2 max-pooling and a ReLU: the sums of d and of
+  // d * (pixels - mean), (2, C), and out = k1 * d + k2 * pixels + k3. Without factors out = d, without scale and shift
+  // there is only the pooling.
+  library.def("max_pooling_sums(Tensor grad_pooled, Tensor pixels, Tensor scale, Tensor shift, Tensor mean) -> Tensor");
+  library.def(
+      "max_pooling_backward(Tensor grad_pooled, Tensor pixels, Tensor? scale, Tensor? shift, Tensor? factors, "
+      "Tensor(a!) out) -> ()");
+  // The stem of an image (N, c, H, W) with c <= 8: mean (c) and biased covariance (c, c) of the image's channels; and,
+  // with d the gradient that arrives at weight^T * pixel + shift, weight (c, C), the sums of d and of
+  // d * (pixel - mean), (1 + c, C).
+  library.def("image_moments(Tensor image) -> (Tensor mean, Tensor covariance)");
+  library.def("stem_backward(Tensor grad_pooled, Tensor image, Tensor weight, Tensor shift, Tensor mean) -> Tensor");
+
+  // Patchwise attention in training, for the relation 'concatenation'. Maps are (N, H, W, C), channels last, and may be
+  // slices of the channels of wider maps. Parameters are in the compute dtype: float32, or float64 for float64 maps.
+  // z = weight * relu(scale * features + shift), (N, Ho, Wo, Cw) in the compute dtype; weight (Cw, R + R * taps)
+  library.def(
+      "patchwise_hidden(Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor weight, int[2] kernel_size, "
+      "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of the
+  // weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature + shift;
+  // in float64.
+  library.def(
+      "patchwise_hidden_backward(Tensor grad_z, Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor mean, "
+      "Tensor weight, Tensor(a!) grad_query, Tensor(b!) grad_key, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> (Tensor grad_weight, Tensor features)");
+  // output = sum over taps of (bias + weight * relu(scale * z + shift)) * value; weight (Cw * taps, Cw)
+  library.def(
+      "patchwise_weighted_sum(Tensor z, Tensor value, Tensor scale, Tensor shift, Tensor weight, Tensor bias, "
+      "int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+  // Overwrites the gradient of the value. Returns that of relu(scale * z + shift), in the compute dtype, and those of
+  // weight and bias, in float64.
+  library.def(
+      "patchwise_weighted_sum_backward(Tensor grad_output, Tensor z, Tensor value, Tensor scale, Tensor shift, "
+      "Tensor weight, Tensor bias, Tensor(a!) grad_value, int[2] kernel_size, int[2] stride, int[2] dilation, "
+      "str padding_mode) -> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
+  // The norm of the features in closed form: sums over images and columns w of columns[j, w] * (pixel - shift), and of
+  // its square, (2, H, J, R); and gradient -= constant + slope * (pixel - centre), where constant and slope are the sums
+  // over j of columns[j, w] * coefficients[:, h, j]. All but the maps are float64.
+  library.def("patchwise_row_sums(Tensor pixels, Tensor shift, Tensor columns) -> Tensor");
+  library.def(
+      "patchwise_subtract_norm(Tensor pixels, Tensor centre, Tensor coefficients, Tensor columns, "
+      "Tensor(a!) gradient) -> ()");
 }

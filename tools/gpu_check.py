@@ -28,7 +28,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Batch 64 is what the figures are about, batch 1 what latency is. A GPU's times hardly vary: few rounds will do.
 BENCHMARKS = {
     "networks": ["--depth", "19", "--task", "inference", "--seconds", "5"],
-    "attentions": ["--batch", "1", "64", "--seconds", "0.5"],
+    "attentions": ["--task", "inference", "--batch", "1", "64", "--seconds", "0.5"],
     "operators": ["--batch", "1", "64", "--seconds", "0.5"],
 }
 BENCHMARK_DTYPES = ("bfloat16", "float32", "float16")

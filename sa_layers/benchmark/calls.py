@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,9 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..command_line import integer
 from . import machine
+from .candidates import ATTENTIONS, RESNETS, inference, make_candidates, training_step
 from .errors import BenchmarkError
-from .networks import ATTENTIONS, RESNETS, TASKS, add_size, check_training, inference, make_candidates, training_step
+from .networks import TASKS, add_size, check_training
 from .report import Column, Report, Row, duration, percentage
+from .training import FROZEN, add_frozen
 
 COLUMNS = [
     Column("operator", "operator"),
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--depth", type=int, choices=RESNETS, default=19, help="depth of the SANs (default: 19)")
     parser.add_argument("--task", choices=TASKS, default="inference", help="task to profile (default: inference)")
+    add_frozen(parser, FROZEN, default="nothing")
     parser.add_argument("--batch", type=integer(1, 2**16), default=1, metavar="N", help="batch size (default: 1)")
     add_size(parser)
     parser.add_argument("--runs", type=integer(1), default=25, metavar="N", help="number of runs (default: 25)")
@@ -65,16 +67,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.quick:
         arguments.size, arguments.runs = min(arguments.size, 64), 2
-    check_training([arguments.task], arguments.batch, arguments.size)
+    check_training([arguments.task], [arguments.frozen], arguments.batch, arguments.size)
     described = machine.describe(device) | {"image": f"{arguments.size} x {arguments.size}", "batch": arguments.batch}
     described |= {"task": arguments.task}
+    if arguments.task == "training step":
+        described |= {"norms": FROZEN[arguments.frozen]}
     note = "time: the fastest time of each call, summed over all calls of the operator."
     report = Report("Calls", described, COLUMNS, ["network"], (note,))
     image = torch.randn(arguments.batch, 3, arguments.size, arguments.size).to(machine.DTYPES[arguments.dtype])
-    make_call = inference if arguments.task == "inference" else training_step
+    is_inference = arguments.task == "inference"
     for name, candidate in make_candidates(arguments.depth, ATTENTIONS, image).items():
-        if candidate.context is nullcontext:  # default settings only
-            report.rows += ({"network": name} | row for row in measure(make_call(candidate), arguments.runs))
+        if candidate.is_default:
+            call = inference(candidate) if is_inference else training_step(candidate, arguments.frozen)
+            report.rows += ({"network": name} | row for row in measure(call, arguments.runs))
     report.print()
     if arguments.json:
         report.write_json(arguments.json)

@@ -1,11 +1,12 @@
-"""Measurement of time, peak memory, copy bandwidth and matrix product throughput."""
+"""Measurement of time, copy bandwidth and matrix product throughput."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -51,15 +52,7 @@ class Timing(NamedTuple):
         return statistics.median(mean / other_mean for mean, other_mean in zip(self.means, other.means, strict=True))
 
 
-def time_interleaved(
-    candidates: Mapping[str, Run],
-    device: torch.device,
-    *,
-    seconds: float = 10.0,
-    min_rounds: int = 5,
-    max_rounds: int = 200,
-    min_seconds: float = 0.01,
-) -> dict[str, Timing]:
+def time_interleaved(candidates: Mapping[str, Run], device: torch.device, **options: Any) -> dict[str, Timing]:
     """Time all candidates in alternation, round after round, so that a slowdown of the machine affects all of them.
 
     In each round every candidate is called once without timing, to bring its memory back into the caches, and is then
@@ -69,10 +62,7 @@ def time_interleaved(
         candidates: Functions to time, by name. Each is called twice before the first round, to warm up and to determine
             the number of calls per round.
         device: Device on which the candidates compute. On a GPU, CUDA events measure the time, including the launches.
-        seconds: Time limit for all rounds together. A round that has started is finished.
-        min_rounds: Minimum number of rounds, regardless of the time limit.
-        max_rounds: Maximum number of rounds.
-        min_seconds: Minimum time that the calls of one candidate take in a round.
+        **options: Further arguments of :func:`time_phases`.
 
     Returns:
         The timing of each candidate.
@@ -82,51 +72,51 @@ def time_interleaved(
         >>> timings["nothing"].rounds
         3
     """
+    phases = {name: (run,) for name, run in candidates.items()}
+    return {name: timing for name, (timing,) in time_phases(phases, device, **options).items()}
+
+
+def time_phases(
+    candidates: Mapping[str, Sequence[Run]],
+    device: torch.device,
+    *,
+    seconds: float = 10.0,
+    min_rounds: int = 5,
+    max_rounds: int = 200,
+    min_seconds: float = 0.01,
+) -> dict[str, tuple[Timing, ...]]:
+    """Time candidates that consist of phases, as :func:`time_interleaved` does, and each phase apart.
+
+    Args:
+        candidates: For each name the phases of a call, which follow one another, such as a forward and a backward pass.
+        device: Device on which the candidates compute.
+        seconds: Time limit for all rounds together. A round that has started is finished.
+        min_rounds: Minimum number of rounds, regardless of the time limit.
+        max_rounds: Maximum number of rounds.
+        min_seconds: Minimum time that the calls of one candidate take in a round.
+
+    Returns:
+        The timing of each phase of each candidate, over the same rounds.
+
+    Example:
+        >>> phases = {"step": (lambda: None, lambda: time.sleep(1e-3))}
+        >>> first, second = time_phases(phases, torch.device("cpu"), seconds=0)["step"]
+        >>> first.median < second.median
+        True
+    """
     calls = {}
-    for name, run in candidates.items():
-        run()
-        calls[name] = max(1, math.ceil(min_seconds / _mean_seconds(run, device)))
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    for name, phases in candidates.items():
+        _mean_seconds(phases, device)
+        calls[name] = max(1, math.ceil(min_seconds / sum(_mean_seconds(phases, device))))
+    samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in candidates}
     begin = time.perf_counter()
     for rounds in range(max_rounds):
         if rounds >= min_rounds and time.perf_counter() - begin > seconds:
             break
-        for name, run in candidates.items():
-            run()
-            samples[name].append(_mean_seconds(run, device, calls[name]))
-    return {name: Timing(tuple(means)) for name, means in samples.items()}
-
-
-def peak_memory(run: Run, device: torch.device) -> int:
-    """Return the peak memory of a call in bytes, including its result and excluding memory allocated before the call.
-
-    On a GPU, torch's allocator reports the peak. On the CPU, the peak is computed from the allocations that torch's
-    profiler records. These include all tensors, also inside operators, but not NumPy arrays and not the workspace that
-    kernels allocate from the C++ library (kilobytes in ours).
-
-    Example:
-        >>> peak_memory(lambda: torch.zeros(1000).neg(), torch.device("cpu"))  # two float32 tensors
-        8000
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
-        result = run()
-    del result
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    tree = profile.profiler.kineto_results.experimental_event_tree()
-    allocations = sorted((event.start_time_ns, event.extra_fields.alloc_size) for event in _allocations(tree))
-    allocated = peak = 0
-    for _, size in allocations:  # the size of a release is negative
-        allocated += size
-        peak = max(peak, allocated)
-    return peak
+        for name, phases in candidates.items():
+            _mean_seconds(phases, device)
+            samples[name].append(_mean_seconds(phases, device, calls[name]))
+    return {name: tuple(map(Timing, zip(*means, strict=True))) for name, means in samples.items()}
 
 
 def make_copy(num_bytes: int, device: torch.device) -> Run:
@@ -147,26 +137,28 @@ def matmul_flops_per_s(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * size**3 / timing.fastest
 
 
-def _mean_seconds(run: Run, device: torch.device, calls: int = 1) -> float:
-    """Return the mean time of consecutive calls."""
-    if device.type != "cuda":
-        begin = time.perf_counter()
-        for _ in range(calls):
-            run()
-        return (time.perf_counter() - begin) / calls
-    begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    begin_event.record()
+def _mean_seconds(phases: Sequence[Run], device: torch.device, calls: int = 1) -> tuple[float, ...]:
+    """Return the mean time of each phase over consecutive calls."""
+    stamp = _stamp_event if device.type == "cuda" else time.perf_counter
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    stamps: list[Any] = [stamp()]
     for _ in range(calls):
-        run()
-    end_event.record()
-    end_event.synchronize()
-    return begin_event.elapsed_time(end_event) / 1000 / calls
+        for run in phases:
+            run()
+            if len(phases) > 1:  # a single phase may be so short that a stamp after every call would count
+                stamps.append(stamp())
+    if len(phases) == 1:
+        stamps.append(stamp())
+    if device.type == "cuda":
+        stamps[-1].synchronize()
+        times = [earlier.elapsed_time(later) / 1000 for earlier, later in pairwise(stamps)]
+    else:
+        times = [later - earlier for earlier, later in pairwise(stamps)]
+    return tuple(sum(times[index :: len(phases)]) / calls for index in range(len(phases)))
 
 
-def _allocations(events: Any) -> Iterator[Any]:
-    for event in events:
-        # torch has no public interface to single allocations in order of time.
-        if event.tag == torch._C._profiler._EventType.Allocation:
-            yield event
-        yield from _allocations(event.children)
+def _stamp_event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event

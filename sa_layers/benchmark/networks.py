@@ -1,56 +1,55 @@
 """Time SAN10, SAN15 and SAN19 against the ResNets they replace: latency, images per second, peak memory.
 
 torchvision's ResNet-26, 38 and 50 are timed in both memory layouts, and ratios are relative to the faster layout. Each
-SAN is also timed without fused operators and in plain torch.
+SAN is also timed without fused operators and in plain torch. A training step is a forward and a backward pass, timed
+apart, with batch statistics, frozen norms, and frozen norms with a frozen stage 1.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..command_line import integer, number
-from ..extras import importing
-from ..models import SelfAttentionClassifier
-from ..ops import backend, fused
 from ..ops.backend import why_not
-from . import machine
+from . import machine, training
 from .agreement import check_agreement, precision_notes, without_tf32
+from .candidates import (
+    ATTENTIONS,
+    RESNETS,
+    Candidate,
+    add_amp,
+    add_compiled,
+    inference,
+    make_candidates,
+    training_step,
+    unfused_version,
+)
 from .errors import BenchmarkError
-from .measure import Run, peak_memory, time_interleaved
+from .measure import Timing, time_interleaved
+from .memory import peak_memory
 from .plot import Bar, plot_bars
 from .report import Column, Report, Row, duration, ratio, size
+from .training import FROZEN, add_frozen, check_gradients, measure_steps
 
-# For each SAN depth, the depth and the blocks of the ResNet that the paper compares it with.
-RESNETS = {10: (26, (1, 2, 4, 1)), 15: (38, (2, 3, 5, 2)), 19: (50, (3, 4, 6, 3))}
-ATTENTIONS = ("pairwise", "patchwise")
 TASKS = ("inference", "training step")
 MIN_SIZE = 32  # the stride of all networks
+MAX_CHECKED = 4  # images for which gradients are compared: without fused operators, a large batch needs much memory
 COLUMNS = [
     Column("network", "network"),
     Column("median_s", "median", duration),
+    *training.COLUMNS,
     Column("fastest_s", "fastest", duration),
     Column("ratio", "ratio", ratio),
     Column("images_per_s", "images/s", "{:.3g}".format),
     Column("peak_bytes", "peak memory", size),
+    training.RESIDENT,
 ]
-
-
-class Candidate(NamedTuple):
-    """A network, its input and the context in which it is called."""
-
-    model: nn.Module
-    image: Tensor
-    context: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Selects a backend or disables the fused operators. Defaults to the settings that users get."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", nargs="+", type=integer(1, 2**16), metavar="N", help="batch sizes (default: 1 8, on a GPU 1 64)"
     )
+    add_frozen(parser, FROZEN)
     add_size(parser)
     parser.add_argument(
         "--seconds", type=number(0), default=30, metavar="S", help="time limit of each table (default: 30)"
@@ -72,8 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-unfused",
         action="store_true",
-        help="do not time inference without fused operators and in plain torch, which leaves time for more rounds",
+        help="do not time the SANs without fused operators and in plain torch, which leaves time for more rounds",
     )
+    parser.add_argument("--amp", action="store_true", help="also time the networks under autocast to bfloat16")
     parser.add_argument(
         "--compile", action="store_true", help="also time the networks with torch.compile; takes minutes"
     )
@@ -97,22 +98,25 @@ def run(arguments: argparse.Namespace) -> int:
     batches, depths = arguments.batch or ([1, 64] if device.type == "cuda" else [1, 8]), arguments.depth
     if arguments.quick:
         arguments.size, batches, depths = min(arguments.size, 64), batches[:1], depths[:1]
-    check_training(arguments.task, min(batches), arguments.size)
+    check_training(arguments.task, arguments.frozen, min(batches), arguments.size)
     described = machine.describe(device) | {"dtype": arguments.dtype, "image": f"{arguments.size} x {arguments.size}"}
-    report = Report("Networks", described, COLUMNS, ["networks", "task", "batch"], tuple(notes(device)))
+    report = Report(
+        "Networks", described, COLUMNS, ["networks", "task", "norms", "batch"], tuple(notes(device, arguments))
+    )
     for depth in depths:
         for batch in batches:
             image = torch.randn(batch, 3, arguments.size, arguments.size).to(device, dtype)
             candidates = make_candidates(depth, arguments.attention, image)
+            if arguments.amp:
+                add_amp(candidates)
             if arguments.compile:
                 add_compiled(candidates)
-            for task in arguments.task:
-                names = {
-                    "networks": f"SAN{depth} and ResNet-{RESNETS[depth][0]}",
-                    "task": task,
-                    "batch": f"batch {batch}",
-                }
-                report.rows += (names | row for row in measure(candidates, task, arguments))
+            names = {"networks": f"SAN{depth} and ResNet-{RESNETS[depth][0]}", "batch": f"batch {batch}"}
+            if "inference" in arguments.task:
+                report.rows += (names | {"task": "inference"} | row for row in measure(candidates, arguments))
+            for frozen in arguments.frozen if "training step" in arguments.task else ():
+                task = {"task": "training step", "norms": FROZEN[frozen]}
+                report.rows += (names | task | row for row in measure_training(candidates, frozen, arguments))
     report.print()
     if arguments.json:
         report.write_json(arguments.json)
@@ -121,75 +125,72 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_training(tasks: Sequence[str], batch: int, image_size: int) -> None:
-    """Check that the norms of the last stage have more than one value for each channel, as training requires.
+def check_training(tasks: Sequence[str], frozen: Sequence[str], batch: int, image_size: int) -> None:
+    """Check that the norms of the last stage have more than one value for each channel, as batch statistics require.
 
     Raises:
         BenchmarkError: If they do not.
     """
-    if "training step" in tasks and batch == 1 and image_size < 2 * MIN_SIZE:
+    if "training step" in tasks and "nothing" in frozen and batch == 1 and image_size < 2 * MIN_SIZE:
         raise BenchmarkError(
             f"--size must be at least {2 * MIN_SIZE} for a training step with a batch size of 1, got {image_size}: "
             "batch norms need more than one value of each channel"
         )
 
 
-def notes(device: torch.device) -> Iterator[str]:
+def notes(device: torch.device, arguments: argparse.Namespace) -> Iterator[str]:
     """Yield explanations of the tables."""
     yield "ratio: time relative to the ResNet in its faster layout, median of the rounds."
-    yield "peak memory: maximum memory allocated during a call, without parameters, images and optimizer state."
+    yield "peak memory: maximum memory allocated during a call, without parameters and images."
     yield "unfused: without fused operators. plain torch: without native kernels."
+    if arguments.amp:
+        yield "AMP: under autocast to bfloat16. Ratios are relative to the ResNet without autocast."
+    if "training step" in arguments.task:
+        yield from training.notes(device, arguments.frozen)
     yield from precision_notes(device)
     if obstacle := why_not("native", device):
         yield f"All SANs use plain torch on this device: {obstacle}."
 
 
-def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
-    """Make the networks of one depth, by name."""
-    with importing("benchmark"):
-        from torchvision.models.resnet import Bottleneck, ResNet
-
-    device, dtype = image.device, image.dtype
-    candidates = {}
-    for attention in attentions:
-        model, name = SelfAttentionClassifier(depth, attention).to(device, dtype), f"SAN{depth} {attention}"
-        candidates[name] = Candidate(model, image)
-        candidates[f"{name}, unfused"] = Candidate(model, image, partial(fused, False))
-        candidates[f"{name}, plain torch"] = Candidate(model, image, partial(backend, "torch"))
-    resnet_depth, blocks = RESNETS[depth]
-    for name, layout in (("", torch.contiguous_format), (", channels last", torch.channels_last)):
-        model = ResNet(Bottleneck, list(blocks)).to(device, dtype).to(memory_format=layout)
-        candidates[f"ResNet-{resnet_depth}{name}"] = Candidate(model, image.to(memory_format=layout))
-    return candidates
-
-
-def add_compiled(candidates: dict[str, Candidate]) -> None:
-    """Add compiled versions of the networks with default settings."""
-    torch.compiler.reset()  # earlier shapes would count towards the recompilation limit
-    for name, candidate in list(candidates.items()):
-        if candidate.context is nullcontext:
-            compiled: Any = torch.compile(candidate.model, dynamic=False)
-            candidates[f"compiled: {name}"] = candidate._replace(model=compiled)
-
-
-def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Yield a row for every network, after a check that all versions of a SAN agree."""
+def measure(candidates: dict[str, Candidate], arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield a row of inference for every network, after a check that all versions of a SAN agree."""
     device = next(iter(candidates.values())).image.device
-    calls: dict[str, Run]
-    if task == "inference":
-        check_equal(candidates)
-        if arguments.without_unfused:
-            candidates = {name: candidate for name, candidate in candidates.items() if candidate.context is nullcontext}
-        calls = {name: inference(candidate) for name, candidate in candidates.items()}
-    else:  # training does not use the fused operators
-        calls = {name: training_step(candidate) for name, candidate in candidates.items() if "unfused" not in name}
+    with without_tf32():
+        check_outputs({name: inference(candidate)() for name, candidate in candidates.items()})
+    calls = {name: inference(candidate) for name, candidate in selected(candidates, arguments).items()}
     for call in calls.values():  # warm-up, so that folding and compilation do not count as peak memory
         call()
     memory = {name: peak_memory(call, device) for name, call in calls.items()}
-    timings = time_interleaved(
-        calls, device, seconds=0 if arguments.quick else arguments.seconds, min_rounds=2 if arguments.quick else 5
-    )
-    resnets = [timing for name, timing in timings.items() if name.startswith("ResNet")]
+    timings = time_interleaved(calls, device, **limits(arguments))
+    yield from rows(timings, {name: {"peak_bytes": peak} for name, peak in memory.items()}, candidates)
+
+
+def measure_training(candidates: dict[str, Candidate], frozen: str, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield a row of a training step for every network, after a check that the gradients of a SAN's versions agree."""
+    device = next(iter(candidates.values())).image.device
+    torch.compiler.reset()  # other modes of the networks would count towards the recompilation limit
+    with without_tf32():
+        check_all_gradients(candidates, frozen)
+    steps = {name: training_step(network, frozen) for name, network in selected(candidates, arguments).items()}
+    timings, measured = measure_steps(steps, device, **limits(arguments))
+    yield from rows(timings, measured, candidates)
+
+
+def selected(candidates: dict[str, Candidate], arguments: argparse.Namespace) -> dict[str, Candidate]:
+    """Return the networks to time."""
+    if not arguments.without_unfused:
+        return candidates
+    return {name: candidate for name, candidate in candidates.items() if candidate.is_default}
+
+
+def limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return for how long, and how often, every network is timed."""
+    return {"seconds": 0 if arguments.quick else arguments.seconds, "min_rounds": 2 if arguments.quick else 5}
+
+
+def rows(timings: dict[str, Timing], measured: dict[str, Row], candidates: dict[str, Candidate]) -> Iterator[Row]:
+    """Yield a row for every network, with what else was measured of it."""
+    resnets = [timing for name, timing in timings.items() if name.startswith("ResNet")]  # neither compiled nor AMP
     baseline = min(resnets, key=lambda timing: timing.median)
     for name, timing in timings.items():
         yield {
@@ -199,55 +200,41 @@ def measure(candidates: dict[str, Candidate], task: str, arguments: argparse.Nam
             "turns": timing.rounds,
             "ratio": timing.ratio_to(baseline),
             "images_per_s": len(candidates[name].image) / timing.median,
-            "peak_bytes": memory[name],
-        }
+        } | measured[name]
 
 
-def inference(candidate: Candidate) -> Callable[[], Tensor]:
-    """Return a function that classifies the images."""
-    model = candidate.model.eval()
-
-    def classify() -> Tensor:
-        with torch.no_grad(), candidate.context():
-            return model(candidate.image)
-
-    return classify
-
-
-def training_step(candidate: Candidate) -> Run:
-    """Return a function that performs one SGD step."""
-    model, image = candidate.model.train(), candidate.image
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    target = torch.zeros(len(image), dtype=torch.long, device=image.device)
-
-    def step() -> None:
-        with candidate.context():
-            F.cross_entropy(model(image), target).backward()
-            optimizer.step()
-            optimizer.zero_grad()  # at the end, so that the gradients count towards the step's peak memory
-
-    return step
-
-
-def check_equal(candidates: dict[str, Candidate]) -> None:
-    """Compare every version of a SAN with the unfused one.
+def check_outputs(results: dict[str, Tensor]) -> None:
+    """Compare the logits of every version of a SAN with those of the unfused one.
 
     Raises:
         BenchmarkError: If two versions differ.
     """
-    with without_tf32():
-        results = {name: inference(candidate)() for name, candidate in candidates.items()}
     for name, result in results.items():
-        network = name.removeprefix("compiled: ").partition(",")[0]
-        expected = results.get(f"{network}, unfused")
+        expected = results.get(unfused_version(name))
         if expected is not None:
             check_agreement(name, result, "unfused", expected)
 
 
+def check_all_gradients(candidates: dict[str, Candidate], frozen: str) -> None:
+    """Compare the gradients of every version of a SAN with those of the unfused one, for a few of the images.
+
+    Raises:
+        BenchmarkError: If two versions differ.
+    """
+    expected: dict[str, list[Tensor]] = {}
+    few = {name: network._replace(image=network.image[:MAX_CHECKED]) for name, network in candidates.items()}
+    for name, candidate in few.items():
+        unfused = unfused_version(name)
+        if unfused in few and name != unfused and candidate.compiled is None:  # would be compiled for this shape too
+            if unfused not in expected:
+                expected = {unfused: training_step(few[unfused], frozen).gradients()}
+            dtype = torch.bfloat16 if candidate.amp else candidate.image.dtype
+            gradients = training_step(candidate, frozen).gradients()
+            check_gradients(name, gradients, unfused, expected[unfused], dtype)
+
+
 def plot(path: Path, report: Report) -> None:
     """Plot the medians of all rows, one panel for each table."""
-    bars = [
-        Bar(f"{row['networks']}, {row['task']}, {row['batch']}", row["network"], row["median_s"]) for row in report.rows
-    ]
+    bars = [Bar(report.heading(row), row["network"], row["median_s"], row.get("forward_s")) for row in report.rows]
     title = f"{report.machine['device']}, {report.machine['threads']} threads, {report.machine['dtype']}"
     plot_bars(path, title, bars)

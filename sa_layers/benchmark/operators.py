@@ -19,7 +19,8 @@ from ..ops import Footprint
 from ..ops.backend import why_not
 from . import machine, one_thread_per_output
 from .agreement import check_agreement, precision_notes, without_tf32
-from .measure import Run, make_copy, matmul_flops_per_s, peak_memory, time_interleaved
+from .measure import Run, make_copy, matmul_flops_per_s, time_interleaved
+from .memory import peak_memory
 from .plot import Point, plot_roofline
 from .problems import OURS, PROBLEMS, REFERENCE, STAGES, Operator, Problem
 from .report import Column, Report, Row, duration, percentage, rate, ratio, size

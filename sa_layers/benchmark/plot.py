@@ -21,6 +21,8 @@ class Bar(NamedTuple):
     panel: str
     name: str
     seconds: float
+    forward_seconds: float | None = None
+    """The part of the time that a forward pass takes, if the rest is a backward pass."""
 
 
 class Point(NamedTuple):
@@ -55,11 +57,18 @@ def plot_bars(path: Path, title: str, bars: Sequence[Bar]) -> None:
     grid = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
     for (name, group), axes in zip(panels, grid[:, 0], strict=True):
         colours = ["C0" if "ResNet" in bar.name else "C1" for bar in group]
-        drawn = axes.barh([bar.name for bar in group], [1000 * bar.seconds for bar in group], color=colours)
+        names, whole = [bar.name for bar in group], [1000 * bar.seconds for bar in group]
+        drawn = axes.barh(names, whole, color=colours)
         axes.bar_label(drawn, fmt="%.3g", padding=3)
+        label = "ms"
+        if any(bar.forward_seconds is not None for bar in group):
+            backward = [1000 * (bar.seconds - (bar.forward_seconds or bar.seconds)) for bar in group]
+            forward = [time - rest for time, rest in zip(whole, backward, strict=True)]
+            axes.barh(names, backward, left=forward, color="white", alpha=0.4)
+            label = "ms: forward pass (dark) and backward pass (light)"
         axes.margins(x=0.12)  # room for the bar labels
         axes.invert_yaxis()  # first bar at the top
-        axes.set(title=name, xlabel="ms")
+        axes.set(title=name, xlabel=label)
     _save(figure, path)
 
 

@@ -33,8 +33,10 @@ class Report:
     Args:
         title: Title of the report.
         machine: Description of the machine, as returned by :func:`.machine.describe`.
-        columns: Columns of the tables. The JSON file contains every key of every row.
-        section: Keys whose values name a section. Each section is one table. Its rows must be consecutive.
+        columns: Columns of the tables. A table lacks those without a value. The JSON file contains every key of every
+            row.
+        section: Keys whose values, in rows that have them, name a section. Each section is one table. Its rows must be
+            consecutive.
         notes: Explanations printed below the tables.
 
     Example:
@@ -75,11 +77,11 @@ class Report:
         console = Console()
         console.print(f"[bold]{self.title}[/bold]  {self._machine()}", highlight=False)
         for heading, rows in self._sections():
-            table = Table(title=heading, title_justify="left")
-            for index, column in enumerate(self.columns):
-                table.add_column(column.heading, justify="right" if index else "left")
+            table, columns = Table(title=heading, title_justify="left"), self._columns(rows)
+            for index, column in enumerate(columns):
+                table.add_column(column.heading, justify="right" if index else "left", no_wrap=not index)
             for row in rows:
-                table.add_row(*self._cells(row))
+                table.add_row(*_cells(row, columns))
             console.print(table)
         for note in self.notes:
             console.print(note, highlight=False)
@@ -88,9 +90,10 @@ class Report:
         """Return the report as Markdown."""
         lines = [f"# {self.title}", "", self._machine()]
         for heading, rows in self._sections():
-            lines += ["", f"## {heading}", "", f"| {' | '.join(column.heading for column in self.columns)} |"]
-            lines.append(f"|---|{'---:|' * (len(self.columns) - 1)}")
-            lines += [f"| {' | '.join(self._cells(row))} |" for row in rows]
+            columns = self._columns(rows)
+            lines += ["", f"## {heading}", "", f"| {' | '.join(column.heading for column in columns)} |"]
+            lines.append(f"|---|{'---:|' * (len(columns) - 1)}")
+            lines += [f"| {' | '.join(_cells(row, columns))} |" for row in rows]
         for note in self.notes:
             lines += ["", note]
         return "\n".join(lines)
@@ -106,15 +109,23 @@ class Report:
         with output_file(path) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n")
 
+    def heading(self, row: Row) -> str:
+        """Return the heading of the section of a row."""
+        return ", ".join(str(row[key]) for key in self.section if key in row)
+
     def _machine(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.machine.items())
 
     def _sections(self) -> Iterator[tuple[str, list[Row]]]:
-        for names, rows in groupby(self.rows, lambda row: [str(row[key]) for key in self.section]):
-            yield ", ".join(names), list(rows)
+        for heading, rows in groupby(self.rows, self.heading):
+            yield heading, list(rows)
 
-    def _cells(self, row: Row) -> list[str]:
-        return ["" if row.get(column.key) is None else column.format(row[column.key]) for column in self.columns]
+    def _columns(self, rows: list[Row]) -> list[Column]:
+        return [column for column in self.columns if any(row.get(column.key) is not None for row in rows)]
+
+
+def _cells(row: Row, columns: list[Column]) -> list[str]:
+    return ["" if row.get(column.key) is None else column.format(row[column.key]) for column in columns]
 
 
 def duration(seconds: float) -> str:

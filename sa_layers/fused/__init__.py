@@ -1,43 +1,46 @@
-"""The fused path: how a layer, block, stage or network is computed by fused operators instead of module by module.
+"""The fused paths: how a layer, block, stage or network is computed by fused operators instead of module by module.
 
-**When it is taken.** A module takes the fused path if skipping the calls of its submodules has no observable effect:
+There are two. They compute the same functions as the modules, up to rounding, on maps that are channels last,
+(N, H, W, C), and never write a tensor of the size of all footprints.
 
-- the call needs no gradient and runs on the native backend, outside export, ``torch.func`` transforms and, for blocks
-  and larger, autocast;
-- norms are batch norms with frozen running statistics or ``nn.Identity``, activations are ReLUs, linear layers are 1x1
-  convolutions;
-- no forward hook is registered and no method that computes is overridden.
+**When they are taken.** A module takes a fused path if skipping the calls of its submodules has no observable effect:
 
-Each module decides for itself. If one block has a hook, its stage runs module by module; the other stages stay fused.
-``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is the switch.
+- the call runs on the native backend, outside export and ``torch.func`` transforms;
+- norms are batch norms or ``nn.Identity``, activations are ReLUs, linear layers are 1x1 convolutions;
+- no hook is registered and no method that computes is overridden.
 
-**What it computes.** The same function, up to rounding. Maps are channels last, (N, H, W, C). A frozen norm followed by
-a ReLU is one scale and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a
-part of a layer of the mapping. A linear layer is a matrix product. Relation, position, mapping, softmax and aggregation
-are one operator, which never writes a tensor of the size of all footprints. A residual block is three operators, and
-adds its result in place::
+Each module decides for itself. If one block has a hook, its stage runs module by module in evaluation; the other stages
+stay fused. ``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is
+the switch.
+
+**Evaluation**, without gradients, with frozen norms, outside autocast. A frozen norm followed by a ReLU is one scale
+and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of
+the mapping. A residual block is three operators, and adds its result in place::
 
     q, k, v = relu(scale1 * x + shift1) @ transform       # ops.projection with a prologue
     y       = relu(scale2 * attention(q, k, v) + shift2)  # ops.pairwise_attention with an epilogue
     x      += y @ expansion                               # ops.projection that accumulates
 
+**Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with
+a backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the
+equations.
+
 **What is kept between calls.** The structure, never a value. A module with a fused path derives from
-:class:`FusedModule` and defines two methods, which look at the structure of its modules only: ``why_not_eligible``, and
-``plan``, whose result says which operators run, by which kernels, on which parameters. The plan is kept while the
-module consists of the same objects. Every call computes the scales and shifts of all norms anew, a few operations for a
-whole network, and the kernels fold and pack weights and biases from the tensors of the modules. A write to a parameter
-or a buffer therefore has an effect on the next call, whichever way it was written.
+:class:`FusedModule` and defines ``why_not_eligible``, ``plan`` and ``plan_training``, which look at the structure of
+its modules only. A plan says which operators run, by which kernels, on which parameters. It is kept while the module
+consists of the same objects. Every call computes the scales and shifts of all norms anew, and the kernels fold and pack
+weights and biases from the tensors of the modules. A write to a parameter or a buffer therefore has an effect on the
+next call, whichever way it was written.
 
 ===================  ==================================================================================================
+``module.py``        :class:`FusedModule`, which asks whether a path may be taken, and keeps its plan
 ``eligibility.py``   whether modules may be skipped: types, modes, hooks, flags; each answer is a sentence or None
-``originals.py``     whether a function whose work the fused path does has been replaced
+``originals.py``     whether a function whose work the fused paths do has been replaced
 ``structure.py``     the objects of which a module consists, and a plan that is kept while they are the same
-``parameters.py``    the norms and position encodings of a plan, and their scales, shifts and matrices for one call
-``module.py``        :class:`FusedModule`, which asks and plans, and folds the parameters of a plan at every call
-``channels_last.py`` maps between the memory formats of modules and of the fused path
-``block.py``         the plan of the residual block and of its attention
-``stage.py``         the plan of the stage
-``network.py``       the plan of the network, with its stem
+``channels_last.py`` maps between the memory formats of modules and of the fused paths
+``position.py``      position encodings as matrices
+``evaluation/``      plans of block, stage and network, and the parameters that are folded for each call
+``training/``        steps of block, transition, stem and attention, and the autograd function that runs them
 ===================  ==================================================================================================
 
 The package imports :mod:`sa_layers.ops` only; :mod:`sa_layers.layers` and :mod:`sa_layers.models` import it.
@@ -47,12 +50,11 @@ Example:
     >>> from sa_layers.layers import SelfAttentionBlock
     >>> from sa_layers.ops import fused
     >>> block, features = SelfAttentionBlock(64, kernel_size=7), torch.randn(1, 64, 8, 8)
-    >>> block.why_not_fused(features)
-    'a BatchNorm2d is in training mode'
-    >>> block.eval().why_not_fused(features)  # the parameters require gradients
-    'a gradient is needed, and the fused operators have none'
+    >>> block.why_not_fused(features)  # None, where the native kernels are built
+    >>> block(features).sum().backward()
+    >>> _ = block.eval()
     >>> with torch.no_grad():
-    ...     output = block(features)  # three operators, where the native kernels are built
+    ...     output = block(features)  # three operators
     ...     with fused(False):
     ...         torch.allclose(output, block(features), atol=1e-4)
     True

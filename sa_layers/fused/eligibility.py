@@ -14,37 +14,55 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import why_not_fused
-from ..ops.torch_internals import MODULE_METHODS, has_forward_hooks, has_global_hooks, value_of
-from .parameters import NORM_TENSORS
+from ..ops.torch_internals import (
+    MODULE_METHODS,
+    has_backward_hooks,
+    has_forward_hooks,
+    has_global_backward_hooks,
+    has_global_hooks,
+    value_of,
+)
 
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 HOOKED = "has a forward hook or an overridden forward"
 PLAIN = (nn.Parameter, Tensor)  # other tensors, such as distributed or quantised ones, are left to torch's operators
 
 
-def why_not_this_call(tensors: Sequence[Tensor]) -> str | None:
+def why_not_this_call(tensors: Sequence[Tensor], training: bool = False) -> str | None:
     """What keeps a call from the fused path, whatever the module.
 
     The check includes the backend, so each call looks it up only once.
 
     Args:
         tensors: What the operators would read, the features first.
+        training: Whether the path is that of training, which has gradients. Defaults to False.
     """
     if has_global_hooks():
         return "a forward hook is registered for all modules"
+    if training and has_global_backward_hooks():
+        return "a backward hook is registered for all modules"
     if type(tensors[0]) not in PLAIN:
         return f"the features are a {type(tensors[0]).__name__}"
-    return why_not_fused(tensors)
+    return why_not_fused(tensors, differentiable=training)
 
 
-def accepts(features: Tensor, weight: Tensor) -> bool:
-    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match."""
-    return why_not_accepted(features, weight) is None
+def accepts(features: Tensor, weight: Tensor, training: bool = False) -> bool:
+    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match.
+
+    In training, autocast may be on.
+    """
+    return why_not_accepted(features, weight, training) is None
 
 
-def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
+def why_not_accepted(features: Tensor, weight: Tensor, training: bool = False) -> str | None:
     """What keeps a linear layer from reading the features unchanged.
+
+    Args:
+        features: The input of the layer.
+        weight: Its weight.
+        training: Whether autocast is supported, as the fused path of training does. Defaults to False.
 
     Example:
         >>> why_not_accepted(torch.zeros(1, dtype=torch.float64), torch.zeros(1))
@@ -52,9 +70,10 @@ def why_not_accepted(features: Tensor, weight: Tensor) -> str | None:
     """
     if not isinstance(features, Tensor):
         return "torch.fx records the call, whose features are symbols"
-    if features.device.type != "meta" and torch.is_autocast_enabled(features.device.type):  # an error for meta
+    casts = features.device.type != "meta" and torch.is_autocast_enabled(features.device.type)  # an error for meta
+    if casts and not training:
         return "autocast is enabled"
-    if weight.dtype != features.dtype:
+    if weight.dtype != features.dtype and not casts:
         return f"the features are {features.dtype} and the parameters {weight.dtype}"
     if weight.device != features.device:
         return f"the features are on {features.device} and the parameters on {weight.device}"
@@ -67,6 +86,7 @@ def why_not_modules(
     activations: Sequence[nn.Module],
     linear: Sequence[nn.Module],
     containers: Sequence[nn.Module] = (),
+    training: bool = False,
 ) -> str | None:
     """What keeps modules from being replaced.
 
@@ -75,29 +95,32 @@ def why_not_modules(
         activations: Must be ReLUs.
         linear: Must be 1x1 convolutions, all of one dtype.
         containers: Modules of any type that would not be called either.
+        training: Whether they are replaced in training: norms may use batch statistics then, and backward hooks count.
+            Defaults to False.
 
     Example:
         >>> why_not_modules(norms=[nn.BatchNorm2d(2)], activations=[], linear=[])
         'a BatchNorm2d is in training mode'
     """
     for module in containers:
-        if has_hooks(module):
+        if has_hooks(module, training):
             return f"a {type(module).__name__} {HOOKED}"
     for modules, obstacle_of in ((norms, why_not_norm), (activations, why_not_relu), (linear, why_not_linear)):
         for module in modules:
-            if obstacle := obstacle_of(module):
+            if obstacle := obstacle_of(module, training):
                 return f"a {type(module).__name__} {obstacle}"
     if len({layer.weight.dtype for layer in linear}) > 1:
         return "the linear layers have different dtypes"
     return None
 
 
-def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | None:
+def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,), training: bool = False) -> str | None:
     """What keeps a mapping γ from being part of a fused operator.
 
     Args:
         mapping: What :func:`sa_layers.layers.make_mapping` made, or a module that was assigned in its place.
         layers: The numbers of linear layers that the operator supports. Defaults to two.
+        training: As for :func:`why_not_modules`.
 
     Example:
         >>> from sa_layers.layers import make_mapping
@@ -109,56 +132,61 @@ def why_not_mapping(mapping: nn.Module, layers: Sequence[int] = (2,)) -> str | N
     if type(mapping) is not nn.Sequential or len(mapping) not in [3 * number for number in layers]:
         numbers = " or ".join(NUMBERS[number] for number in layers)
         return f"the mapping does not consist of {numbers} linear layers, each after a norm and an activation"
-    if has_hooks(mapping):
+    if has_hooks(mapping, training):
         return f"the mapping {HOOKED}"
     obstacles = (why_not_norm, why_not_relu, why_not_linear)
     for index, (name, module) in enumerate(mapping.named_children()):
-        if obstacle := obstacles[index % 3](module):
+        if obstacle := obstacles[index % 3](module, training):
             return f"mapping.{name} {obstacle}"
     return None
 
 
-def why_not_norm(norm: nn.Module) -> str | None:
+def why_not_norm(norm: nn.Module, training: bool = False) -> str | None:
     """What keeps a norm from being a scale and a shift for each channel."""
     if type(norm) is nn.Identity:  # tools that multiply a norm into a convolution leave one in its place
-        return HOOKED if has_hooks(norm) else None
+        return HOOKED if has_hooks(norm, training) else None
     if type(norm) not in NORMS:
         return f"is a {type(norm).__name__} instead of a BatchNorm2d"
-    if has_hooks(norm):
+    if has_hooks(norm, training):
         return HOOKED
-    if norm.training:
+    if norm.training and not training:
         return "is in training mode"
+    if training and not isinstance(norm.momentum, float | int | None):
+        return f"has {norm.momentum!r} as its momentum"
     for name in NORM_TENSORS:
         value = value_of(norm, name)
-        if value is None:
+        if value is None and not training:
             return "has no running statistics, no weight or no bias"
-        if type(value) not in PLAIN:
+        if value is not None and type(value) not in PLAIN:
             return f"has a {type(value).__name__} as its {name}"
     return None if isinstance(norm.eps, float | int) and norm.eps > 0 else f"has {norm.eps!r} as its eps"
 
 
-def why_not_relu(activation: nn.Module) -> str | None:
+def why_not_relu(activation: nn.Module, training: bool = False) -> str | None:
     """What keeps an activation from being a ReLU."""
     if type(activation) is not nn.ReLU:
         return f"is a {type(activation).__name__} instead of a ReLU"
-    return HOOKED if has_hooks(activation) else None
+    return HOOKED if has_hooks(activation, training) else None
 
 
-def why_not_linear(layer: nn.Module) -> str | None:
+def why_not_linear(layer: nn.Module, training: bool = False) -> str | None:
     """What keeps a convolution from being a matrix product."""
     if type(layer) is not nn.Conv2d:
         return f"is a {type(layer).__name__} instead of a 1x1 convolution"
     if not is_pointwise(layer):
         return "is not a 1x1 convolution"
-    if has_hooks(layer):
+    if has_hooks(layer, training):
         return HOOKED
     kind = type(value_of(layer, "weight"))
     return None if kind in PLAIN else f"has a {kind.__name__} as its weight"
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether skipping a module could be observed: it has a forward hook, or the instance a method of its own."""
-    if has_forward_hooks(module):
+def has_hooks(module: nn.Module, training: bool = False) -> bool:
+    """Whether skipping a module could be observed: it has a hook, or the instance a method of its own.
+
+    Backward hooks count in training only.
+    """
+    if has_forward_hooks(module) or (training and has_backward_hooks(module)):
         return True
     own = vars(module)
     return any(name in own for name in MODULE_METHODS)

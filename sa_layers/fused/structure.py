@@ -7,11 +7,12 @@ every call, so no write to a tensor can make a plan wrong.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import Tensor, nn
 
 from ..ops.torch_internals import CONTENTS, HOOKS
@@ -72,6 +73,13 @@ class Structure:
         self._weights = [tensor for tensor in self.tensors if tensor.dim() > 1]
         self._kinds = self._read_kinds()
         self._root_type = type(root)
+        self._norms: list[Any] = [module for module in modules if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm)]
+
+    def is_trained(self, features: Sequence[Tensor]) -> bool:
+        """Whether a call with these features computes gradients or batch statistics."""
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain(features, self.tensors)):
+            return True
+        return any(norm.training or norm.running_mean is None for norm in self._norms)
 
     def holds(self, root: nn.Module) -> bool:
         """Whether this is still the structure of ``root``."""

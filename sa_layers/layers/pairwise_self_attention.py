@@ -8,14 +8,16 @@ import torch
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend, FusedPairwiseAttention
 from ..fused.eligibility import HOOKED, has_hooks, is_pointwise, why_not_linear, why_not_mapping
+from ..fused.evaluation.block import Attend, FusedPairwiseAttention
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters
+from ..fused.training.pairwise import PairwiseTraining, PositionPlan
 from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import why_no_kernel
 from ..ops.pairwise_relation import relation_width
+from ..ops.pairwise_training import PairwiseGeometry, pairwise_why_not
 from .position import PositionEncoding
 from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 
@@ -85,16 +87,19 @@ class PairwiseSelfAttention(SelfAttention):
     def weights(self, features: Tensor) -> Tensor:  # noqa: D102 - documented in the base
         return super().weights(features).softmax(2)
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on why the fused operator cannot replace the layer, or None."""
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on why fused operators cannot replace the layer, or None."""
         if method := overridden(self, FUSED_METHODS, PairwiseSelfAttention):
             return f"{type(self).__name__} overrides {method}"
-        if obstacle := self._why_not_position() or why_not_mapping(self.mapping, layers=(1, 2, 3)):
+        layer_numbers = (2,) if training else (1, 2, 3)
+        if obstacle := self._why_not_position(training) or why_not_mapping(self.mapping, layer_numbers, training):
             return obstacle
         layers: Any = self.mapping[2::3]
         weight, widths = layers[0].weight, [layers[0].in_channels, *(layer.out_channels for layer in layers)]
         positions = self.position.channels if isinstance(self.position, PositionEncoding) else 0
         sizes = (self.relation_channels, self.out_channels, widths, positions)
+        if training:
+            return pairwise_why_not(weight.dtype, *sizes, PairwiseGeometry(self.footprint, self.relation))
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def plan(self, parameters: Parameters) -> Attend:
@@ -105,7 +110,16 @@ class PairwiseSelfAttention(SelfAttention):
             position = parameters.add_position(encoding.transform, encoding.position, encoding.size)
         return FusedPairwiseAttention(self.plan_mapping(parameters), self.footprint, self.relation, position)
 
-    def _why_not_position(self) -> str | None:
+    def plan_training(self) -> PairwiseTraining:
+        """Return the attention in training."""
+        position, mapping = None, self.mapping
+        if isinstance(self.position, PositionEncoding):
+            position = PositionPlan(self.position.transform, self.position.position, self.position.size)
+        return PairwiseTraining(
+            self.footprint, self.relation, position, *self.training_norms(), (mapping[2], mapping[5])
+        )
+
+    def _why_not_position(self, training: bool = False) -> str | None:
         """One sentence on why the position encoding is not two affine maps of coordinates, or None."""
         if self.position is None:
             return None
@@ -114,7 +128,7 @@ class PairwiseSelfAttention(SelfAttention):
         transform = self.position.transform
         if not is_pointwise(transform) or transform.bias is None:
             return "the linear layer of the position encoding is not a 1x1 convolution with a bias"
-        if has_hooks(self.position):
+        if has_hooks(self.position, training):
             return f"the position encoding {HOOKED}"
-        obstacle = why_not_linear(transform)
+        obstacle = why_not_linear(transform, training)
         return obstacle and f"the linear layer of the position encoding {obstacle}"

@@ -7,14 +7,16 @@ from typing import Any
 import torch.fx
 from torch import Tensor
 
-from ..fused.block import Attend, FusedPatchwiseAttention
 from ..fused.eligibility import why_not_mapping
+from ..fused.evaluation.block import Attend, FusedPatchwiseAttention
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters
+from ..fused.training.patchwise import PatchwiseTraining
 from ..ops import PATCHWISE_RELATIONS, aggregation, patchwise_relation
 from ..ops.compiled import with_own_memory
 from ..ops.footprint import IntOrPair
 from ..ops.patchwise_attention import why_no_kernel
+from ..ops.patchwise_training import patchwise_why_not
 from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 
 # Functions that torch.fx records as they are, where the layer is not recorded as a whole.
@@ -73,16 +75,23 @@ class PatchwiseSelfAttention(SelfAttention):
         """δ, γ and the aggregation."""
         return aggregation(value, self.map_relation(query, key), *self.footprint)
 
-    def why_not_eligible(self) -> str | None:
+    def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the fused operator cannot replace the layer: overrides, mapping or sizes; or None."""
         if method := overridden(self, FUSED_METHODS, PatchwiseSelfAttention):
             return f"{type(self).__name__} overrides {method}"
-        if obstacle := why_not_mapping(self.mapping):
+        if obstacle := why_not_mapping(self.mapping, training=training):
             return obstacle
         weight: Any = self.mapping[2].weight
         sizes = (self.relation_channels, self.out_channels, self.weight_channels)
+        if training:
+            return patchwise_why_not(weight.dtype, *sizes, self.footprint, self.relation)
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
 
     def plan(self, parameters: Parameters) -> Attend:
         """Return the fused operator with its operands."""
         return FusedPatchwiseAttention(self.plan_mapping(parameters), self.footprint, self.relation)
+
+    def plan_training(self) -> PatchwiseTraining:
+        """Return the attention in training."""
+        mapping = self.mapping
+        return PatchwiseTraining(self.footprint, self.relation, *self.training_norms(), (mapping[2], mapping[5]))

@@ -9,9 +9,12 @@ import torch.fx
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.block import Attend, MappingPlan
 from ..fused.channels_last import in_format_of
-from ..fused.parameters import Parameters, linear_layers
+from ..fused.evaluation.block import Attend, MappingPlan
+from ..fused.evaluation.parameters import Parameters, linear_layers
+from ..fused.training.attention import AttentionStep, AttentionTraining
+from ..fused.training.function import run
+from ..fused.training.norm import TrainingNorm
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from ..ops.integers import integer, integers, is_integer
@@ -158,6 +161,8 @@ class SelfAttention(FusedModule[Attend]):
             attend, folded = planned
             query, key, value = autocast(query, key, value)
             return attend(query, key, value, folded)
+        if (attention := self.trained(query, key, value)) is not None:
+            return run(AttentionStep(attention), *autocast(query, key, value))
         return self.attend_unfused(query, key, value)
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -170,6 +175,16 @@ class SelfAttention(FusedModule[Attend]):
         norms, linear = mapping[::3], mapping[2::3]
         numbers = [parameters.add_norm(norm, before=layer) for norm, layer in zip(norms, linear, strict=True)]
         return MappingPlan(numbers, *linear_layers(linear))
+
+    def plan_training(self) -> AttentionTraining:
+        """Return the attention in training."""
+        raise NotImplementedError
+
+    def training_norms(self) -> tuple[TrainingNorm, TrainingNorm]:
+        """The norms of a mapping of two layers."""
+        mapping: Any = self.mapping
+        first, second = (TrainingNorm(f"norm{i + 1}", mapping[3 * i], mapping[3 * i + 2].in_channels) for i in range(2))
+        return first, second
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), in its memory format."""

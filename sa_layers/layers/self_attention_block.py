@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.block import Attend, EvaluationBlock, UnfusedAttention
-from ..fused.channels_last import like_input
+from ..fused.channels_last import in_format_of, like_input
 from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
+from ..fused.evaluation.block import Attend, EvaluationBlock, UnfusedAttention
+from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.originals import overridden, replaceable
-from ..fused.parameters import Parameters, linear_layers
+from ..fused.training.block import BlockStep
+from ..fused.training.function import run
+from ..fused.training.norm import TrainingNorm
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
 from ..ops.projection import Linear
 from .keywords import check_keywords, keywords
@@ -108,34 +113,52 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
             block.add_residual(pixels, block.new_operands(pixels), folded)
             return like_input(features, pixels.add_(block.expansion.bias()[0]))
+        if accepts(features, self.expansion.weight, training=True) and (step := self.trained(features)) is not None:
+            return in_format_of(features, run(step, *autocast(features)))
         normalised = self.norm1(features)
         if normalised is features or isinstance(self.norm1, nn.Identity):  # an in-place activation would overwrite it
             normalised = features.clone()
         residual = self.attention(self.act1(normalised))
         return features + self.expansion(self.act2(self.norm2(residual)))
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on why the block is not eligible, or None; its attention need not be eligible."""
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on why the block is not eligible, or None.
+
+        In evaluation its attention need not be eligible.
+        """
         kind = type(self.attention)
         if kind not in (PairwiseSelfAttention, PatchwiseSelfAttention):  # ATTENTIONS may have others
             return f"the attention is a {kind.__name__}"
         if method := overridden(self.attention, CALLED_METHODS, kind):
             return f"the attention overrides {method}"
-        return why_not_modules(
+        obstacle = why_not_modules(
             norms=[self.norm1, self.norm2],
             activations=[self.act1, self.act2],
             linear=[*self.attention.transforms(), self.expansion],
-            containers=[self, self.attention],
+            containers=[self.attention] if training else [self, self.attention],  # a stage calls its blocks in training
+            training=training,
         )
+        return obstacle or (self.attention.why_not_eligible(training=True) if training else None)
 
-    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
-        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.expansion.weight)
-        return obstacle or self.why_not_attention()
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the block from reading the features unchanged, or None."""
+        return why_not_accepted(features[0], self.expansion.weight, training)
 
-    def why_not_attention(self) -> str | None:
+    def why_not_parts(self, training: bool = False) -> str | None:
         """What keeps the attention from its fused operator; the rest of the block may still be fused."""
-        obstacle = self.attention.why_not_eligible()
+        obstacle = self.attention.why_not_eligible(training)
         return None if obstacle is None else f"the attention is unfused, since {obstacle}"
+
+    def plan_training(self) -> BlockStep:
+        """Return the block in training."""
+        attention, expansion = self.attention, self.expansion
+        return BlockStep(
+            TrainingNorm("norm1", self.norm1, attention.query.in_channels),
+            attention.transforms(),
+            attention.plan_training(),
+            TrainingNorm("norm2", self.norm2, expansion.in_channels),
+            expansion,
+        )
 
     def plan(self, parameters: Parameters) -> EvaluationBlock:
         """Return the block in evaluation."""

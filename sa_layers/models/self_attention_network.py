@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from ..checkpoints import matching
 from ..fused import FusedModule
-from ..fused.channels_last import like_input
+from ..fused.channels_last import in_format_of, like_input
 from ..fused.eligibility import HOOKED, accepts, has_hooks
-from ..fused.network import EvaluationNetwork
+from ..fused.evaluation.network import EvaluationNetwork
+from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import why_not_original
-from ..fused.parameters import Parameters
+from ..fused.structure import Structure
+from ..fused.training.network import NetworkPlan, StagePlan
 from ..layers.keywords import check_keywords, keywords
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
 from ..layers.self_attention import default_act_layer
 from ..layers.self_attention_block import attention_keywords
+from ..ops.checks import autocast
 from ..ops.footprint import IntOrPair
 from . import stage_arguments
 from .self_attention_stage import SelfAttentionStage
@@ -151,6 +154,10 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             self._check_image(image)
         if (evaluated := self._evaluate(image)) is not None:
             return tuple(like_input(image, pixels) for pixels in evaluated)
+        first = next(self.stages.parameters(), None)
+        if first is not None and accepts(image, first, training=True) and (plan := self.trained(image)) is not None:
+            computed = plan.compute(*autocast(image), self.out_indices)
+            return tuple(in_format_of(image, features) for features in computed)
         features, outputs = self.stem(image), []
         for index, stage in enumerate(self._called_stages()):
             features = stage(features)
@@ -167,8 +174,13 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             return None
         return network.evaluate(image, folded, self.out_indices)
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on the first part that keeps the network from being computed as a whole, or None."""
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on the first part that keeps the network from being computed as a whole, or None.
+
+        In training its parts are computed one by one, so none of them keeps the others from being fused.
+        """
+        if training:
+            return None
         weights = []
         for name, part in self._called_parts():
             if not isinstance(part, Stem | SelfAttentionStage) or type(part) not in (Stem, SelfAttentionStage):
@@ -186,23 +198,42 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
         first: Any = self.stages[0]
         return None if first.pooling_stride() == 2 else "stages.0 does not pool, and the operator of the stem does"
 
+    def plan_training(self) -> NetworkPlan:
+        """Return the network in training, with the parts that are not eligible as modules that are called."""
+        stages: list[Any] = [self._plan_stage(stage) for stage in self._called_stages()]
+        stem = None
+        if isinstance(stages[0], StagePlan) and stages[0].pools and type(self.stem) is Stem and _is_fused(self.stem):
+            stem = self.stem.plan_training()
+        return NetworkPlan(stem, self.stem, stages)
+
+    def _plan_stage(self, stage: nn.Module) -> StagePlan | nn.Module:
+        if type(stage) is not SelfAttentionStage or not _is_fused(stage):
+            return stage
+        stride = stage.pooling_stride()
+        pool = stage.pool if stride is None else None
+        return StagePlan(pool, stride == 2, stage.plan_training(), stage.call_blocks, stage.training_norm())
+
     def plan(self, parameters: Parameters) -> EvaluationNetwork:
         """Return the network in evaluation."""
         stages = [stage.plan(parameters) for stage in self._called_stages() if isinstance(stage, SelfAttentionStage)]
         return EvaluationNetwork(self.stem.plan(parameters), stages)
 
     def why_not_fused(self, *features: Tensor) -> str | None:
-        """One sentence on the first part that an evaluation of an image would compute module by module, or None.
+        """One sentence on the first part that would be computed module by module for an image, or None.
 
         Args:
             *features: The image.
 
         Example:
             >>> import torch
-            >>> SelfAttentionNetwork(10).why_not_fused(torch.zeros(1, 3, 64, 64))
-            'stem: a BatchNorm2d is in training mode'
+            >>> network = SelfAttentionNetwork(10)
+            >>> network.why_not_fused(torch.zeros(1, 3, 64, 64))  # None, where the native kernels are built
+            >>> _ = network.stages[1].blocks[0].norm1.register_forward_hook(lambda *_: None)
+            >>> network.why_not_fused(torch.zeros(1, 3, 64, 64))
+            'stages.1: in blocks.0 a BatchNorm2d has a forward hook or an overridden forward'
         """
-        if obstacle := why_not_original() or self.why_not_eligible():
+        evaluated = not Structure(self).is_trained(features)
+        if evaluated and (obstacle := why_not_original() or self.why_not_eligible()):
             return obstacle
         for name, part in self._called_parts():
             if isinstance(part, Stem | SelfAttentionStage) and (obstacle := part.why_not_fused(*features)):
@@ -239,6 +270,11 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             del state_dict[name]
         matching.check(self, matching.below(state_dict, prefix))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def _is_fused(part: FusedModule[Any]) -> bool:
+    """Whether a part need not be called in training."""
+    return not has_hooks(part, training=True) and part.why_not_eligible(training=True) is None
 
 
 def network_keywords(attention: str, without: Collection[str] = ()) -> list[str]:

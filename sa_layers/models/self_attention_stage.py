@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.channels_last import like_input, to_channels_first, to_channels_last
+from ..fused.channels_last import in_format_of, like_input, to_channels_first, to_channels_last
 from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
+from ..fused.evaluation.parameters import Parameters, linear_layers
+from ..fused.evaluation.stage import EvaluationStage
 from ..fused.originals import replaceable
-from ..fused.parameters import Parameters, linear_layers
-from ..fused.stage import EvaluationStage
+from ..fused.training.function import run
+from ..fused.training.norm import TrainingNorm
+from ..fused.training.transition import NormStep, TransitionStep
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
+from ..ops.checks import autocast
 from ..ops.projection import Linear
 from .recomputation import recompute
 
@@ -79,21 +83,32 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
         if accepts(features, self.transition.weight) and (planned := self.planned(features)) is not None:
             (stage, folded), pixels = planned, to_channels_last(features)
-            pooled = stage.stride is None
-            if pooled:
+            is_pooled = stage.stride is None
+            if is_pooled:
                 pixels = to_channels_last(self.pool(to_channels_first(pixels)))
-            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, pooled))
-        features = self.transition(self.pool(features))
+            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, is_pooled))
+        if accepts(features, self.transition.weight, training=True) and (entry := self.trained(features)) is not None:
+            cast = autocast(features)[0]
+            transited = run(entry, self.pool(cast) if self.pooling_stride() is None else cast)
+            return in_format_of(features, run(NormStep(self.training_norm()), self.call_blocks(transited)))
+        return self.act(self.norm(self.call_blocks(self.transition(self.pool(features)))))
+
+    def call_blocks(self, features: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, channels, H, W), by all blocks."""
         for block in self.blocks:
             features = (
                 recompute(block, features) if self.with_cp and features.requires_grad is True else block(features)
             )
-        return self.act(self.norm(features))
+        return features
 
-    def why_not_eligible(self) -> str | None:
-        """One sentence on why the stage is not eligible, or None."""
-        if obstacle := why_not_modules(norms=[self.norm], activations=[self.act], linear=[self.transition]):
+    def why_not_eligible(self, training: bool = False) -> str | None:
+        """One sentence on why the stage is not eligible, or None; in training, each block decides for itself."""
+        if obstacle := why_not_modules(
+            norms=[self.norm], activations=[self.act], linear=[self.transition], training=training
+        ):
             return obstacle
+        if training:
+            return None
         if len(self.blocks) == 0:
             return "the stage has no blocks"
         channels = set()
@@ -105,12 +120,27 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
             channels.add(tuple((layer.out_channels, layer.weight.dtype) for layer in block.attention.transforms()))
         return "the transforms of the blocks have different channels or dtypes" if len(channels) > 1 else None
 
-    def why_not_fused(self, *features: Tensor) -> str | None:  # noqa: D102 - the base's
-        obstacle = super().why_not_fused(*features) or why_not_accepted(features[0], self.transition.weight)
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the stage from reading the features unchanged, or None."""
+        return why_not_accepted(features[0], self.transition.weight, training)
+
+    def why_not_parts(self, training: bool = False) -> str | None:
+        """What keeps a block, or its attention, from being fused; the rest of the stage may still be."""
         for name, block in self.blocks.named_children():
-            if obstacle is None and isinstance(block, SelfAttentionBlock) and (reason := block.why_not_attention()):
-                obstacle = f"in blocks.{name} {reason}"
-        return obstacle
+            if not isinstance(block, SelfAttentionBlock):
+                return f"blocks.{name} is a {type(block).__name__}"
+            obstacle = block.why_not_eligible(training) if training else None
+            if obstacle := obstacle or block.why_not_parts(training):
+                return f"in blocks.{name} {obstacle}"
+        return None
+
+    def plan_training(self) -> TransitionStep:
+        """Return pooling and transition in training; blocks are called, and the norm is a step of its own."""
+        return TransitionStep(None, self.pooling_stride() == 2, self.transition)
+
+    def training_norm(self) -> TrainingNorm:
+        """The norm after the blocks in training."""
+        return TrainingNorm("norm", self.norm, self.transition.out_channels)
 
     def plan(self, parameters: Parameters) -> EvaluationStage:
         """Return the stage in evaluation."""

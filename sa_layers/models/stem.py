@@ -8,9 +8,11 @@ from torch import nn
 
 from ..fused import FusedModule
 from ..fused.eligibility import why_not_modules
-from ..fused.network import EvaluationStem
+from ..fused.evaluation.network import EvaluationStem
+from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.originals import replaceable
-from ..fused.parameters import Parameters, linear_layers
+from ..fused.training.norm import TrainingNorm
+from ..fused.training.stem import StemStep
 from ..ops.projection import Linear
 
 
@@ -22,13 +24,20 @@ class Stem(FusedModule[EvaluationStem], nn.Sequential):
         *modules: The linear layer, the norm and the activation.
     """
 
-    def why_not_eligible(self) -> str | None:
+    def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the stem and the pooling of the first stage cannot be one operator, or None."""
         modules: list[Any] = list(self)
         if len(modules) != 3:
             return f"the stem has {len(modules)} modules instead of three"
         linear, norm, activation = modules
-        return why_not_modules(norms=[norm], activations=[activation], linear=[linear], containers=[self])
+        return why_not_modules(
+            norms=[norm], activations=[activation], linear=[linear], containers=[self], training=training
+        )
+
+    def plan_training(self) -> StemStep:
+        """Return the stem and the 2x2 pooling of the first stage in training."""
+        linear: Any = self[0]
+        return StemStep(linear, TrainingNorm("norm", self[1], linear.out_channels))
 
     def plan(self, parameters: Parameters) -> EvaluationStem:
         """Return the parameters of the operator that computes the stem and the 2x2 pooling of the first stage."""

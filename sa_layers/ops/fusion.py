@@ -39,11 +39,12 @@ def fused(enabled: bool = True) -> Iterator[None]:
         yield
 
 
-def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
+def why_not_fused(tensors: Iterable[Tensor], differentiable: bool = False) -> str | None:
     """One sentence on why a fused operator may not be called with these tensors, or None.
 
     Args:
         tensors: All tensors that the operator would read, features first.
+        differentiable: Whether the operator is part of a step of training, which has gradients. Defaults to False.
 
     Example:
         >>> why_not_fused([torch.ones(1, requires_grad=True)])
@@ -58,7 +59,7 @@ def why_not_fused(tensors: Iterable[Tensor]) -> str | None:
         return "an exported program must run without the extension"
     if is_tracing():
         return "torch.jit.trace is running, and a trace must follow changes of the parameters"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if not differentiable and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "a gradient is needed, and the fused operators have none"
     if is_transformed():
         return "a transform of torch.func or forward-mode differentiation is running"

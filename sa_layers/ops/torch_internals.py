@@ -28,6 +28,10 @@ PRIVATE_NAMES = {
     "torch.nn.modules.module._global_forward_pre_hooks": "find a forward pre-hook of all modules",
     "torch.nn.Module()._forward_hooks": "find the forward hooks of a module",
     "torch.nn.Module()._forward_pre_hooks": "find the forward pre-hooks of a module",
+    "torch.nn.modules.module._global_backward_hooks": "find a backward hook of all modules",
+    "torch.nn.modules.module._global_backward_pre_hooks": "find a backward pre-hook of all modules",
+    "torch.nn.Module()._backward_hooks": "find the backward hooks of a module",
+    "torch.nn.Module()._backward_pre_hooks": "find the backward pre-hooks of a module",
     "torch.nn.Module()._modules": "find a module that was replaced",
     "torch.nn.Module()._parameters": "read a parameter of a module",
     "torch.nn.Module()._buffers": "read a buffer of a module",
@@ -41,8 +45,8 @@ PRIVATE_NAMES = {
 CONTENTS = ("_modules", "_parameters", "_buffers")
 """The dictionaries of a module that contain modules and tensors."""
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-"""The dictionaries of the hooks of a module that run in its forward pass."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""The dictionaries of the hooks of a module."""
 
 MODULE_CALLS = ("__call__", "_call_impl", "_wrapped_call_impl")
 """The methods of :class:`torch.nn.Module` by which a module is called."""
@@ -99,6 +103,16 @@ def argument_names(overload: Any) -> tuple[str, ...]:
 def has_global_hooks() -> bool:
     """Whether a forward hook is registered for all modules."""
     return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+
+
+def has_global_backward_hooks() -> bool:
+    """Whether a backward hook is registered for all modules."""
+    return bool(torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks)
+
+
+def has_backward_hooks(module: nn.Module) -> bool:
+    """Whether a backward hook is registered on a module."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def has_forward_hooks(module: nn.Module) -> bool:

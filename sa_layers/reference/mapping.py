@@ -76,7 +76,7 @@ def normalize_and_rectify(features: Float64Array, norm: Norm | None) -> Float64A
     if isinstance(norm, FrozenNorm):
         scale, shift = to_float64(norm.scale), to_float64(norm.shift)
     elif isinstance(norm, BatchNorm):
-        mean, variance = _batch_statistics(features)
+        mean, variance = batch_statistics(features)
         scale = to_float64(norm.weight) / np.sqrt(variance + norm.eps)
         shift = to_float64(norm.bias) - scale * mean
     return _apply_affine_and_relu(features, scale, shift)
@@ -128,7 +128,8 @@ def _check_vector(name: str, array: Any, size: int) -> None:
 
 
 @compiled
-def _batch_statistics(features: Float64Array) -> tuple[Float64Array, Float64Array]:
+def batch_statistics(features: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return the mean and the biased variance of each channel of (N, D, T, P)."""
     batch, channels, taps, pixels = features.shape
     mean, variance = np.zeros(channels), np.zeros(channels)
     count = max(batch * taps * pixels, 1)  # of an empty batch, too, the mean is a number

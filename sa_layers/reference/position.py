@@ -8,7 +8,7 @@ import numpy as np
 
 from sa_layers.reference.arrays import Float64Array, FloatArray, check_array, to_float64
 from sa_layers.reference.footprint import IntOrPair
-from sa_layers.reference.pairwise_relation import pairwise_relation
+from sa_layers.reference.pairwise_relation import pairwise_relation, pairwise_relation_backward
 
 
 class PairPosition(NamedTuple):
@@ -40,11 +40,28 @@ def pair_position(
     padding_mode: str,
 ) -> Float64Array:
     """Encode the positions of all pairs of a map of this size: (1, P, Kh*Kw, Ho*Wo)."""
-    ones = np.ones(size)
-    rows, columns = (_coordinates(*sides) for sides in zip(size, position.size or (None, None), strict=True))
-    grid = np.stack([columns[None, :] * ones, rows[:, None] * ones, ones])
+    grid = _grid(size, position.size)
     query, key = (np.tensordot(to_float64(matrix), grid, axes=1)[None] for matrix in position[:2])
     return to_float64(pairwise_relation(query, key, kernel_size, "summation", stride, dilation, padding_mode))
+
+
+def pair_position_backward(
+    grad_output: Float64Array,
+    position: PairPosition,
+    size: tuple[int, ...],
+    kernel_size: IntOrPair,
+    stride: IntOrPair,
+    dilation: IntOrPair,
+    padding_mode: str,
+) -> PairPosition:
+    """Compute the gradients of both matrices of a position, each in the place of its matrix."""
+    grid = _grid(size, position.size)
+    maps = np.zeros((1, len(position.query), *size))  # a sum's gradients do not depend on its terms
+    gradients = pairwise_relation_backward(
+        grad_output, maps, maps, kernel_size, "summation", stride, dilation, padding_mode
+    )
+    query, key = (np.tensordot(gradient[0], grid, axes=((1, 2), (1, 2))) for gradient in gradients)
+    return position._replace(query=query.astype(position.query.dtype), key=key.astype(position.key.dtype))
 
 
 def check_position(position: Any) -> int:
@@ -63,6 +80,13 @@ def check_position(position: Any) -> int:
     if position.size is not None and min(position.size) < 2:
         raise ValueError(f"position.size must be at least 2, got {position.size}")
     return int(shape[0])
+
+
+def _grid(size: tuple[int, ...], scale: tuple[int, int] | None) -> Float64Array:
+    """Return the coordinates (x, y, 1) of all pixels, (3, H, W)."""
+    ones = np.ones(size)
+    rows, columns = (_coordinates(*sides) for sides in zip(size, scale or (None, None), strict=True))
+    return np.stack([columns[None, :] * ones, rows[:, None] * ones, ones])
 
 
 def _coordinates(length: int, size: int | None) -> Float64Array:

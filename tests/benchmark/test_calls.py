@@ -40,3 +40,16 @@ def test_quick(task: str, benchmark: Benchmark, tmp_path: Path) -> None:
         *parts, everything = [row for row in rows if row["network"] == network]
         assert 0.5 < sum(row["share"] for row in parts) <= 1
         assert everything["operator"] == "all"
+
+
+def test_frozen_parts_have_no_backward_pass(benchmark: Benchmark, tmp_path: Path) -> None:
+    result = tmp_path / "calls.json"
+    calls = {}
+    for frozen in ("norms", "norms-and-stage1"):
+        options = ("--depth", 10, "--task", "training step", "--frozen", frozen, "--json", result)
+        benchmark("calls", "--quick", *options)
+        for row in json.loads(result.read_text())["results"]:
+            if row["operator"] == "all":
+                calls[frozen, row["network"]] = row["calls"]
+    for network in ("SAN10 pairwise", "SAN10 patchwise", "ResNet-26"):
+        assert calls["norms-and-stage1", network] < calls["norms", network]

@@ -1,38 +1,18 @@
-"""Peak memory, interleaved timing, and the check that implementations agree."""
+"""Interleaved timing, and the check that implementations agree."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 import torch
 
 from sa_layers.benchmark.errors import BenchmarkError
-from sa_layers.benchmark.measure import make_copy, peak_memory, time_interleaved
+from sa_layers.benchmark.measure import make_copy, time_interleaved, time_phases
 from sa_layers.benchmark.operators import check_equal
 from sa_layers.benchmark.problems import OURS, PROBLEMS, STAGES
-from sa_layers.ops import aggregation
 
 CPU = torch.device("cpu")
-
-
-def test_peak_memory_counts_simultaneous_allocations() -> None:
-    megabyte = 1_000_000
-    block = torch.zeros(megabyte, dtype=torch.uint8)
-
-    def one_after_the_other() -> None:
-        for _ in range(3):
-            block.clone()
-
-    def all_at_once() -> list[torch.Tensor]:
-        return [block.clone() for _ in range(3)]
-
-    assert peak_memory(one_after_the_other, CPU) == megabyte
-    assert peak_memory(all_at_once, CPU) == 3 * megabyte
-    assert peak_memory(block.zero_, CPU) == 0
-
-
-def test_peak_memory_includes_native_operators() -> None:
-    value, weight = torch.randn(1, 64, 14, 14), torch.randn(1, 8, 9, 196)
-    assert peak_memory(lambda: aggregation(value, weight, 3), CPU) >= value.nbytes
 
 
 def test_candidates_are_timed_in_alternation() -> None:
@@ -49,6 +29,25 @@ def test_fast_candidates_are_called_many_times() -> None:
     timing = time_interleaved(candidates, CPU, seconds=0, min_rounds=1, min_seconds=1e-3)["one"]
     assert len(calls) > 100
     assert 0 < timing.fastest < 1e-4
+
+
+def test_phases_are_timed_apart() -> None:
+    calls: list[str] = []
+
+    def forward() -> None:
+        calls.append("forward")
+
+    def backward() -> None:
+        calls.append("backward")
+        time.sleep(0.002)
+
+    options = {"seconds": 0, "min_rounds": 3, "min_seconds": 0.005}
+    forward_timing, backward_timing = time_phases({"step": (forward, backward)}, CPU, **options)["step"]
+    assert calls[::2] == ["forward"] * (len(calls) // 2)
+    assert calls[1::2] == ["backward"] * (len(calls) // 2)
+    assert len(calls) > 2 * (2 + 3 * 2)  # more than one call a round
+    assert forward_timing.rounds == backward_timing.rounds == 3
+    assert forward_timing.fastest < 0.001 < 0.002 <= backward_timing.fastest
 
 
 def test_copy_moves_the_given_number_of_bytes() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sa_layers.fused import FusedModule
-from sa_layers.fused.parameters import Parameters
+from sa_layers.fused.evaluation.parameters import Parameters
 from sa_layers.fused.structure import Structure
 
 

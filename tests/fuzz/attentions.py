@@ -51,7 +51,7 @@ def pairwise_attention(draw: Draw) -> Case:
         return gradients[0].value, gradients[1].value
 
     options = arguments | {"relation": relation, "position": position}
-    return attention(draw, operands, layers, options, footprint, features, function, of_features)
+    return attention(draw, operands, layers, options, footprint, features, function, of_features, softmax=True)
 
 
 def patchwise_attention(draw: Draw) -> Case:
@@ -71,7 +71,11 @@ def patchwise_attention(draw: Draw) -> Case:
     def function(**changed: Any) -> Tensor:
         return ops.patchwise_attention(**changed, relation=relation, **arguments)
 
-    return attention(draw, operands, layers, arguments | {"relation": relation}, footprint, features, function, None)
+    def of_features(grad: Array, query: Array, key: Array) -> tuple[Array, Array]:
+        return oracle.patchwise_relation_gradients(grad, query, key, relation, footprint)
+
+    options = arguments | {"relation": relation}
+    return attention(draw, operands, layers, options, footprint, features, function, of_features, softmax=False)
 
 
 def maps(draw: Draw, channels: int, weights: int, widest: int, taps: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,13 +97,15 @@ def attention(
     footprint: oracle.Footprint,
     features: Callable[[Array, Array], Estimate],
     function: Callable[..., Tensor],
-    of_features: Callable[[Array, Array, Array], tuple[Array, Array]] | None,
+    of_features: Callable[[Array, Array, Array], tuple[Array, Array]],
+    *,
+    softmax: bool,
 ) -> Case:
-    """What both attentions share; ``of_features`` is the gradient of a pairwise relation, whose weights are a softmax.
+    """What both attentions share: ``of_features`` is the gradient of the relation; pairwise attention has a softmax.
 
     Gradients are those of the unfused path. A ReLU near zero makes them ill-conditioned, except in float64.
     """
-    channels, softmax = operands["value"].shape[1], of_features is not None
+    channels = operands["value"].shape[1]
     epilogue = AffineReLU(draw.parameter(channels), draw.parameter(channels)) if draw.chance(0.4) else None
     query, key, value = map(array, operands.values())
     related = features(query, key)
@@ -113,7 +119,7 @@ def attention(
         output = oracle.affine_relu(output, *map(array, epilogue))
     expected = {"output": output}
     shown = operands | options | {"mapping": layers, "epilogue": epilogue}
-    differentiates = draw.dtype == torch.float64 and softmax and draw.extreme == "" and draw.chance(0.7)
+    differentiates = draw.dtype == torch.float64 and draw.extreme == "" and draw.chance(0.7)
     if not differentiates:
 
         def call() -> dict[str, Tensor]:
@@ -127,9 +133,10 @@ def attention(
     if epilogue is not None:
         back = back * (output.value > 0) * array(epilogue.scale)[:, None, None]
     of_value, of_weight = oracle.aggregation_gradients(back, value, weight, footprint)
-    of_logits = oracle.logits_gradient(of_weight, weight).value
-    of_related, of_parameters = oracle.mapping_gradients(of_logits, related.value, parameters)
-    of_query, of_key = of_features(of_related, query, key) if of_features else ()
+    of_logits = oracle.logits_gradient(of_weight, weight).value if softmax else of_weight.value
+    of_outputs = of_logits.reshape(len(value), len(parameters[-1][3]), *related.value.shape[2:])
+    of_related, of_parameters = oracle.mapping_gradients(of_outputs, related.value, parameters)
+    of_query, of_key = of_features(of_related, query, key)
     gradients = [of_query, of_key, of_value.value, *of_parameters]
     names = [*operands, *(f"mapping[{i}].{name}" for i in range(len(layers)) for name in MappingLayer._fields)]
 

@@ -174,6 +174,24 @@ def patchwise_relation(query: Array, key: Array, relation: str, footprint: Footp
     return Estimate(*(merge(item.sum(1))[:, :, None] for item in (products, np.abs(products))))
 
 
+def patchwise_relation_gradients(
+    grad: Array, query: Array, key: Array, relation: str, footprint: Footprint
+) -> tuple[Array, Array]:
+    """The gradients of the query and of the key."""
+    channels, taps, neighbours = query.shape[1], len(footprint.index), footprint.gather(key)
+    batch, _, _, pixels = grad.shape
+    if relation == "concatenation":
+        of_query, of_key = grad[:, :channels], grad[:, channels:].reshape(batch, channels, taps, pixels)
+        return footprint.scatter_centre(of_query[:, :, 0]), footprint.scatter(of_key)
+    if relation == "star":
+        of_query, of_key = (grad[:, None, :, 0] * item for item in (neighbours, footprint.centre(query)))
+        return footprint.scatter_centre(of_query.sum(2)), footprint.scatter(of_key)
+    grad = grad.reshape(batch, taps, taps, pixels)
+    of_query = np.einsum("njkp,nckp->ncjp", grad, neighbours)
+    of_key = np.einsum("njkp,ncjp->nckp", grad, footprint.gather(query))
+    return footprint.scatter(of_query), footprint.scatter(of_key)
+
+
 def affine_relu(features: Estimate, scale: Array, shift: Array) -> Estimate:
     """relu(scale * features + shift) of the channels, the second axis."""
     size = (-1, *[1] * (features.value.ndim - 2))
@@ -215,16 +233,27 @@ def mapping_gradients(grad: Array, features: Array, layers: list[tuple[Array, ..
 
 def pair_position(query: Array, key: Array, coordinates: tuple[int, int] | None, footprint: Footprint) -> Estimate:
     """The position features of every pair, (1, P, taps, Ho * Wo)."""
-    height, width = footprint.size
-    rows, columns = coordinates or footprint.size
-    vertical, horizontal = (
-        (np.arange(length) - (length - 1) / 2) * 2 / (reach - 1) if reach > 1 else np.full(length, -1.0)
-        for length, reach in ((height, rows), (width, columns))
-    )
-    grid = np.stack([*np.meshgrid(horizontal, vertical), np.ones((height, width))])
-    here, there = ((matrix @ grid.reshape(3, -1)).reshape(1, -1, height, width) for matrix in (query, key))
+    here, there = (np.tensordot(matrix, grid(coordinates, footprint), 1)[None] for matrix in (query, key))
     value = pairwise_relation(here, there, "summation", footprint).value
     return Estimate(value, np.full_like(value, np.abs(query).sum() + np.abs(key).sum()))
+
+
+def pair_position_gradients(
+    grad: Array, coordinates: tuple[int, int] | None, footprint: Footprint
+) -> tuple[Array, Array]:
+    """The gradients of both matrices, (P, 3), from that of the features of all images, (N, P, taps, Ho * Wo)."""
+    of_maps = footprint.scatter_centre(grad.sum(2)), footprint.scatter(grad)
+    of_query, of_key = (np.einsum("nphw,chw->pc", maps, grid(coordinates, footprint)) for maps in of_maps)
+    return of_query, of_key
+
+
+def grid(coordinates: tuple[int, int] | None, footprint: Footprint) -> Array:
+    """The coordinates (x, y, 1) of all pixels, (3, H, W)."""
+    vertical, horizontal = (
+        (np.arange(length) - (length - 1) / 2) * 2 / (reach - 1) if reach > 1 else np.full(length, -1.0)
+        for length, reach in zip(footprint.size, coordinates or footprint.size, strict=True)
+    )
+    return np.stack([*np.meshgrid(horizontal, vertical), np.ones(footprint.size)])
 
 
 def max_pooling(features: Array) -> Array:

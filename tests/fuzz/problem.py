@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import attentions, footprints, linear
+from . import attentions, footprints, linear, training
 from .case import Case
 from .draw import Draw
 from .oracle import Array, Estimate
@@ -22,12 +22,22 @@ OPERATORS = {
         footprints.patchwise_relation,
         attentions.pairwise_attention,
         attentions.patchwise_attention,
+        training.pairwise_training,
+        training.patchwise_training,
         linear.projection,
         linear.affine_relu,
         linear.pooled_projection,
     )
 }
-OFTEN = ("aggregation", "softmax_aggregation", "pairwise_attention", "patchwise_attention", "projection")
+OFTEN = (
+    "aggregation",
+    "softmax_aggregation",
+    "pairwise_attention",
+    "patchwise_attention",
+    "pairwise_training",
+    "patchwise_training",
+    "projection",
+)
 # At most, in units of the arithmetic's epsilon times a number's scale; torch's products in half precision accumulate in
 # float32 and round a few times between operators.
 ROUNDINGS, HALF_ROUNDINGS = 32, 4

@@ -161,8 +161,6 @@ def parametrised(layer: PairwiseSelfAttention) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[PairwiseSelfAttention], Any], str]] = {
-    "training": (lambda layer: layer.mapping.train(), "mapping.0 is in training mode"),
-    "one norm in training": (lambda layer: layer.mapping[3].train(), "mapping.3 is in training mode"),
     "hook": (lambda layer: layer.mapping[2].register_forward_hook(hook), "mapping.2 has a forward hook"),
     "hook on all": (lambda layer: layer.mapping.register_forward_hook(hook), "the mapping has a forward hook"),
     "position hook": (
@@ -203,7 +201,7 @@ def test_calls_its_modules_where_they_are_not_the_usual_ones(
 
 def test_the_switches_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    name = "sa_layers.fused.block.pairwise_attention_fused"
+    name = "sa_layers.fused.evaluation.block.pairwise_attention_fused"
     monkeypatch.setattr(name, lambda *args, **kwargs: calls.append(0) or operator(*args, **kwargs))
     layer = make()
     layer(FEATURES).sum().backward()

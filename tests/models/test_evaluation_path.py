@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from sa_layers.fused.stage import EvaluationStage
+from sa_layers.fused.evaluation.stage import EvaluationStage
 from sa_layers.layers import SelfAttentionBlock
 from sa_layers.models import SelfAttentionNetwork
 from sa_layers.ops import backend, fused
@@ -129,7 +129,7 @@ def test_image_by_image(
     attention: str, large_map: int, out_indices: tuple[int, ...], batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large maps that are not wanted are computed for one image at a time."""
-    monkeypatch.setattr("sa_layers.fused.network.LARGE_MAP", large_map)
+    monkeypatch.setattr("sa_layers.fused.evaluation.network.LARGE_MAP", large_map)
     model, image = network(attention, strides=(2, 1, 2, 2, 1), out_indices=out_indices), torch.randn(3, 3, 41, 38)
     with torch.no_grad(), counted() as attend:
         results = model(image)
@@ -147,11 +147,11 @@ def test_norms_for_the_next_pooling(
     attention: str, out_indices: tuple[int, ...], large_map: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage's norm that waits for the next stage, with a pooling or without, changes nothing."""
-    monkeypatch.setattr("sa_layers.fused.network.LARGE_MAP", large_map)
+    monkeypatch.setattr("sa_layers.fused.evaluation.network.LARGE_MAP", large_map)
     model, image = network(attention, strides=(2, 1, 2, 2, 1), out_indices=out_indices), torch.randn(3, 3, 41, 38)
     with torch.no_grad():
         expected = model(image)
-        monkeypatch.setattr("sa_layers.fused.network.POOLING_NORMS", {"cpu"})
+        monkeypatch.setattr("sa_layers.fused.evaluation.network.POOLING_NORMS", {"cpu"})
         with counted() as attend:
             results = model(image)
     waiting = [call for call in attend.call_args_list if call.args[3:] == (False,)]

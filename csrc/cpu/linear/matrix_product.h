@@ -61,12 +61,14 @@ struct Product {
   int64_t initial_stride;
   float* sums;
   int64_t sums_stride;
+  const float* bias = nullptr;  // of all columns, for BiasedRows
 };
 
 // Layouts of the two factors in memory. kSteps is how many steps of the depth the loop is unrolled by: the more, the
 // fewer instructions besides the products, as long as the loop fits the instruction cache.
 struct RowMajor {
   static constexpr int kSteps = 2;
+  static constexpr bool kAddsBias = false;
   static constexpr int64_t left(int64_t row, int64_t column) { return row * kRowStride + column; }
   static int64_t matrix_stride(const Product& product) { return product.matrix_stride; }
 };
@@ -74,10 +76,23 @@ struct RowMajor {
 // in turn; the matrix holds its groups of columns one after the other.
 struct InterleavedRows {
   static constexpr int kSteps = 4;
+  static constexpr bool kAddsBias = false;
   static constexpr int64_t kBlock = kBlockRows * kDepth;
   static constexpr int64_t left(int64_t row, int64_t column) {
     return column / 4 * 4 * kBlockRows + row * 4 + column % 4;
   }
+  static constexpr int64_t matrix_stride(const Product&) { return kGroupColumns; }
+};
+// The same, with a bias that is added to the initial sums.
+struct BiasedRows : InterleavedRows {
+  static constexpr bool kAddsBias = true;
+};
+// The left factor holds each column of all rows of a block in turn, as a transposed matrix has them.
+struct TransposedRows {
+  static constexpr int kSteps = 4;
+  static constexpr bool kAddsBias = false;
+  static constexpr int64_t kBlock = kBlockRows * kDepth;
+  static constexpr int64_t left(int64_t row, int64_t column) { return column * kBlockRows + row; }
   static constexpr int64_t matrix_stride(const Product&) { return kGroupColumns; }
 };
 
@@ -93,6 +108,7 @@ void multiply_block(const Product& product, int64_t group) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       sums[i][v] = load(product.initial + i * product.initial_stride + column + v * kLanes<float>);
+      if constexpr (Layout::kAddsBias) sums[i][v] += load(product.bias + column + v * kLanes<float>);
     }
   }
   const float *row = product.rows, *matrix = product.matrix + group * product.group_stride;
@@ -117,7 +133,7 @@ void multiply_block(const Product& product, int64_t group) {
     for (int step = 0; step < Layout::kSteps; ++step) add(step);
     row += Layout::left(0, Layout::kSteps * kPeriod), matrix += Layout::kSteps * matrix_stride;
   }
-  for (; steps > 0; --steps, row += kPeriod, matrix += matrix_stride) add(0);
+  for (; steps > 0; --steps, row += Layout::left(0, kPeriod), matrix += matrix_stride) add(0);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4

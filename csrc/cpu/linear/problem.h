@@ -20,6 +20,14 @@ constexpr int64_t kPanelColumns = kGroupColumns;
 // The largest number of pixels that are multiplied by a panel together: their left factor fits the cache.
 constexpr int64_t kMaxPixels = 224;
 
+// What a layer multiplies: pixels of some stride, or relu(scale * pixels + shift). Without a norm, scale and shift are
+// null.
+struct Activations {
+  const float* pixels;
+  int64_t stride;
+  const float *scale, *shift;
+};
+
 struct Projection {
   int64_t pixels, channels, panels;
   const float *features, *scale, *shift;  // scale and shift are null without a norm before the layer

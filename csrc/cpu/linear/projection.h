@@ -7,38 +7,12 @@
 #define SA_LAYERS_CPU_LINEAR_PROJECTION_H
 #endif
 
-#include "cpu/linear/matrix_product.h"
+#include "cpu/linear/packing.h"
 #include "cpu/linear/problem.h"
 #include "cpu/simd/transpose.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
-
-// Calls read(channel, lanes) for the vectors of some channels.
-template <typename Read>
-ALWAYS_INLINE void for_each_vector(int64_t channels, const Read& read) {
-  int64_t c = 0;
-  for (; c + kLanes<float> <= channels; c += kLanes<float>) read(c, AllLanes{});
-  if (c < channels) read(c, SomeLanes{0, channels - c});
-}
-
-// Stores a vector of a row; the column is a multiple of its lanes.
-ALWAYS_INLINE void store_interleaved(float* row, int64_t column, Vector<float> from) {
-#if SA_LAYERS_TARGET != SA_LAYERS_BASELINE
-  store_every_fourth(from, kLanes<float>, row + InterleavedRows::left(0, column), kBlockRows);
-#else
-  store(row + InterleavedRows::left(0, column), from);
-#endif
-}
-
-// Calls read(i, row) for the rows of the left factor.
-template <typename Read>
-ALWAYS_INLINE void for_each_row(float* rows, int64_t count, const Read& read) {
-  for (int64_t first = 0; first < count; first += kBlockRows, rows += InterleavedRows::kBlock) {
-    const int64_t last = min(first + kBlockRows, count);
-    for (int64_t i = first; i < last; ++i) read(i, rows + InterleavedRows::left(i - first, 0));
-  }
-}
 
 // The maximum, or NaN where either is NaN, as in torch's max-pooling.
 ALWAYS_INLINE Vector<float> max_or_nan(Vector<float> a, Vector<float> b) { return b > a || b != b ? b : a; }
@@ -65,18 +39,8 @@ inline void read_pooled_features(const Projection& problem, int64_t pixel, int64
 // Packs rows of the left factor: some channels of some pixels, after the norm and the ReLU before the layer.
 inline void read_features(const Projection& problem, int64_t pixel, int64_t count, int64_t channel, int64_t depth,
                           float* rows) {
-  const bool normalises = problem.scale != nullptr;
-  const float* scale = normalises ? problem.scale + channel : nullptr;
-  const float* shift = normalises ? problem.shift + channel : nullptr;
-  for_each_row(rows, count, [&](int64_t i, float* row) ALWAYS_INLINE_LAMBDA {
-    const float* from = problem.features + (pixel + i) * problem.feature_stride + channel;
-    for_each_vector(depth, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
-      Vector<float> features = load(from + c, lanes);
-      __builtin_prefetch(from + kBlockRows * problem.feature_stride + c);  // of the next block, early enough
-      if (normalises) features = relu(load(scale + c, lanes) * features + load(shift + c, lanes));
-      store_interleaved(row, c, features);
-    });
-  });
+  const Activations activations{problem.features, problem.feature_stride, problem.scale, problem.shift};
+  pack_activations(activations, pixel, count, channel, depth, rows);
 }
 
 // Packs some input channels of a panel: to[c * kPanelColumns + column] = weights[column * channels + channel + c].

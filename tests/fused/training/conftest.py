@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sa_layers.ops import extension
 
-FUSED_TRAINING = False
+FUSED_TRAINING = True
 """Whether modules have a fused path for training. Until then the tests hold for the unfused operators."""
 
 

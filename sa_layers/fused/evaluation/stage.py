@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import AffineReLU
-from ..ops.projection import Linear, join, project
+from ...ops import AffineReLU
+from ...ops.projection import Linear, join, project
 from .block import EvaluationBlock
 from .parameters import Folded
 

@@ -1,8 +1,4 @@
-"""The residual block in evaluation, channels last: three operators, in place.
-
-A block for training, with gradients, belongs beside this file. It will share the layout of the maps and the order of
-the operators, and will take batch statistics and saved tensors in addition.
-"""
+"""The residual block in evaluation, channels last: three operators, in place."""
 
 from __future__ import annotations
 
@@ -11,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..ops import AffineReLU, Footprint
-from ..ops.affine_relu import native_affine_relu
-from ..ops.mapping_layer import MappingOperands
-from ..ops.pairwise_attention import pairwise_attention_fused
-from ..ops.patchwise_attention import patchwise_attention_fused
-from ..ops.projection import Linear, project
-from .channels_last import to_channels_first, to_channels_last
+from ...ops import AffineReLU, Footprint
+from ...ops.affine_relu import native_affine_relu
+from ...ops.mapping_layer import MappingOperands
+from ...ops.pairwise_attention import pairwise_attention_fused
+from ...ops.patchwise_attention import patchwise_attention_fused
+from ...ops.projection import Linear, project
+from ..channels_last import to_channels_first, to_channels_last
 from .parameters import Folded
 
 

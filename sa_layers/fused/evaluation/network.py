@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops.pooled_projection import native_pooled_projection
-from ..ops.projection import Linear
+from ...ops.pooled_projection import native_pooled_projection
+from ...ops.projection import Linear
 from .parameters import Folded
 from .stage import EvaluationStage
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops import AffineReLU, PairPosition
-from ..ops.torch_internals import value_of
-
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+from ...ops import AffineReLU, PairPosition
+from ...ops.torch_internals import value_of
+from ..eligibility import NORM_TENSORS
+from ..position import position_matrices
 
 
 class Folded(NamedTuple):
@@ -158,10 +158,8 @@ def _position_matrices(layers: Sequence[nn.Module], position: str) -> tuple[Sequ
     biases: Any = torch.stack([value_of(layer, "bias") for layer in layers])  # type: ignore[misc]
     matrix = torch.cat([weights.flatten(2), biases.unsqueeze(2)], dim=2)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    if position == "relative":
-        return matrix.unbind(), (-matrix).unbind()
-    zeros = torch.zeros_like(matrix)
-    return torch.cat([matrix, zeros], dim=1).unbind(), torch.cat([zeros, matrix], dim=1).unbind()
+    query, key = position_matrices(matrix, position)
+    return query.unbind(), key.unbind()
 
 
 def linear_layers(layers: Sequence[nn.Module]) -> tuple[list[Any], list[Any]]:

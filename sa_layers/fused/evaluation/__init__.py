@@ -1,0 +1,1 @@
+"""Evaluation by fused operators, channels last and in place, with frozen norms."""

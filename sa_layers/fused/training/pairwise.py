@@ -1,0 +1,176 @@
+"""Pairwise attention in training: the passes over pairs, and the small matrices between them.
+
+The equations are those of docs/training.md. A pass reads query and key and forms the features of a few pairs at a time;
+between passes only sums over all pairs exist, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...ops import Footprint, PairPosition
+from ...ops.pairwise_training import (
+    PairwiseGeometry,
+    PairwiseMapping,
+    pairwise_backward,
+    pairwise_correction,
+    pairwise_forward,
+    pairwise_moments,
+    pairwise_norm_backward,
+    pairwise_statistics,
+)
+from ...ops.torch_internals import value_of
+from ..position import position_matrices
+from .attention import Operands
+from .function import Gradients, Values
+from .norm import NormState, TrainingNorm
+
+
+class PositionPlan(NamedTuple):
+    """A position encoding by its linear layer."""
+
+    linear: nn.Module
+    kind: str
+    """'relative' or 'absolute'."""
+    size: tuple[int, int] | None
+
+
+class PairwiseState(NamedTuple):
+    """What the backward pass needs besides maps."""
+
+    geometry: PairwiseGeometry
+    mapping: PairwiseMapping
+    first: NormState
+    second: NormState
+    covariance: Tensor | None
+    """(R', D): that of the first layer's outputs and inputs, with batch statistics of the second norm."""
+    pairs: int
+
+
+class PairwiseTraining(NamedTuple):
+    """The plan of pairwise attention behind its transforms."""
+
+    footprint: Footprint
+    relation: str
+    position: PositionPlan | None
+    first_norm: TrainingNorm
+    second_norm: TrainingNorm
+    layers: tuple[nn.Module, nn.Module]
+
+    def tensors(self) -> Values:
+        """The parameters of the mapping and of the position encoding."""
+        return {**self.first_norm.tensors(), **self.second_norm.tensors(), **dict(self._linear_tensors())}
+
+    def _linear_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        modules = {"layer1": self.layers[0], "layer2": self.layers[1]}
+        if self.position is not None:
+            modules["position"] = self.position.linear
+        for name, module in modules.items():
+            for part in ("weight", "bias"):
+                if (value := value_of(module, part)) is not None:
+                    yield f"{name}.{part}", value
+
+    def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
+        """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""
+        query, key, value = operands
+        dtype, device = torch.promote_types(query.dtype, torch.float32), query.device
+        geometry = PairwiseGeometry(self.footprint, self.relation, self._position(values, dtype))
+        height, width = self.footprint.output_size(query.shape[1], query.shape[2])
+        pairs = query.shape[0] * height * width * self.footprint.taps
+        weight1, bias1 = values["layer1.weight"].flatten(1), values.get("layer1.bias")
+        weight2 = values["layer2.weight"].flatten(1)
+
+        first = self.first_norm.start(values, lambda: pairwise_statistics(query, key, geometry), pairs, device)
+        center, covariance, statistics = torch.zeros_like(first.scale), None, first.scale
+        if self.second_norm.uses_batch_statistics():
+            center, moments = pairwise_moments(query, key, geometry, *first.prologue(dtype))
+            wide = weight1.double()
+            covariance = wide @ moments
+            mean, variance = wide @ center, (covariance * wide).sum(1).clamp_min(0)
+            statistics = torch.stack([mean if bias1 is None else mean + bias1, variance])
+        second = self.second_norm.start(values, lambda: statistics, pairs, device)
+        shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
+        mapping = PairwiseMapping(
+            *first.prologue(dtype),
+            first.mean,
+            center,
+            weight1.to(dtype),
+            second.scale,
+            shift2,
+            weight2.to(dtype),
+        )
+        output, logsumexp = pairwise_forward(query, key, value, geometry, mapping)
+        state = PairwiseState(geometry, mapping, first, second, covariance, pairs)
+        return output, [output, logsumexp], state
+
+    def backward(
+        self, values: Values, kept: list[Tensor], state: PairwiseState, grad: Tensor, operands: Operands, out: Operands
+    ) -> Gradients:
+        """Write the gradients of the operands into ``out``, and return those of the tensors."""
+        output, logsumexp = kept
+        geometry, mapping, first, second, covariance, pairs = state
+        query, key, value = operands
+        weight1, bias1 = values["layer1.weight"].flatten(1).double(), values.get("layer1.bias")
+        sums = pairwise_backward(grad, query, key, value, output, logsumexp, geometry, mapping, *out)
+        mean2 = second.mean if bias1 is None else second.mean - bias1
+        # of the hidden features z without their bias: sum dy (z - mean), from sums of dy and of dy (a - center)^T
+        offset = weight1 @ mapping.center - mean2
+        products = (weight1 * sums.products).sum(1) + offset * sums.hidden
+        gradients, means = self.second_norm.gradients(second, torch.stack([sums.hidden, products]))
+        features, position = sums.features, sums.position
+        of_weight1 = sums.products + torch.outer(sums.hidden, mapping.center)
+        of_bias1 = sums.hidden
+        if means.first_mean is not None and means.second_mean is not None and covariance is not None:
+            slope = means.second_mean * second.inverse_deviation
+            constant = means.first_mean + slope * offset
+            of_weight1 = of_weight1 - pairs * (torch.outer(constant, mapping.center) + slope.unsqueeze(1) * covariance)
+            of_bias1 = of_bias1 - pairs * constant
+            back = weight1.t() * second.scale
+            added_features, added_position = pairwise_correction(
+                query, key, geometry, mapping, -(back * slope) @ weight1, -(back @ constant), out.query, out.key
+            )
+            features = features + added_features
+            position = _sum(position, added_position)
+        gradients["layer1.weight"] = second.scale.unsqueeze(1) * of_weight1
+        gradients["layer1.bias"] = second.scale * of_bias1
+        gradients["layer2.weight"] = sums.weight2
+        gradients["layer2.bias"] = sums.weight2.new_zeros(len(sums.weight2))  # it cancels in the softmax
+
+        of_norm1, means = self.first_norm.gradients(first, features)
+        gradients |= of_norm1
+        if means.first_mean is not None and means.second_mean is not None:
+            factors = first.scale * torch.stack([means.first_mean, means.second_mean * first.inverse_deviation])
+            added_position = pairwise_norm_backward(query, key, geometry, mapping, factors, out.query, out.key)
+            position = _sum(position, added_position)
+        if position is not None:
+            gradients |= self._position_gradients(position)
+        return gradients
+
+    def _position(self, values: Values, dtype: torch.dtype) -> PairPosition | None:
+        if self.position is None:
+            return None
+        matrix = torch.cat([values["position.weight"].flatten(1), values["position.bias"].unsqueeze(1)], dim=1)
+        query, key = position_matrices(matrix.to(dtype), self.position.kind)
+        return PairPosition(query.contiguous(), key.contiguous(), self.position.size)
+
+    def _position_gradients(self, gradient: Tensor) -> Gradients:
+        """From the gradients of the two matrices, (2, P, 3), to those of the linear layer."""
+        assert self.position is not None
+        of_query, of_key = gradient
+        if self.position.kind == "relative":
+            matrix = of_query - of_key
+        else:
+            half = len(of_query) // 2
+            matrix = of_query[:half] + of_key[half:]
+        weight, bias = matrix[:, :2], matrix[:, 2]
+        if self.position.kind == "relative" and self.footprint.padding_mode == "reflect":
+            bias = torch.zeros_like(bias)  # it cancels in every pair
+        return {"position.weight": weight, "position.bias": bias}
+
+
+def _sum(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+    return one if two is None else two if one is None else one + two
