@@ -156,13 +156,14 @@ def test_gradient_penalty(name: str) -> None:
 
     with plain_torch():
         expected = penalty(copy.deepcopy(module))
+    message = None
     try:
-        found = penalty(module)
+        found = penalty(copy.deepcopy(module))
     except (RuntimeError, NotImplementedError) as error:
-        assert FUSED_TRAINING
-        assert len(str(error)) > 20
+        message = str(error)
         with fused(False):
             found = penalty(copy.deepcopy(module))
+    assert message is None or (FUSED_TRAINING and ("derivative" in message or "differentiable" in message)), message
     largest = max(float(gradient.abs().max()) for gradient in expected)
     for gradient, wanted in zip(found, expected, strict=True):
         assert difference(gradient, wanted, largest / 100) < 1e-8
@@ -284,10 +285,13 @@ def test_statistics_written_between_the_passes(name: str) -> None:
 def check_or_error(
     module: nn.Module, outputs: list[Tensor], leaf: Tensor, expected: Any, key: str, without: str = ""
 ) -> None:
+    message = None
     try:
         random_loss(outputs)
     except RuntimeError as error:
-        assert "modified by an inplace operation" in str(error), key
+        message = str(error)
+    if message is not None:
+        assert "modified by an inplace operation" in message, key
         return
     step = collect(module, outputs, leaf)
     step.buffers.pop(without, None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -214,8 +216,6 @@ def test_function_transforms(name: str) -> None:
 @LARGE
 def test_module_of_threads(name: str) -> None:
     """Two threads train two copies at once, each with what is kept for its own."""
-    from concurrent.futures import ThreadPoolExecutor
-
     module, features = subject(name), features_for(name)
     expected = expected_step(module, features)
     copies = [copy.deepcopy(module) for _ in range(4)]
@@ -227,8 +227,6 @@ def test_module_of_threads(name: str) -> None:
 @LARGE
 def test_backward_in_another_thread(name: str) -> None:
     """And outside a block that forced the backend, or switched the fused operators off."""
-    from concurrent.futures import ThreadPoolExecutor
-
     module, features = subject(name), features_for(name)
     expected = expected_step(module, features)
     for context in (torch.enable_grad, plain_torch):
@@ -247,19 +245,21 @@ def test_backward_in_another_thread(name: str) -> None:
 
 def test_memory_is_freed() -> None:
     """A step leaves no graph behind: neither outputs nor what was kept for the backward pass."""
-    import gc
-    import weakref
-
     module, features = subject("pairwise network"), features_for("pairwise network")
+    alive: list[weakref.ref[Tensor]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        alive.append(weakref.ref(tensor))
+        return tensor
+
     for _ in range(2):
-        alive: list[Any] = []
         leaf = like(features)
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: [alive.append(weakref.ref(tensor)), tensor][1], lambda tensor: tensor
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = as_list(module(leaf))
         random_loss(outputs)
         own = {id(tensor) for tensor in (*module.parameters(), *module.buffers(), leaf)}
         del outputs
         gc.collect()
+        assert alive
         assert not [ref for ref in alive if (tensor := ref()) is not None and id(tensor) not in own]
+        alive.clear()
