@@ -288,14 +288,18 @@ struct WeightedSumGradients {
   MapGradient<T> value;
 };
 
-// A map by rows, and how often each of `taps` taps along an axis reads a column: (taps, width).
+// Query or key by rows, how often each of `taps` taps along an axis reads a column, (taps, width), and for the backward
+// pass (2, height, taps, channels) coefficients and the gradient.
 template <typename T>
-struct RowsOfMap {
-  PixelMap<T> map;
+struct NormedMap {
+  PixelMap<const T> pixels;
   int64_t batch, height, width, channels, taps;
-  const double* columns;
+  const double *columns, *coefficients;
+  PixelMap<T> gradient;
 
-  T* row(int64_t image, int64_t row) const { return map.data + (image * height + row) * width * map.pixel_stride; }
+  const T* row(int64_t image, int64_t row) const {
+    return pixels.data + (image * height + row) * width * pixels.pixel_stride;
+  }
 };
 
 }  // namespace sa_layers::cpu

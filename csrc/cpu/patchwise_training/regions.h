@@ -20,6 +20,8 @@ struct ChannelVectors {
   bool is_packed;
 
   int64_t count_of(int64_t vector) const { return vector + 1 < vectors ? count : last_count; }
+  // The first vectors that hold as many channels as they have lanes.
+  int64_t full_vectors(int64_t lanes) const { return count < lanes ? 0 : last_count < lanes ? vectors - 1 : vectors; }
   int64_t pixel_size(int64_t lanes) const { return is_packed ? count : vectors * lanes; }
 };
 
@@ -103,16 +105,11 @@ void copy_pixels(const T* from, int64_t pixel_stride, int64_t pixels, const Chan
       }
     });
   }
-  for (int64_t v = 0; v < channels.vectors; ++v) {
-    const auto copy = [&](auto some) ALWAYS_INLINE_LAMBDA {
-      const T* source = from + v * channels.step;
-      C* to = region + v * lanes;
-      for (int64_t p = 0; p < pixels; ++p, source += pixel_stride, to += size) store(to, load(source, some));
-    };
-    if (channels.count_of(v) == lanes) {
-      copy(AllLanes{});
-    } else {
-      copy(SomeLanes{0, channels.count_of(v)});
+  const int64_t full = channels.full_vectors(lanes);
+  for (int64_t p = 0; p < pixels; ++p, from += pixel_stride, region += size) {
+    for (int64_t v = 0; v < full; ++v) store(region + v * lanes, load(from + v * channels.step));
+    for (int64_t v = full; v < channels.vectors; ++v) {
+      store(region + v * lanes, load(from + v * channels.step, SomeLanes{0, channels.count_of(v)}));
     }
   }
 }
@@ -143,20 +140,16 @@ void store_pixels(const Compute<T>* const* regions, int64_t region_count, int64_
       }
     });
   }
-  for (int64_t v = 0; v < channels.vectors; ++v) {
-    const auto add = [&](auto some) ALWAYS_INLINE_LAMBDA {
-      T* target = to + v * channels.step;
-      int64_t at = v * lanes;
-      for (int64_t p = 0; p < pixels; ++p, target += pixel_stride, at += size) {
-        Vector<T> sum = load(regions[0] + at, some);
-        for (int64_t i = 1; i < region_count; ++i) sum += load(regions[i] + at, some);
-        store(target, sum, some);
-      }
-    };
-    if (channels.count_of(v) == lanes) {
-      add(AllLanes{});
-    } else {
-      add(SomeLanes{0, channels.count_of(v)});
+  const int64_t full = channels.full_vectors(lanes);
+  const auto store_vector = [=](int64_t at, T* target, auto some) ALWAYS_INLINE_LAMBDA {
+    Vector<T> sum = load(regions[0] + at, some);
+    for (int64_t i = 1; i < region_count; ++i) sum += load(regions[i] + at, some);
+    store(target, sum, some);
+  };
+  for (int64_t at = 0; at < pixels * size; at += size, to += pixel_stride) {
+    for (int64_t v = 0; v < full; ++v) store_vector(at + v * lanes, to + v * channels.step, AllLanes{});
+    for (int64_t v = full; v < channels.vectors; ++v) {
+      store_vector(at + v * lanes, to + v * channels.step, SomeLanes{0, channels.count_of(v)});
     }
   }
 }
