@@ -62,6 +62,7 @@ void pairwise_statistics_bands(const PairwiseTraining& problem, const PairParame
   BandSums<C> totals(problem, layout);
   for (int64_t i = begin; i < end; ++i) {
     totals.to = sums + i * layout.size;
+    clear(totals.to, layout.size);
     for_each_row<T>(at, problem.band(i), maps, [&](int64_t) {
       with_pair_sizes<C>(problem, [&](const auto& sizes) { statistics_of_row(at, totals, sizes); });
     });
@@ -78,6 +79,7 @@ void pairwise_moments_bands(const PairwiseTraining& problem, const PairParameter
   BandSums<C> totals(problem, layout);
   for (int64_t i = begin; i < end; ++i) {
     totals.to = sums + i * layout.size;
+    clear(totals.to, layout.size);
     for_each_row<T>(at, problem.band(i), maps, [&](int64_t) {
       with_pair_sizes<C>(problem, [&](const auto& sizes) { moments_of_row(at, totals, sizes); });
     });
@@ -122,6 +124,7 @@ void pairwise_backward_bands(const PairwiseTraining& problem, const PairParamete
   for (int64_t i = begin; i < end; ++i) {
     const Band band = problem.band(i);
     totals.to = sums + i * layout.size;
+    clear(totals.to, layout.size);
     start_key_sums<T>(at);
     clear(values.value_sums.data(), problem.window_pixels() * problem.padded_value());
     load_values<T>(problem, values, band, maps.value);
@@ -152,6 +155,7 @@ void pairwise_correction_bands(const PairwiseTraining& problem, const PairParame
   for (int64_t i = begin; i < end; ++i) {
     const Band band = problem.band(i);
     totals.to = sums + i * layout.size;
+    clear(totals.to, layout.size);
     start_key_sums<T>(at);
     for_each_row<T>(at, band, maps, [&](int64_t row) {
       with_pair_sizes<C>(problem, [&](const auto& sizes) { correct_row(at, totals, sizes); });
@@ -170,12 +174,14 @@ void pairwise_scatter_bands(const PairwiseTraining& problem, const PairParameter
   PairWorkspace<C> at(problem, parameters, 0);
   for (int64_t i = begin; i < end; ++i) {
     const Band band = problem.band(i);
+    double* const to = sums + i * layout.size;
+    clear(to, layout.size);
     start_key_sums<T>(at);
     for_each_row<T>(at, band, maps, [&](int64_t row) {
       with_pair_sizes<C>(problem, [&](const auto& sizes) { scatter_row(at, sizes); });
-      finish_queries<T>(at, band, row, maps, layout, sums + i * layout.size);
+      finish_queries<T>(at, band, row, maps, layout, to);
     });
-    finish_keys<T>(at, band, i, maps, nullptr, layout, sums + i * layout.size);
+    finish_keys<T>(at, band, i, maps, nullptr, layout, to);
   }
 }
 

@@ -30,7 +30,7 @@ std::tuple<Tensor, Tensor> correction(const Tensor& query, const Tensor& key,
   check_vector("matrix", matrix, {features, features});
   check_vector("offset", offset, {features});
   const MappingInDouble mapping = read_mapping(mapping_tensors, problem);
-  const Doubles matrices = doubles(matrix), constants = doubles(offset);
+  const Doubles matrices = doubles(matrix), offsets = doubles(offset);
   FeatureGradients gradients;
   dispatch_dtype("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
@@ -40,16 +40,19 @@ std::tuple<Tensor, Tensor> correction(const Tensor& query, const Tensor& key,
                                         mapping.center, true);
     const Doubles activations = activate_offsets(geometry, mapping.scale1, mapping.shift1);
     // matrix * (a - center) + offset without the columns of the pairs, by offset.
-    Doubles summands(problem.offsets() * features, 0.0);
+    Doubles constants = offsets, summands;
+    for (int64_t e = 0; e < features; ++e) {
+      for (int64_t d = 0; d < folded.features_in_columns(); ++d) {
+        constants[e] += matrices[e * features + d] * (folded.center[d] - mapping.center[d]);
+      }
+    }
     for (int64_t i = 0; i < problem.offsets(); ++i) {
       for (int64_t e = 0; e < features; ++e) {
         double sum = constants[e];
-        for (int64_t d = 0; d < features; ++d) {
-          const bool in_columns = d < folded.features_in_columns();
-          const double a = in_columns ? folded.center[d] : activations[i * positions + d - relation];
-          sum += matrices[e * features + d] * (a - mapping.center[d]);
+        for (int64_t d = folded.features_in_columns(); d < features; ++d) {
+          sum += matrices[e * features + d] * (activations[i * positions + d - relation] - mapping.center[d]);
         }
-        summands[i * features + e] = sum;
+        summands.push_back(sum);
       }
     }
     folded.fold_matrix(matrices, summands);

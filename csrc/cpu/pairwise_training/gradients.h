@@ -18,7 +18,7 @@ void finish_queries(const PairWorkspace<Compute<T>>& at, const Band& band, int64
   using C = Compute<T>;
   const PairwiseTraining& problem = at.problem;
   const Axis &rows = problem.footprint.rows, &columns = problem.footprint.columns;
-  const int64_t size = problem.map_columns(), first = row * rows.stride;
+  const int64_t width = problem.width(), size = problem.map_columns(), first = row * rows.stride;
   const C* const query_sums = at.query_sums.data();
   if (!maps.accumulate && rows.stride * columns.stride > 1) {
     for (int64_t y = first; y < min(first + rows.stride, rows.size); ++y) {
@@ -27,21 +27,21 @@ void finish_queries(const PairWorkspace<Compute<T>>& at, const Band& band, int64
       }
     }
   }
-  store_gradients<T>(query_sums, size, at.parameters.query_factor, problem.width(), problem.channels,
+  store_gradients<T>(query_sums, size, at.parameters.query_factor, width, problem.channels,
                      maps.grad_query.row(band.image, first), columns.stride * maps.grad_query.strides.pixel,
                      maps.accumulate);
   if (problem.is_difference()) {
     for (int64_t c = 0; c < problem.columns(); c += kLanes<C>) {
       Vector<C> total = {};
-      for (int64_t x = 0; x < problem.width(); ++x) total += load(query_sums + x * size + c);
+      for (int64_t x = 0; x < width; ++x) total += load(query_sums + x * size + c);
       for (int64_t lane = 0; lane < kLanes<C>; ++lane) sums[layout.features + c + lane] += total[lane];
     }
     add_moments<T>(query_sums, size, maps.query.row(band.image, first), columns.stride * maps.query.strides.pixel,
-                   at.parameters.query_center, problem.width(), problem.channels, sums + layout.query_moments);
+                   at.parameters.query_center, width, problem.channels, sums + layout.query_moments);
   }
   if (problem.positions > 0 && !problem.by_offset) {
-    add_position_moments(problem, at.parameters, query_sums + problem.map_first_position(), size, problem.width(),
-                         columns.stride, first, sums + layout.position);
+    add_position_moments(problem, at.parameters, query_sums + problem.map_first_position(), size, width, columns.stride,
+                         first, sums + layout.position);
   }
 }
 

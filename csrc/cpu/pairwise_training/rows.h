@@ -192,6 +192,7 @@ void forward_row(const PairWorkspace<C>& at, const ValueWorkspace<C>& values, co
     map_pairs(at, block, values.logits.data(), sizes);
     softmax_and_aggregate_pairs(at.problem, block, values, sizes.weights);
   });
+  finish_logsumexp(at.problem, values);
 }
 
 // `hidden_gradients` is a workspace for the hidden layer of a block.

@@ -20,6 +20,7 @@ struct ValueWorkspace {
   Scratch<C> logits;               // of the pairs of a block, then weights, then gradients of the logits
   Scratch<C> sums;                 // sums over channels that share a weight, of the pairs of a block
   Scratch<C> row;                  // of a pixel: as wide as the logits, twice
+  Scratch<C> totals;               // of the weights of a row
   Scratch<C> value_copy;           // of the pixels of the window, where the map cannot be read in place
   Scratch<C> value_sums;           // gradients of the values of the window
   Scratch<C> output, grad_output;  // rows, where the maps cannot be read or written in place
@@ -35,6 +36,7 @@ struct ValueWorkspace {
       : logits(RowPairs::max_block_rows(problem) * problem.padded_weights()),
         sums(backward ? RowPairs::max_block_rows(problem) * problem.padded_weights() : 1),
         row(2 * problem.padded_weights()),
+        totals(backward ? 1 : problem.width() * problem.weight_channels + kLanes<C>),
         value_copy(problem.window_pixels() * problem.padded_value()),
         value_sums(backward ? problem.window_pixels() * problem.padded_value() : 1),
         output(problem.width() * problem.padded_value()),
@@ -121,15 +123,28 @@ ALWAYS_INLINE void softmax_and_aggregate_pairs(const PairwiseTraining& problem, 
         chunk(Constant<1>{}, yes, no, e);
         for (int64_t c = e + width; c < channels; c += width) chunk(Constant<1>{}, no, no, c);
       }
-      const Vector<C> logarithm = (exponent + log2(total)) * static_cast<C>(kLn2);
-      C* const to = at.logsumexp_row + p * weights + e;
+      const int64_t at_pixel = p * weights + e;
       if (e + kLanes<C> <= weights) {
-        store(to, logarithm);
+        store(at.logsumexp_row + at_pixel, exponent), store(at.totals.data() + at_pixel, total);
       } else if (e < weights) {
-        store(to, logarithm, SomeLanes{0, weights - e});
+        const SomeLanes lanes{0, weights - e};
+        store(at.logsumexp_row + at_pixel, exponent, lanes), store(at.totals.data() + at_pixel, total, lanes);
       }
     }
   }
+}
+
+// The natural logarithms of the sums of a row, of which the exponents are there already.
+template <typename C>
+void finish_logsumexp(const PairwiseTraining& problem, const ValueWorkspace<C>& at) {
+  const int64_t count = problem.width() * problem.weight_channels;
+  const auto finish = [&](int64_t i, auto lanes) ALWAYS_INLINE_LAMBDA {
+    const Vector<C> logarithm = load(at.logsumexp_row + i, lanes) + log2(load(at.totals.data() + i));
+    store(at.logsumexp_row + i, logarithm * static_cast<C>(kLn2), lanes);
+  };
+  int64_t i = 0;
+  for (; i + kLanes<C> <= count; i += kLanes<C>) finish(i, AllLanes{});
+  if (i < count) finish(i, SomeLanes{0, count - i});
 }
 
 }  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE
