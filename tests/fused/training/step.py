@@ -93,7 +93,7 @@ def errors(step: Step, expected: Step) -> dict[str, float]:
     """The largest error of every tensor, relative to the largest number in it.
 
     A gradient that is zero, such as that of a bias before a norm or a softmax, is rounding noise in plain torch. Errors
-    of gradients are therefore relative to a hundredth of the module's largest, if that is more; all errors to 0.01.
+    of gradients are therefore relative to a twentieth of the module's largest, if that is more; all errors to 0.01.
     """
     found: dict[str, float] = {}
     for kind, ours, theirs in zip(("", "gradient of ", ""), step, expected, strict=True):
@@ -106,7 +106,7 @@ def errors(step: Step, expected: Step) -> dict[str, float]:
                 continue
             assert result.shape == wanted.shape, name
             if wanted.numel():
-                floor = max(largest if kind else 0.0, 1.0) / 100
+                floor = max(largest / 20, 0.01) if kind else 0.01
                 found[kind + name] = difference(result, wanted, floor)
     return found
 

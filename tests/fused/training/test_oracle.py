@@ -80,7 +80,7 @@ def test_blocks(
     batch, height, width = shape
     features = torch.randn(batch, 32, height, width, dtype=torch.float64, requires_grad=True)
     prepare(block, features)
-    if mapping_layers == 2:
+    if mapping_layers == 2 and relation not in ("star", "clique"):
         assert_fused(block, features)
     expected = oracle_step(oracle.block, block, features, options)
     check_step(take_step(block, features), expected)
