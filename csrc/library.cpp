@@ -154,9 +154,9 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def("channel_statistics(Tensor pixels) -> Tensor");
   // grad = scale * pixels + shift <= 0 ? 0 : grad. Returns (2, C): the sums of grad and of grad * (pixels - mean).
   library.def("mask_and_sum(Tensor(a!) grad, Tensor pixels, Tensor scale, Tensor shift, Tensor mean) -> Tensor");
-  // out = k1 * grad + k2 * pixels + k3, or out += ...; factors are k1, k2, k3, (3, C), or only k1, (1, C). out may be
-  // grad.
-  library.def("norm_backward(Tensor grad, Tensor pixels, Tensor factors, Tensor(a!) out, bool accumulate) -> ()");
+  // out = residual + k1 * grad + k2 * pixels + k3; factors are k1, k2, k3, (3, C), or only k1, (1, C). out may be grad
+  // or residual.
+  library.def("norm_backward(Tensor grad, Tensor pixels, Tensor factors, Tensor(a!) out, Tensor? residual=None) -> ()");
   // With d the gradient that arrives at scale * pixels + shift through 2x2 max-pooling and a ReLU: the sums of d and of
   // d * (pixels - mean), (2, C), and out = k1 * d + k2 * pixels + k3. Without factors out = d, without scale and shift
   // there is only the pooling.
@@ -195,8 +195,8 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "str padding_mode) -> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
   // The norm of the features in closed form, for query and key, of which taps j read column w columns[j, w] times: sums
   // over images and w of columns[j, w] * (pixel - shift), and of its square, (2, H, J, R); and gradient -= constant +
-  // slope * (pixel - centre), where constant and slope are the sums over j of columns[j, w] * coefficients[:, h, j]. All
-  // but the maps are float64; shifts and centres are (2, R).
+  // slope * (pixel - centre), where constant and slope are the sums over j of columns[j, w] * coefficients[:, h, j].
+  // All but the maps are float64; shifts and centres are (2, R).
   library.def(
       "patchwise_row_sums(Tensor query, Tensor key, Tensor shifts, Tensor query_columns, Tensor key_columns) -> "
       "(Tensor query_sums, Tensor key_sums)");

@@ -95,7 +95,9 @@ def mask_and_sum_in_torch(grad: Tensor, pixels: Tensor, scale: Tensor, shift: Te
     return _sums(grad, pixels, mean)
 
 
-def norm_backward(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, accumulate: bool = False) -> None:
+def norm_backward(
+    grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None = None
+) -> None:
     """Compute the gradient of a norm's input, ``k1 * grad + k2 * pixels + k3``, into a map.
 
     Args:
@@ -104,7 +106,7 @@ def norm_backward(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, ac
         factors: k1, k2 and k3, (3, C), or only k1, (1, C), for a frozen norm; float64. k2 * pixels and k3 may cancel,
             as they do if the mean is many deviations.
         out: The result, of the shape and dtype of ``grad``; may be ``grad`` itself.
-        accumulate: Whether to add to ``out`` instead of overwriting it. Defaults to False.
+        residual: A map that is added, of the shape and dtype of ``grad``; may be ``out``. Defaults to None.
 
     Example:
         >>> grad = torch.ones(2, 1)
@@ -114,17 +116,19 @@ def norm_backward(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, ac
                 [-0.5000]])
     """
     if _is_native(pixels):
-        native_norm_backward(grad, pixels, factors, out, accumulate)
+        native_norm_backward(grad, pixels, factors, out, residual)
     else:
-        norm_backward_in_torch(grad, pixels, factors, out, accumulate)
+        norm_backward_in_torch(grad, pixels, factors, out, residual)
 
 
-def norm_backward_in_torch(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, accumulate: bool) -> None:
+def norm_backward_in_torch(
+    grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None
+) -> None:
     """Compute :func:`norm_backward` in plain torch."""
     result = factors[0] * grad.double()
     if len(factors) > 1:
         result = torch.addcmul(result, factors[1], pixels.double()) + factors[2]
-    out.copy_(result + out if accumulate else result)
+    out.copy_(result if residual is None else result + residual)
 
 
 def max_pooling_sums(grad_pooled: Tensor, pixels: Tensor, scale: Tensor, shift: Tensor, mean: Tensor) -> Tensor:

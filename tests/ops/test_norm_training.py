@@ -136,7 +136,7 @@ def test_norm_and_relu(form: str, size: tuple[int, ...], dtype: torch.dtype, nam
             out = as_form(grad, form)
             norm_backward(masked, pixels, k, out)
             check(out, exact, TOLERANCES[dtype])
-            norm_backward(masked, pixels, k, out, accumulate=True)
+            norm_backward(masked, pixels, k, out, residual=out)
             check(out, 2 * exact, 2 * TOLERANCES[dtype])
             in_place = as_form(masked, form)
             norm_backward(in_place, pixels, k, in_place)
@@ -313,8 +313,8 @@ def test_refusals() -> None:
         (lambda: call.mask_and_sum(x.double(), x, ones, ones, mean), "grad must have the dtype"),
         (lambda: call.mask_and_sum(x, x, ones[:7], ones, mean), "scale must have the shape"),
         (lambda: call.mask_and_sum(x, x, ones, ones, ones), "mean must be float64"),
-        (lambda: call.norm_backward(x, x, factors[:2], x, False), "factors must have the shape"),
-        (lambda: call.norm_backward(x, x, factors, x[..., :7], False), "out must have the shape"),
+        (lambda: call.norm_backward(x, x, factors[:2], x), "factors must have the shape"),
+        (lambda: call.norm_backward(x, x, factors, x[..., :7]), "out must have the shape"),
         (lambda: call.max_pooling(x[:, :1]), "features must have at least 2 x 2 pixels"),
         (lambda: call.max_pooling_sums(x, x, ones, ones, mean), "grad_pooled must have the shape"),
         (lambda: call.max_pooling_backward(pooled, x, ones, None, None, x), "scale and shift must be given together"),

@@ -206,24 +206,27 @@ void check_factors(const Tensor& factors, int64_t channels) {
 }
 
 void norm_backward(const Tensor& grad, const Tensor& pixels, const Tensor& factors, const Tensor& out,
-                   bool accumulate) {
+                   const OptionalTensor& residual) {
   check_pixels("pixels", pixels);
   check_same("grad", grad, "pixels", pixels);
   check_same("out", out, "pixels", pixels);
+  if (residual) check_same("residual", *residual, "pixels", pixels);
   const int64_t channels = pixels.size(-1);
   check_factors(factors, channels);
-  const Tensor from = as_rows(pixels), gradient = as_rows(grad);
+  const Tensor from = as_rows(pixels), gradient = as_rows(grad), summand = residual ? as_rows(*residual) : gradient;
   WrittenRows written(out);
-  const Folding folding(pixels_of(pixels), channels, are_contiguous({from, gradient, written.rows()}));
+  const Folding folding(pixels_of(pixels), channels, are_contiguous({from, gradient, summand, written.rows()}));
   dispatch_dtype("pixels", pixels, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const CenteredFactors<Compute<T>> centered(factors, folding);
     NormBackward<T> problem{map_of<T>(gradient), map_of<T>(from),
                             folding.width,       centered.template pointers<T>(),
-                            accumulate,          mutable_map_of<T>(written.rows())};
-    for (int64_t* stride : {&problem.grad.stride, &problem.pixels.stride, &problem.out.stride}) {
+                            map_of<T>(summand),  mutable_map_of<T>(written.rows())};
+    for (int64_t* stride :
+         {&problem.grad.stride, &problem.pixels.stride, &problem.residual.stride, &problem.out.stride}) {
       *stride *= folding.pixels_per_row;
     }
+    if (!residual) problem.residual.data = nullptr;
     const int64_t grain = max(1, 32'768 / folding.width);
     torch::stable::parallel_for(0, folding.rows, grain, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, norm_backward, problem, begin, end);

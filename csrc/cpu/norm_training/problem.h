@@ -63,7 +63,7 @@ struct NormBackward {
   Map<const T> grad, pixels;
   int64_t channels;
   Factors<T> factors;
-  bool accumulates;
+  Map<const T> residual;  // null without one
   Map<T> out;
 };
 

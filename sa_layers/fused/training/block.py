@@ -117,8 +117,8 @@ class BlockStep(NamedTuple):
         assert sums is not None
         of_norm = self.first_norm.gradients(state.first, sums)
         gradients |= of_norm.tensors
-        norm_backward(of_pixels, pixels, of_norm.factors, of_pixels)
-        return [to_channels_first(of_pixels.add_(grad))], gradients
+        norm_backward(of_pixels, pixels, of_norm.factors, of_pixels, residual=grad)
+        return [to_channels_first(of_pixels)], gradients
 
     def _transforms(self, values: Values) -> tuple[list[Tensor], list[Tensor | None]]:
         names = [f"transform{index}" for index in range(len(self.transforms))]
