@@ -29,6 +29,12 @@ OPERATORS = (
     "softmax_aggregation",
     "softmax_aggregation_logits_gradient",
     "softmax_aggregation_value_gradient",
+    "pairwise_training_statistics",
+    "pairwise_training_moments",
+    "pairwise_training_forward",
+    "pairwise_training_backward",
+    "pairwise_training_correction",
+    "pairwise_training_norm_backward",
 )
 _PACKAGE = Path(__file__).parent.parent
 _HOW = "build them with `pip install --no-build-isolation .` (add -e to stay in a source tree)"
