@@ -109,6 +109,11 @@ def pairwise_statistics(query: Tensor, key: Tensor, geometry: PairwiseGeometry) 
 
     Returns:
         (2, D), float64.
+
+    Example:
+        >>> features = torch.arange(9.0).view(1, 3, 3, 1)
+        >>> pairwise_statistics(features, features, PairwiseGeometry(Footprint.parse(1), "summation")).tolist()
+        [[8.0], [26.666666666666668]]
     """
     if _is_native(query.device):
         return native_statistics(_pixels(query), _pixels(key), *_describe(geometry))
@@ -126,8 +131,15 @@ def pairwise_moments(
         query: (N, H, W, Cr).
         key: As ``query``.
         geometry: The pairs.
-        scale1: Of the first norm, (D,).
+        scale1: Of the first norm, (D,); float32 or float64.
         shift1: As ``scale1``.
+
+    Example:
+        >>> features = torch.arange(9.0).view(1, 3, 3, 1)
+        >>> one, geometry = torch.ones(1), PairwiseGeometry(Footprint.parse(1), "summation")
+        >>> mean, covariance = pairwise_moments(features, features, geometry, one, -10 * one)
+        >>> round(mean.item(), 4), round(covariance.item(), 4)
+        (1.3333, 4.4444)
     """
     if _is_native(query.device):
         return native_moments(_pixels(query), _pixels(key), scale1, shift1, *_describe(geometry))
@@ -153,6 +165,14 @@ def pairwise_forward(
     Returns:
         The output (N, Ho, Wo, C), in the dtype of the maps, and the logarithms of the sums of exp(l) over the taps
         (N, Ho, Wo, Cw), in the dtype of accumulation.
+
+    Example:
+        >>> features, one = torch.arange(9.0).view(1, 3, 3, 1), torch.ones(1)
+        >>> geometry = PairwiseGeometry(Footprint.parse(3), "subtraction")
+        >>> constant = PairwiseMapping(one, one, one, one, one[None], one, one, 0 * one[None])
+        >>> output, logsumexp = pairwise_forward(features, features, features, geometry, constant)
+        >>> round(output[0, 1, 1, 0].item(), 4), round(logsumexp[0, 1, 1, 0].exp().item(), 4)
+        (4.0, 9.0)
     """
     if _is_native(query.device):
         maps = _pixels(query), _pixels(key), _pixels(value)
@@ -195,8 +215,11 @@ def pairwise_backward(
     if _is_native(query.device, grad_query, grad_key, grad_value):
         maps = (_pixels(item) for item in (grad_output, query, key, value, output))
         described = _describe(geometry)
-        sums = native_backward(*maps, logsumexp, list(mapping), *described, grad_query, grad_key, grad_value)
-        return PairwiseSums(*sums[:4], None if geometry.position is None else sums[4])
+        hidden, products, weight2, features, position = native_backward(
+            *maps, logsumexp, list(mapping), *described, grad_query, grad_key, grad_value
+        )
+        position = None if geometry.position is None else position
+        return PairwiseSums(hidden, products, weight2, features, position)
     pairs = _Pairs(query, key, geometry, mapping)
     weights = (pairs.logits - _to_pixels(logsumexp).unsqueeze(2)).exp()
     share = (-1, weights.shape[1])

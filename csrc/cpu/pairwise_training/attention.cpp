@@ -11,10 +11,23 @@
 
 #if SA_LAYERS_ONCE
 
-#include "cpu/pairwise_training/centers.h"
-
 namespace sa_layers::cpu {
 namespace {
+
+template <typename T>
+ChannelCenters sample_centers(const PairwiseTraining& problem, const TrainingMaps<T>& maps) {
+  return average_channels(problem, [&](double* query, double* key, int64_t* count) {
+    SA_LAYERS_DISPATCH(T, pairwise_sample_channels, problem, maps, query, key, count);
+  });
+}
+
+template <typename T>
+void add_windows(const PairwiseTraining& problem, const PairParameters<Compute<T>>& parameters,
+                 const TrainingMaps<T>& maps, bool with_values) {
+  share_tasks(problem.batch * problem.footprint.rows.size, 8, [&](int64_t begin, int64_t end) {
+    SA_LAYERS_DISPATCH(T, pairwise_add_windows, problem, parameters, maps, with_values, begin, end);
+  });
+}
 
 std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
                                    const std::vector<Tensor>& mapping_tensors, const PairArguments& given) {
@@ -77,6 +90,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_o
     const Tensor logsumexps = as_contiguous(logsumexp);
     maps.value = view<const T>(value), maps.output = view<T>(output), maps.grad_output = view<const T>(grad_output);
     maps.grad_query = view<T>(grad_query), maps.grad_key = view<T>(grad_key), maps.grad_value = view<T>(grad_value);
+    maps.with_moments = true;
     maps.logsumexp = const_cast<Compute<T>*>(data<Compute<T>>(logsumexps));
     FoldedParameters<Compute<T>> folded(geometry, sample_centers(problem, maps), mapping.scale1, mapping.shift1,
                                         mapping.center, true);

@@ -7,7 +7,7 @@
 #endif
 
 #include "cpu/pairwise_training/gradients.h"
-#include "cpu/pairwise_training/rows.h"
+#include "cpu/pairwise_training/moments.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {

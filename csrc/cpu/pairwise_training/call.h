@@ -65,6 +65,21 @@ TrainingMaps<T> maps_of(const Tensor& query, const Tensor& key) {
   return maps;
 }
 
+// The means of some pixels' channels, which sample(query, key, count) sums up.
+template <typename Sample>
+ChannelCenters average_channels(const PairwiseTraining& problem, const Sample& sample) {
+  ChannelCenters centers{Doubles(problem.channels, 0.0), Doubles(problem.channels, 0.0)};
+  int64_t count = 0;
+  sample(centers.query.data(), centers.key.data(), &count);
+  for (Doubles* const sums : {&centers.query, &centers.key}) {
+    for (double& sum : *sums) {
+      sum /= static_cast<double>(max(int64_t{1}, count));
+      if (!(std::abs(sum) < 1e30)) sum = 0;  // an infinite key must not reach all pairs
+    }
+  }
+  return centers;
+}
+
 inline MappingInDouble read_mapping(const std::vector<Tensor>& mapping, const PairwiseTraining& problem) {
   const int64_t features = problem.features(), hidden = problem.hidden, weights = problem.weight_channels;
   check_vector("scale1", mapping[0], {features});

@@ -30,7 +30,7 @@ void finish_queries(const PairWorkspace<Compute<T>>& at, const Band& band, int64
   store_gradients<T>(query_sums, size, at.parameters.query_factor, width, problem.channels,
                      maps.grad_query.row(band.image, first), columns.stride * maps.grad_query.strides.pixel,
                      maps.accumulate);
-  if (problem.is_difference()) {
+  if (problem.is_difference() && maps.with_moments) {
     for (int64_t c = 0; c < problem.columns(); c += kLanes<C>) {
       Vector<C> total = {};
       for (int64_t x = 0; x < width; ++x) total += load(query_sums + x * size + c);
@@ -82,9 +82,11 @@ void finish_keys(const PairWorkspace<Compute<T>>& at, const Band& band, int64_t 
         convert_run(value_sums + row * value_size, maps.value_windows + (window + row) * value_size, value_size);
       }
     }
-    add_moments<T>(key_sums + problem.key_column(), problem.map_columns(), maps.key.row(band.image, y),
-                   maps.key.strides.pixel, at.parameters.key_center, width, problem.channels,
-                   sums + layout.key_moments);
+    if (maps.with_moments) {
+      add_moments<T>(key_sums + problem.key_column(), problem.map_columns(), maps.key.row(band.image, y),
+                     maps.key.strides.pixel, at.parameters.key_center, width, problem.channels,
+                     sums + layout.key_moments);
+    }
     if (problem.positions > 0 && !problem.by_offset) {
       add_position_moments(problem, at.parameters, key_sums + problem.map_first_position(), problem.map_columns(),
                            width, 1, y, sums + layout.position + 3 * problem.positions);

@@ -152,7 +152,8 @@ struct TrainingMaps {
   Compute<T>* logsumexp;  // contiguous
   // Sums of neighbours in the windows of all bands, of which rows that several bands read are used.
   Compute<T>*key_windows, *value_windows;
-  bool accumulate;  // gradients
+  bool accumulate;    // gradients
+  bool with_moments;  // sums of the gradients times the features
 };
 
 // Where a band's sums, in float64, are in its part of a buffer.
