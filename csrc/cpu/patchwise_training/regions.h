@@ -96,10 +96,11 @@ void copy_pixels(const T* from, int64_t pixel_stride, int64_t pixels, const Chan
         if constexpr (sizeof(T) == sizeof(C)) {
           Few<C, kCount>::load(reinterpret_cast<const C*>(from), size).store(region, size);
         } else {
-          T few[lanes] = {};
-          __builtin_memcpy(few, from, (kCount == 0 ? size : kCount) * sizeof(T));
+          // A whole vector where the map has so much left: a vector that was just written in parts is slow to load.
+          const bool is_last = (pixels - 1 - pixel) * pixel_stride + size < lanes;
+          const Vector<T> whole = is_last ? load(from, SomeLanes{0, size}) : load(from);
           C numbers[lanes];
-          store(numbers, load(few));
+          store(numbers, whole);
           Few<C, kCount>::load(numbers, size).store(region, size);
         }
       }
@@ -114,7 +115,7 @@ void copy_pixels(const T* from, int64_t pixel_stride, int64_t pixels, const Chan
   }
 }
 
-// to[pixel] = sum of the regions at this pixel, in their order.
+// to[pixel] = sum of the regions at this pixel, in their order. May read a vector past the end of a region.
 template <typename T>
 void store_pixels(const Compute<T>* const* regions, int64_t region_count, int64_t pixels,
                   const ChannelVectors& channels, T* to, int64_t pixel_stride) {
@@ -126,16 +127,16 @@ void store_pixels(const Compute<T>* const* regions, int64_t region_count, int64_
     return with_count<C>(channels.count, [&](auto constant) ALWAYS_INLINE_LAMBDA {
       constexpr int kCount = decltype(constant)::value;
       for (int64_t at = 0; at < pixels * size; at += size, to += pixel_stride) {
-        auto sum = Few<C, kCount>::load(regions[0] + at, size);
-        for (int64_t i = 1; i < region_count; ++i) sum.add(Few<C, kCount>::load(regions[i] + at, size), size);
         if constexpr (sizeof(T) == sizeof(C)) {
+          auto sum = Few<C, kCount>::load(regions[0] + at, size);
+          for (int64_t i = 1; i < region_count; ++i) sum.add(Few<C, kCount>::load(regions[i] + at, size), size);
           sum.store(reinterpret_cast<C*>(to), size);
         } else {
-          C numbers[lanes] = {};
-          sum.store(numbers, size);
-          T few[lanes];
-          store(few, load(numbers));
-          __builtin_memcpy(to, few, (kCount == 0 ? size : kCount) * sizeof(T));
+          Vector<T> sum = load(regions[0] + at);
+          for (int64_t i = 1; i < region_count; ++i) sum += load(regions[i] + at);
+          T numbers[lanes];
+          store(numbers, sum);
+          __builtin_memcpy(to, numbers, (kCount == 0 ? size : kCount) * sizeof(T));
         }
       }
     });
@@ -260,7 +261,7 @@ void add_bands(const Problem& problem, const MapGradient<T>& gradient, int64_t b
           gradient.region(bands, slice, image * bands.of_image + i) + (row - band.source_begin) * row_size;
     }
     if (is_stored) continue;
-    const Scratch<Compute<T>> zeros(count == 0 ? row_size : 0);
+    const Scratch<Compute<T>> zeros(count == 0 ? row_size + kLanes<T> : 0);
     if (count == 0) {  // between the taps of a stride or dilation
       fill_with_zeros(zeros.data(), row_size);
       regions.data()[count++] = zeros.data();
