@@ -111,9 +111,9 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "patchwise_hidden(Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor weight, int[2] kernel_size, "
       "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
-  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of the
-  // weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature + shift;
-  // in float64.
+  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of
+  // the weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature +
+  // shift; in float64.
   library.def(
       "patchwise_hidden_backward(Tensor grad_z, Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor mean, "
       "Tensor weight, Tensor(a!) grad_query, Tensor(b!) grad_key, int[2] kernel_size, int[2] stride, int[2] dilation, "
@@ -130,8 +130,8 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "str padding_mode) -> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
   // The norm of the features in closed form, for query and key, of which taps j read column w columns[j, w] times: sums
   // over images and w of columns[j, w] * (pixel - shift), and of its square, (2, H, J, R); and gradient -= constant +
-  // slope * (pixel - centre), where constant and slope are the sums over j of columns[j, w] * coefficients[:, h, j]. All
-  // but the maps are float64; shifts and centres are (2, R).
+  // slope * (pixel - centre), where constant and slope are the sums over j of columns[j, w] * coefficients[:, h, j].
+  // All but the maps are float64; shifts and centres are (2, R).
   library.def(
       "patchwise_row_sums(Tensor query, Tensor key, Tensor shifts, Tensor query_columns, Tensor key_columns) -> "
       "(Tensor query_sums, Tensor key_sums)");

@@ -9,6 +9,7 @@
 
 #include "cpu/patchwise_training/aggregation.h"
 #include "cpu/patchwise_training/packing.h"
+#include "cpu/patchwise_training/sources.h"
 #include "cpu/patchwise_training/tiles.h"
 
 SA_LAYERS_BEGIN_TARGET();
