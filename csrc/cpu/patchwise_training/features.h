@@ -9,6 +9,7 @@
 
 #include "cpu/patchwise_training/products.h"
 #include "cpu/patchwise_training/regions.h"
+#include "cpu/patchwise_training/sources.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {

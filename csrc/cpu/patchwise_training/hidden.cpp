@@ -100,7 +100,7 @@ std::tuple<Tensor, Tensor> patchwise_hidden_backward(const Tensor& grad_z, const
     const bool shares_images = problem.bands.of_image > 1;
     const int64_t region_size = problem.region_size(), tasks = columns.slices * problem.bands.tasks();
     check_small_enough(region_size);
-    const Scratch<C> regions(shares_images ? columns.slices * problem.bands.count * region_size : 1);
+    const Scratch<C> regions(shares_images ? columns.slices * problem.bands.count * region_size + columns.lanes : 1);
     const Scratch<C> task_sums(tasks * problem.sums_size());
     const std::vector<int64_t> z_shape = output_shape(footprint, problem.batch, hidden);
     const HiddenGradients<T> gradients{parameter<C>("grad_z", grad_z, query, z_shape),

@@ -127,7 +127,7 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
   FeatureRegion<C> region(problem);
   ChannelTile<C> tile_of_z(hidden);
   const Scratch<C> gathered(kTilePixels * kTileStride), rows(kTilePixels * kTileStride), zeros(kTileStride);
-  const Scratch<C> region_gradients(region_size);
+  const Scratch<C> region_gradients(region_size + kLanes<C>);
   fill_with_zeros(zeros.data(), kTileStride);
 
   for (int64_t task = begin; task < end; ++task) {

@@ -99,7 +99,7 @@ class RowGradients {
         pixel_size_(vectors_.pixel_size(kLanes<T>)),
         size_(round_up(map.width * pixel_size_, kLanes<T>)),
         pixels_(size_),
-        gradients_(size_),
+        gradients_(size_ + kLanes<T>),
         constants_(size_),
         slopes_(size_),
         centres_(size_),

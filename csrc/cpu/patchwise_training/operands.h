@@ -1,7 +1,7 @@
 // Operands of the passes, as their bindings check them.
 #pragma once
 
-#include "cpu/patchwise_training/problem.h"
+#include "cpu/patchwise_training/arguments.h"
 #include "cpu/runtime/share_tasks.h"
 #include "cpu/runtime/tensors.h"
 

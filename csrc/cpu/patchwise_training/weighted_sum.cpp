@@ -99,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor> patchwise_weighted_sum_backward(
     const int64_t region_size = problem.region_size(), tasks = columns.slices * problem.bands.tasks();
     const int64_t hidden_size = grad_hidden.numel();
     check_small_enough(region_size);
-    const Scratch<C> regions(shares_images ? columns.slices * problem.bands.count * region_size : 1);
+    const Scratch<C> regions(shares_images ? columns.slices * problem.bands.count * region_size + columns.lanes : 1);
     const Scratch<C> task_sums(tasks * problem.sums_size());
     const Scratch<C> slices(columns.slices > 1 ? columns.slices * hidden_size : 1);
     const WeightedSumGradients<T> gradients{

@@ -9,6 +9,7 @@
 
 #include "cpu/patchwise_training/aggregation.h"
 #include "cpu/patchwise_training/packing.h"
+#include "cpu/patchwise_training/sources.h"
 #include "cpu/patchwise_training/tiles.h"
 
 SA_LAYERS_BEGIN_TARGET();
@@ -155,7 +156,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
   const Scratch<C> weights(kTilePixels * kTileStride), grad_weights(kTilePixels * kTileStride);
   const Scratch<C> copied_gradient(bands.max_pixels * region.pixel_size()),
       grad_hidden(bands.max_pixels * output_stride);
-  const Scratch<C> region_gradients(region_size);
+  const Scratch<C> region_gradients(region_size + kLanes<C>);
 
   for (int64_t task = begin; task < end; ++task) {
     const int64_t slice = task / bands.tasks(), first = task % bands.tasks() * bands.of_task;
