@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
 from sa_layers.ops import PAIRWISE_RELATIONS
+from tests.sampling import sample
 
 from .conftest import assert_fused, assert_unfused
 from .gaps import open_gaps
@@ -81,7 +82,7 @@ def test_without_gradients(name: str) -> None:
 def test_single_norms_in_evaluation(name: str) -> None:
     """Each alone, and all but each: the buffers of those in evaluation do not change."""
     module, features = subject(name), features_for(name)
-    for key in norms_of(module):
+    for key in sample(norms_of(module), 5):
         for mode in (True, False):
             other = copy.deepcopy(module)
             for norm_name, norm in norms_of(other).items():
@@ -169,7 +170,7 @@ def test_single_replaced_norms(name: str) -> None:
     """One other norm at a time, in a module that was called before."""
     module, features = subject(name), features_for(name)
     take_step(module, features)
-    for key, norm in norms_of(module).items():
+    for key, norm in sample(norms_of(module).items(), 4):
         for replacement in (nn.GroupNorm(1, norm.num_features), Doubled(norm.num_features), nn.Identity()):
             module.set_submodule(key, replacement.double())
             expected = expected_step(module, features)
@@ -184,7 +185,7 @@ def test_single_replaced_norms(name: str) -> None:
 def test_replaced_activations(name: str, activation: type[nn.Module]) -> None:
     """One at a time: they are called, whatever they are."""
     module, features = subject(name), features_for(name)
-    for key in [key for key, part in module.named_modules() if type(part) is nn.ReLU]:
+    for key in sample([key for key, part in module.named_modules() if type(part) is nn.ReLU], 3):
         other = copy.deepcopy(module)
         other.set_submodule(key, activation())
         assert_unfused(other, features)
