@@ -176,9 +176,9 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "patchwise_hidden(Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor weight, int[2] kernel_size, "
       "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
-  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of the
-  // weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature + shift;
-  // in float64.
+  // Overwrites the gradients of query and key, the former only at the centres of footprints. Returns the gradient of
+  // the weight, and (2, F): the sums of g and of g * (feature - mean), where g is the gradient of scale * feature +
+  // shift; in float64.
   library.def(
       "patchwise_hidden_backward(Tensor grad_z, Tensor query, Tensor key, Tensor scale, Tensor shift, Tensor mean, "
       "Tensor weight, Tensor(a!) grad_query, Tensor(b!) grad_key, int[2] kernel_size, int[2] stride, int[2] dilation, "
@@ -193,11 +193,32 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "patchwise_weighted_sum_backward(Tensor grad_output, Tensor z, Tensor value, Tensor scale, Tensor shift, "
       "Tensor weight, Tensor bias, Tensor(a!) grad_value, int[2] kernel_size, int[2] stride, int[2] dilation, "
       "str padding_mode) -> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
-  // The norm of the features in closed form: sums over images and columns w of columns[j, w] * (pixel - shift), and of
-  // its square, (2, H, J, R); and gradient -= constant + slope * (pixel - centre), where constant and slope are the sums
-  // over j of columns[j, w] * coefficients[:, h, j]. All but the maps are float64.
-  library.def("patchwise_row_sums(Tensor pixels, Tensor shift, Tensor columns) -> Tensor");
+  // The norm of the features in closed form, for query and key, of which taps j read column w columns[j, w] times: sums
+  // over images and w of columns[j, w] * (pixel - shift), and of its square, (2, H, J, R); and gradient -= constant +
+  // slope * (pixel - centre), where constant and slope are the sums over j of columns[j, w] * coefficients[:, h, j]. All
+  // but the maps are float64; shifts and centres are (2, R).
   library.def(
-      "patchwise_subtract_norm(Tensor pixels, Tensor centre, Tensor coefficients, Tensor columns, "
-      "Tensor(a!) gradient) -> ()");
+      "patchwise_row_sums(Tensor query, Tensor key, Tensor shifts, Tensor query_columns, Tensor key_columns) -> "
+      "(Tensor query_sums, Tensor key_sums)");
+  library.def(
+      "patchwise_subtract_norm(Tensor query, Tensor key, Tensor centres, Tensor query_columns, Tensor key_columns, "
+      "Tensor query_coefficients, Tensor key_coefficients, Tensor(a!) grad_query, Tensor(b!) grad_key) -> ()");
+
+  // The numbers of each channel between the passes of a norm in training, all float64 but for `coefficients`, float32.
+  // statistics (2, C) are mean and biased variance. folded (4, C) is scale, shift, mean and 1 / sqrt(variance + eps);
+  // coefficients (2, C) is its first two rows, rounded.
+  library.def(
+      "norm_scale_and_shift(Tensor statistics, Tensor? weight, Tensor? bias, float eps) -> "
+      "(Tensor folded, Tensor coefficients)");
+  // running = (1 - factor) * running + factor * statistics, with the unbiased variance of `count` numbers.
+  library.def(
+      "norm_track(Tensor statistics, Tensor(a!) running_mean, Tensor(b!) running_var, float factor, float count) -> "
+      "()");
+  // sums (2, C) are those of mask_and_sum, over this process; totals those over all processes, by default the same.
+  // gradients (2, C) are those of weight and bias. The gradient of the norm's input is
+  // scale * (grad - means[0] - means[1] * (input - mean)) = k1 * grad + k2 * input + k3, factors (3, C). With count 0
+  // the statistics are frozen: means are (0, C), factors (1, C).
+  library.def(
+      "norm_gradient(Tensor sums, Tensor? totals, Tensor folded, float count) -> "
+      "(Tensor gradients, Tensor means, Tensor factors)");
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from ..output_file import make_parent, output_file
 
 Row = dict[str, Any]
+WIDTH = 160  # of tables that are printed to a file or a pipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +77,13 @@ class Report:
             print(self.markdown())
             return
         console = Console()
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(width=WIDTH)
         console.print(f"[bold]{self.title}[/bold]  {self._machine()}", highlight=False)
         for heading, rows in self._sections():
             table, columns = Table(title=heading, title_justify="left"), self._columns(rows)
             for index, column in enumerate(columns):
-                table.add_column(column.heading, justify="right" if index else "left", no_wrap=not index)
+                table.add_column(column.heading, justify="right" if index else "left")
             for row in rows:
                 table.add_row(*_cells(row, columns))
             console.print(table)

@@ -77,6 +77,26 @@ def _patchwise_attention_flops(
     return 2 * multiply_adds * out_shape[0] * out_shape[2] * out_shape[3]
 
 
+def _patchwise_hidden_flops(weight: Shape, out_shape: Shape) -> int:
+    """The first layer of the mapping."""
+    return 2 * prod(weight) * prod(out_shape[:3])
+
+
+def _patchwise_hidden_backward_flops(grad_z: Shape, weight: Shape) -> int:
+    """Its product with a transposed factor for both factors."""
+    return 4 * prod(weight) * prod(grad_z[:3])
+
+
+def _patchwise_weighted_sum_flops(z: Shape, value: Shape, weight: Shape) -> int:
+    """The second layer of the mapping and the aggregation."""
+    return 2 * prod(z[:3]) * (prod(weight) + weight[0] // z[3] * value[3])
+
+
+def _patchwise_weighted_sum_backward_flops(z: Shape, value: Shape, weight: Shape) -> int:
+    """The layer again, its two products with transposed factors, and the aggregation for each of its factors."""
+    return 2 * prod(z[:3]) * (3 * prod(weight) + 2 * weight[0] // z[3] * value[3])
+
+
 def _pooled_projection_flops(weight: Shape, out_shape: Shape) -> int:
     """The projection of four pixels for each pixel of the output."""
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
@@ -114,6 +134,10 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation_key_gradient": _relation_gradient_flops,
     "pairwise_attention": _pairwise_attention_flops,
     "patchwise_attention": _patchwise_attention_flops,
+    "patchwise_hidden": _patchwise_hidden_flops,
+    "patchwise_hidden_backward": _patchwise_hidden_backward_flops,
+    "patchwise_weighted_sum": _patchwise_weighted_sum_flops,
+    "patchwise_weighted_sum_backward": _patchwise_weighted_sum_backward_flops,
     "normed_projection": _normed_projection_flops,
     "pooled_projection": _pooled_projection_flops,
     "projection": _projection_flops,

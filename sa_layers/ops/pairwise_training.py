@@ -207,9 +207,9 @@ def pairwise_backward(
     grad_values = (weights.unsqueeze(1) * grads.unsqueeze(3)).flatten(1, 2)
     grad_value.copy_(_pull_back(lambda maps: _neighbours(maps, geometry), grad_values, value)[0])
     folded = pairs.mapping
-    grad_hidden = torch.einsum("go,ngkl->nokl", folded.weight2, grad_logits) * (pairs.hidden > 0)
+    grad_hidden = _masked(torch.einsum("go,ngkl->nokl", folded.weight2, grad_logits), pairs.hidden)
     grad_activations = torch.einsum("o,od,nokl->ndkl", folded.scale2, folded.weight1, grad_hidden)
-    grad_activations *= pairs.activations > 0
+    grad_activations = _masked(grad_activations, pairs.activations)
     centered = (pairs.activations - _column(folded.center)).double()
     grad_query.zero_(), grad_key.zero_()
     features, position = pairs.scatter(grad_activations, grad_query, grad_key)
@@ -258,7 +258,7 @@ def pairwise_correction(
     dtype = pairs.activations.dtype
     centered = pairs.activations - _column(pairs.mapping.center)
     grads = torch.einsum("ed,ndkl->nekl", matrix.to(dtype), centered) + _column(offset.to(dtype))
-    return pairs.scatter(grads * (pairs.activations > 0), grad_query, grad_key)
+    return pairs.scatter(_masked(grads, pairs.activations), grad_query, grad_key)
 
 
 def pairwise_norm_backward(
@@ -361,6 +361,11 @@ def _column(vector: Tensor) -> Tensor:
 
 def _affine(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(_column(shift.to(features.dtype)), features, _column(scale.to(features.dtype)))
+
+
+def _masked(grads: Tensor, activations: Tensor) -> Tensor:
+    """The gradients before a ReLU; a NaN does not pass where the ReLU is 0, as in torch."""
+    return torch.where(activations > 0, grads, 0)
 
 
 def _neighbours(features: Tensor, geometry: PairwiseGeometry) -> Tensor:

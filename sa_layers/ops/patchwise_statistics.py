@@ -30,34 +30,36 @@ def concatenation_statistics(query: Tensor, key: Tensor, footprint: Footprint) -
         >>> concatenation_statistics(pixels, pixels, Footprint.parse((1, 3), 1, 1, "zeros"))[0]
         tensor([1.0000, 0.7500, 1.0000, 0.7500], dtype=torch.float64)
     """
-    batch, height, width = key.shape[:3]
-    out_height, out_width = footprint.output_size(height, width)
-    count = batch * out_height * out_width
-    moments = [
-        _moments(footprint.centre(query.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), *_ones(out_height, out_width), count),
-        _moments(key, *_landings(footprint, height, width), count),
-    ]
-    return torch.cat(moments, 1)
+    (height, width), (rows, columns) = footprint.output_size(*key.shape[1:3]), _counts(footprint, key)
+    shifts = torch.stack([_any_pixel(query), _any_pixel(key)])
+    if _is_native(key):
+        sums = _native_row_sums(pixels_apart(query), pixels_apart(key), shifts, *columns)
+    else:
+        sums = tuple(map(_row_sums, (query, key), shifts, columns))
+    count = key.shape[0] * height * width
+    return torch.cat(
+        [_moments(*item, key.shape[0], count) for item in zip(sums, shifts, rows, columns, strict=True)], 1
+    )
 
 
-def _moments(pixels: Tensor, rows: Tensor, columns: Tensor, count: int) -> Tensor:
-    """Mean and variance of ``count`` features for every channel and tap: (2, R * taps)."""
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
-    shift = pixels.flatten(0, 2)[:1].double().sum(0)  # any pixel: the difference of squares is taken in float64
-    sums = torch.einsum("ih,shjr->srij", rows, _row_sums(pixels, shift, columns)).flatten(2)  # (2, R, taps)
-    padded = count - pixels.shape[0] * torch.outer(rows.sum(1), columns.sum(1)).flatten()  # zeros beyond the border
-    first = (sums[0] - padded * shift[:, None]) / count
-    second = (sums[1] + padded * (shift * shift)[:, None]) / count
-    return torch.stack([(first + shift[:, None]).flatten(), (second - first * first).clamp(min=0).flatten()])
+def _any_pixel(pixels: Tensor) -> Tensor:
+    """A pixel (R,), to be subtracted before pixels are squared; zeros if there is none."""
+    return pixels.flatten(0, 2)[:1].double().sum(0)
 
 
 def _row_sums(pixels: Tensor, shift: Tensor, columns: Tensor) -> Tensor:
     """Sums over images and columns of ``pixels - shift`` and of its square, for every row and tap: (2, H, J, R)."""
-    if _is_native(pixels):
-        return _native_row_sums(pixels_apart(pixels), shift, columns)
     centred = pixels.double() - shift
-    sums = torch.stack([centred.sum(0), (centred * centred).sum(0)])
-    return torch.einsum("jw,shwr->shjr", columns, sums)
+    return torch.einsum("jw,shwr->shjr", columns, torch.stack([centred.sum(0), (centred * centred).sum(0)]))
+
+
+def _moments(row_sums: Tensor, shift: Tensor, rows: Tensor, columns: Tensor, batch: int, count: int) -> Tensor:
+    """Mean and variance of ``count`` features for every channel and tap: (2, R * taps)."""
+    sums = torch.einsum("ih,shjr->srij", rows, row_sums).flatten(2)  # (2, R, taps)
+    padded = count - batch * torch.outer(rows.sum(1), columns.sum(1)).flatten()  # zeros beyond the border
+    first = (sums[0] - padded * shift[:, None]) / count
+    second = (sums[1] + padded * (shift * shift)[:, None]) / count
+    return torch.stack([(first + shift[:, None]).flatten(), (second - first * first).clamp(min=0).flatten()])
 
 
 def add_norm_gradients(
@@ -87,26 +89,35 @@ def add_norm_gradients(
         >>> grad_key[0, 0, 0]
         tensor([-2.])
     """
-    channels, (height, width) = key.shape[3], key.shape[1:3]
-    of_query, of_key = torch.cat([mean[None], factors]).split([channels, len(mean) - channels], 1)
-    rows, columns = _centres(footprint, height, width)
-    _subtract(query, of_query, rows, columns, grad_query)
-    _subtract(key, of_key, *_landings(footprint, height, width), grad_key)
+    channels, (rows, columns) = key.shape[3], _counts(footprint, key)
+    of_features = torch.cat([mean[None], factors]).split([channels, len(mean) - channels], 1)
+    (query_centre, of_query), (key_centre, of_key) = map(_coefficients, of_features, rows, columns, (channels,) * 2)
+    if _is_native(key):
+        maps, centres = (pixels_apart(query), pixels_apart(key)), torch.stack([query_centre, key_centre])
+        _native_subtract_norm(*maps, centres, *columns, of_query, of_key, grad_query, grad_key)
+    else:
+        _subtract(query, query_centre, of_query, columns[0], grad_query)
+        _subtract(key, key_centre, of_key, columns[1], grad_key)
 
 
-def _subtract(pixels: Tensor, of_taps: Tensor, rows: Tensor, columns: Tensor, gradient: Tensor) -> None:
-    """Subtract from a map what its taps get, by (3, R * taps): mean, constant and slope of every channel and tap."""
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
-    means, constants, slopes = of_taps.unflatten(1, (pixels.shape[3], -1))
+def _coefficients(of_features: Tensor, rows: Tensor, columns: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """What a map's pixels get by rows and taps, from mean, constant and slope of every channel and tap, (3, R * taps).
+
+    A pixel gets constant + slope * (pixel - centre).
+
+    Returns:
+        The centre, (R,), and the coefficients, (2, H, J, R), of which a column takes those of the taps that read it.
+    """
+    means, constants, slopes = of_features.unflatten(1, (channels, -1))
     centre = means.mean(1)
     coefficients = torch.stack([constants + slopes * (centre[:, None] - means), slopes])
     coefficients = coefficients.unflatten(2, (len(rows), len(columns)))
-    of_rows = torch.einsum("srij,ih->shjr", coefficients, rows).contiguous()
-    if _is_native(pixels):
-        _native_subtract_norm(pixels_apart(pixels), centre, of_rows, columns, gradient)
-        return
+    return centre, torch.einsum("srij,ih->shjr", coefficients, rows).contiguous()
+
+
+def _subtract(pixels: Tensor, centre: Tensor, coefficients: Tensor, columns: Tensor, gradient: Tensor) -> None:
     dtype = torch.promote_types(pixels.dtype, torch.float32)
-    constant, slope = torch.einsum("shjr,jw->shwr", of_rows, columns).to(dtype)
+    constant, slope = torch.einsum("shjr,jw->shwr", coefficients, columns).to(dtype)
     gradient.sub_(torch.addcmul(constant, pixels.to(dtype) - centre.to(dtype), slope))
 
 
@@ -128,28 +139,21 @@ def pixels_apart(pixels: Tensor) -> Tensor:
     return pixels if matches and width > 1 and stride >= channels else pixels.contiguous()
 
 
-def _landings(footprint: Footprint, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """How often each tap reads each pixel, along each axis: (Kh, H) and (Kw, W), float64."""
-    return tuple(  # type: ignore[return-value]
-        _landings_along(*axis, footprint.padding_mode)
-        for axis in zip((height, width), footprint.kernel_size, footprint.stride, footprint.dilation, strict=True)
-    )
-
-
-def _centres(footprint: Footprint, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The same for the centres of footprints, as one tap."""
-    return tuple(  # type: ignore[return-value]
-        _landings_along(size, 1, stride, 1, "zeros")
-        for size, stride in zip((height, width), footprint.stride, strict=True)
-    )
-
-
-def _ones(height: int, width: int) -> tuple[Tensor, Tensor]:
-    return _landings_along(height, 1, 1, 1, "zeros"), _landings_along(width, 1, 1, 1, "zeros")
+def _counts(footprint: Footprint, key: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """How often each tap reads each row and column of the query, whose only tap is the centre, and of the key."""
+    height, width = key.shape[1:3]
+    kernel_size, stride, dilation, padding_mode = footprint
+    rows = (1, stride[0], 1, "zeros"), (kernel_size[0], stride[0], dilation[0], padding_mode)
+    columns = (1, stride[1], 1, "zeros"), (kernel_size[1], stride[1], dilation[1], padding_mode)
+    return (
+        tuple(_landings(height, *axis).to(key.device) for axis in rows),
+        tuple(_landings(width, *axis).to(key.device) for axis in columns),
+    )  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=256)
-def _landings_along(size: int, taps: int, stride: int, dilation: int, padding_mode: str) -> Tensor:
+def _landings(size: int, taps: int, stride: int, dilation: int, padding_mode: str) -> Tensor:
+    """How often each tap reads each pixel of an axis: (taps, size), float64."""
     padding = dilation * (taps - 1) // 2
     positions = torch.arange(taps)[:, None] * dilation + torch.arange(0, size, stride)  # in the padded axis
     counts = torch.zeros(taps, size + 1, dtype=torch.float64)
@@ -166,8 +170,9 @@ def _is_native(pixels: Tensor) -> bool:
     return pixels.device.type in _native_devices and choose(pixels.device) == "native"
 
 
-def _fake_row_sums(pixels: Tensor, columns: Tensor) -> Tensor:
-    return columns.new_empty(2, pixels.shape[1], len(columns), pixels.shape[3])
+def _fake_row_sums(key: Tensor, query_columns: Tensor, key_columns: Tensor) -> tuple[Tensor, ...]:
+    _, height, _, channels = key.shape
+    return tuple(item.new_empty(2, height, len(item), channels) for item in (query_columns, key_columns))
 
 
 _native_row_sums = native_operator("patchwise_row_sums", _fake_row_sums)

@@ -41,6 +41,8 @@ WITHOUT_PRODUCTS = (
     "norm_backward",
     "pairwise_attention_implementations",  # lists, for `info`
     "patchwise_attention_implementations",
+    "patchwise_row_sums",
+    "patchwise_subtract_norm",
 )
 PAIRS = 2 * 8 * (3 * 6) * 9
 

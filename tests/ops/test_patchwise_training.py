@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sa_layers.ops import PATCHWISE_RELATIONS, Footprint, aggregation, backend, patchwise_relation
 from sa_layers.ops import patchwise_training as training
+from sa_layers.ops import patchwise_training_in_torch as in_torch
 from sa_layers.ops.patchwise_operands import features_of
 
 FOOTPRINTS = [
@@ -151,6 +152,8 @@ SIZES = [
     (17, 64, 32, (1, 64, 40), Footprint.parse(3, 1, 3, "zeros")),
     (5, 16, 8, (1, 120, 30), Footprint.parse(3, (5, 1))),
     (6, 200, 200, (1, 3, 4), Footprint.parse(3)),
+    (4, 16, 8, (2, 1, 1), Footprint.parse(3, 1, 1, "zeros")),
+    (16, 16, 16, (1, 2, 3), Footprint.parse((1, 13))),
 ]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 
@@ -166,7 +169,7 @@ def test_kernels_agree_with_plain_torch(sizes: tuple, dtype: torch.dtype) -> Non
         assert error <= limit, f"{name} has a relative error of {error:.1e}"
 
 
-@pytest.mark.parametrize("sizes", SIZES[-4:])
+@pytest.mark.parametrize("sizes", SIZES[4:8])
 def test_kernels_do_not_depend_on_the_number_of_threads(sizes: tuple) -> None:
     threads = torch.get_num_threads()
     results = []
@@ -176,6 +179,49 @@ def test_kernels_do_not_depend_on_the_number_of_threads(sizes: tuple) -> None:
     torch.set_num_threads(threads)
     for name, first in results[0].items():
         assert torch.equal(first, results[1][name]), name
+
+
+@pytest.mark.parametrize("name", ["torch", "native"])
+def test_accepts_no_images(name: str) -> None:
+    results = all_passes(
+        4, 8, 4, (0, 5, 6), Footprint.parse(3), dtype=torch.float32, values_of=torch.float32, name=name
+    )
+    assert results["output"].shape == (0, 5, 6, 8)
+    for key in ("grad_weight1", "grad_weight2", "grad_bias2", "sums"):
+        assert not results[key].any(), key
+
+
+@pytest.mark.parametrize("name", ["torch", "native"])
+def test_statistics_of_a_large_mean(name: str) -> None:
+    key = torch.randn(2, 9, 8, 3, generator=generator()) + 1000
+    query, footprint = key.flip(1) * 2, Footprint.parse(5)
+    with backend(name):
+        actual = training.patchwise_statistics(query, key, footprint, "concatenation")
+    features = in_torch.features_of(query.double(), key.double(), footprint, "concatenation")
+    torch.testing.assert_close(actual[0], features.mean((0, 2)), rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual[1], features.var((0, 2), correction=0), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", ["torch", "native"])
+def test_nan_and_inf_propagate(name: str) -> None:
+    footprint, ones = Footprint.parse(3), torch.ones(16 * 10)
+    query, key = torch.ones(1, 6, 6, 16), torch.ones(1, 6, 6, 16)
+    key[0, 0, 0, 3], key[0, 5, 5, 2] = torch.nan, torch.inf
+    with backend(name):
+        z = training.patchwise_hidden(query, key, footprint, "concatenation", ones, ones, torch.ones(2, 160))
+        value = torch.ones(1, 6, 6, 4)
+        mapping = (z, value, footprint, ones[:2], ones[:2], torch.ones(18, 2), torch.ones(18))
+        output = training.patchwise_forward(*mapping)
+    assert z[0, 2:4].isfinite().all()
+    for result in (z, output):
+        assert result[0, :2, :2].isnan().all()
+        assert result[0, 4:, 4:].isinf().all()
+
+
+def test_says_what_the_kernels_do_not_support() -> None:
+    sizes = (torch.float32, 16, 64, 8, Footprint.parse(7))
+    assert training.patchwise_why_not(*sizes, "concatenation") is None
+    assert "'clique'" in (training.patchwise_why_not(*sizes, "clique") or "")
 
 
 def all_passes(

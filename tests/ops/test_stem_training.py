@@ -148,6 +148,30 @@ def test_winners_are_those_of_torch(dtype: torch.dtype, name: str) -> None:
     torch.testing.assert_close(sums[1:], image.double().transpose(0, 1).flatten(1) @ exact.t(), rtol=0, atol=1e-4)
 
 
+@on_backends
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30, -1e20])
+def test_gradients_pass_where_those_of_torch_do(value: float, name: str) -> None:
+    """The last NaN of four pixels wins, and passes the ReLU."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, 40, 38, generator=generator)
+    image[0, 1].masked_fill_(torch.rand(40, 38, generator=generator) < 0.2, value)
+    image[0, 2].masked_fill_(torch.rand(40, 38, generator=generator) < 0.1, value)
+    image[..., :10] = torch.randn(1, 3, 40, 10, generator=generator)
+    weight, shift = torch.randn(16, 3, generator=generator), torch.randn(16, generator=generator)
+    planes = [weight[:, k, None, None] * image[:, k, None] for k in range(3)]
+    output = (planes[0] + planes[1] + planes[2]).requires_grad_()
+    pooled = (F.max_pool2d(output, 2) + shift[:, None, None]).relu()
+    grad = torch.randn(1, 20, 19, 16, generator=generator)
+    (wanted,) = torch.autograd.grad(pooled.permute(0, 2, 3, 1), output, grad)
+    with backend(name):
+        sums = stem_backward(grad, image, weight, shift, torch.zeros(3).double())
+        result = stem_forward(image, weight, shift)
+    torch.testing.assert_close(sums[0], wanted.double().sum((0, 2, 3)), rtol=0, atol=1e-4)
+    exact = pooled.detach().permute(0, 2, 3, 1)
+    torch.testing.assert_close(result.isnan(), exact.isnan())
+    torch.testing.assert_close(result.nan_to_num(), exact.nan_to_num(), rtol=1e-5, atol=1e-5)
+
+
 @needs_kernels
 def test_fake_tensors() -> None:
     image, grad = torch.randn(2, 3, 8, 6), torch.randn(2, 4, 3, 16)

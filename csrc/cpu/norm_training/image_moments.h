@@ -12,45 +12,41 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-constexpr int64_t kMomentPixels = 256;  // whose deviations from their own mean stay in the first-level cache
+constexpr int64_t kMomentPixels = 512;  // whose deviations stay in the first-level cache
 
 template <typename T>
-ALWAYS_INLINE double sum_of_lanes(Vector<T> vector) {
-  double sum = 0;
-  for (int lane = 0; lane < kLanes<T>; ++lane) sum += vector[lane];
-  return sum;
+ALWAYS_INLINE Compute<T> sum_of_lanes(Vector<T> vector) {
+  alignas(64) Compute<T> sums[kLanes<T>];
+  store(sums, vector);
+#pragma GCC unroll 4
+  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  }
+  return sums[0];
 }
 
-// Calls body(pixel, lanes) for all vectors of a run.
-template <typename T, typename Body>
-ALWAYS_INLINE void for_each_pixel_vector(int64_t count, const Body& body) {
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) body(i, AllLanes{});
-  if (i < count) body(i, SomeLanes{0, count - i});
-}
-
-// The moments of at most kMomentPixels pixels, `planes` apart. deviations holds kMomentPixels numbers a channel.
+// The moments of at most kMomentPixels pixels, `plane` apart, from their deviations from a center: the mean of the
+// pixels before, which is as good as their own; see channel_statistics_run(). deviations holds kMomentPixels numbers a
+// channel.
 template <typename T>
-inline void run_moments(const T* first, int64_t plane, int64_t channels, int64_t count, Compute<T>* deviations,
-                        ImageMoments& moments) {
+inline void run_moments(const T* first, int64_t plane, int64_t channels, int64_t count, const double* center,
+                        Compute<T>* deviations, ImageMoments& moments) {
   using C = Compute<T>;
   double sums[kMaxImageChannels];
   moments.count = static_cast<double>(count);
   for (int64_t j = 0; j < channels; ++j) {
-    const T* from = first + j * plane;
+    const C origin = static_cast<C>(center[j]);
     C* to = deviations + j * kMomentPixels;
-    Vector<T> total{}, rest{};
-    for_each_pixel_vector<T>(count,
-                             [&](int64_t i, auto lanes) ALWAYS_INLINE_LAMBDA { total += load(from + i, lanes); });
-    const C center = static_cast<C>(sum_of_lanes<T>(total) / moments.count);
-    for_each_pixel_vector<T>(count, [&](int64_t i, auto lanes) ALWAYS_INLINE_LAMBDA {
-      const Vector<T> deviation = load(from + i, lanes) - center;
-      store(to + i, deviation, AllLanes{});
-    });
-    for (int64_t i = count; i < round_up(count, kLanes<T>); ++i) to[i] = 0;
-    for (int64_t i = 0; i < count; i += kLanes<T>) rest += load(to + i);
-    sums[j] = sum_of_lanes<T>(rest);
-    moments.mean[j] = center + sums[j] / moments.count;
+    Vector<T> sum{};
+    convert_run(first + j * plane, to, count);
+    for (int64_t i = count; i < round_up(count, kLanes<T>); ++i) to[i] = origin;  // no deviation
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const Vector<T> deviation = load(to + i) - origin;
+      store(to + i, deviation);
+      sum += deviation;
+    }
+    sums[j] = sum_of_lanes<T>(sum);
+    moments.mean[j] = origin + sums[j] / moments.count;
   }
   for (int64_t j = 0; j < channels; ++j) {
     for (int64_t k = j; k < channels; ++k) {
@@ -67,10 +63,16 @@ template <typename T>
 void image_moments(const Planes<T>& planes, int64_t image, int64_t first, int64_t last, ImageMoments* moments) {
   const Scratch<Compute<T>> deviations(planes.channels * kMomentPixels);
   const T* from = planes.data + image * planes.channels * planes.pixels;
-  for (int64_t pixel = first; pixel < last; pixel += kMomentPixels) {
+  const auto add = [&](int64_t pixel, int64_t end, const double* center, ImageMoments& to) {
     ImageMoments run;
-    run_moments(from + pixel, planes.pixels, planes.channels, min(kMomentPixels, last - pixel), deviations.data(), run);
-    moments->merge(run, planes.channels);
+    run_moments(from + pixel, planes.pixels, planes.channels, end - pixel, center, deviations.data(), run);
+    to.merge(run, planes.channels);
+  };
+  ImageMoments start;
+  const double zeros[kMaxImageChannels] = {};
+  add(first, min(last, first + kMomentPixels), zeros, start);
+  for (int64_t pixel = first; pixel < last; pixel += kMomentPixels) {
+    add(pixel, min(last, pixel + kMomentPixels), pixel == first ? start.mean : moments->mean, *moments);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "cpu/norm_training/channels.h"
 #include "cpu/norm_training/stem.h"
+#include "cpu/simd/all_small.h"
 #include "cpu/simd/vector.h"
 
 SA_LAYERS_BEGIN_TARGET();
@@ -39,29 +40,35 @@ ALWAYS_INLINE Vector<C> lookup(const C* four, typename VectorOf<C>::integers ind
 #endif
 }
 
+// Returns whether the numbers are small.
 template <int kInputs, typename T>
-inline void read_stem_tile(const StemBackward<T>& problem, int64_t row, int64_t column, int64_t count,
+inline bool read_stem_tile(const StemBackward<T>& problem, int64_t row, int64_t column, int64_t count,
                            StemTile<Compute<T>, kInputs>& tile) {
   const int64_t plane = problem.height * problem.width;
   const T* first = problem.image + row / problem.out_height() * problem.in_channels * plane +
                    row % problem.out_height() * 2 * problem.width + 2 * column;
-  Compute<T> numbers[2 * kStemColumns];
+  Compute<T> row_numbers[2][2 * kStemColumns];
+  bool small = true;
   for (int64_t k = 0; k < problem.in_channels; ++k) {
-    for (int64_t i = 0; i < 2; ++i) {
-      convert_run(first + k * plane + i * problem.width, numbers, 2 * count);
-      for (int64_t x = 0; x < 2 * count; ++x) {
-        tile.numbers[k][x / 2][2 * i + x % 2] = numbers[x];
-        tile.deviations[k][x / 2][2 * i + x % 2] = numbers[x] - problem.center[k];
-      }
+    convert_run(first + k * plane, row_numbers[0], 2 * count);
+    convert_run(first + k * plane + problem.width, row_numbers[1], 2 * count);
+    Compute<T>*numbers = tile.numbers[k][0], *deviations = tile.deviations[k][0];
+    for (int64_t x = 0; x < count; ++x) {
+      for (int64_t i = 0; i < 2; ++i)
+        __builtin_memcpy(numbers + 4 * x + 2 * i, &row_numbers[i][2 * x], 2 * sizeof(*numbers));
     }
+    for (int64_t i = 0; i < 4 * count; ++i) deviations[i] = numbers[i] - problem.center[k];
+    small = all_small(numbers, 4 * count) && small;
   }
+  return small;
 }
 
 // kVectors vectors of channels of `count` outputs of a row. Recomputes what the forward pass did, in the same order, so
-// that the same pixels win.
-template <int kInputs, int kVectors, typename T, typename Lanes>
-ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemTile<Compute<T>, kInputs>& tile,
-                                     int64_t pixel, int64_t count, int64_t channel, double* sums, Lanes lanes) {
+// that the same pixels win: the first of equal ones, and of several NaN the last, as in torch. Masks are what the loop
+// has least of: few of them fit the processor's buffers, and tests for NaN would take most.
+template <bool kMayBeNan, int kInputs, int kVectors, typename T, typename Lanes>
+void stem_backward_run(const StemBackward<T>& problem, const StemTile<Compute<T>, kInputs>& tile, int64_t pixel,
+                       int64_t count, int64_t channel, double* sums, Lanes lanes) {
   Vector<T> weight[kInputs][kVectors], shift[kVectors], sum[kVectors] = {}, products[kInputs][kVectors] = {};
 #pragma GCC unroll 8
   for (int k = 0; k < kInputs; ++k) {
@@ -70,7 +77,7 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
   load_chunk<T>(problem.shift + channel, shift, lanes);
   const T* grad = problem.grad.at(pixel) + channel;
   for (int64_t x = 0; x < count; ++x, grad += problem.grad.stride) {
-    Vector<T> maximum[kVectors];
+    Vector<T> best[kVectors];
     typename VectorOf<Compute<T>>::integers winner[kVectors] = {};
 #pragma GCC unroll 4
     for (int p = 0; p < 4; ++p) {
@@ -80,11 +87,11 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
 #pragma GCC unroll 8
         for (int k = 1; k < kInputs; ++k) next += tile.numbers[k][x][p] * weight[k][v];
         if (p == 0) {
-          maximum[v] = next;
+          best[v] = next;
           continue;
         }
-        const auto is_greater = next > maximum[v] || next != next;
-        maximum[v] = is_greater ? next : maximum[v];
+        const auto is_greater = kMayBeNan ? next > best[v] || next != next : next > best[v];
+        best[v] = kMayBeNan ? (is_greater ? next : best[v]) : maximum(best[v], next);
         winner[v] = is_greater ? typename VectorOf<Compute<T>>::integers{} + p : winner[v];
       }
     }
@@ -95,11 +102,12 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const Vector<T> arriving = load(grad + v * kLanes<T>, lanes);
-      const Vector<T> passing = maximum[v] + shift[v] <= 0 ? Vector<T>{} : arriving;
+      const Vector<T> passing = best[v] + shift[v] <= 0 ? Vector<T>{} : arriving;
       sum[v] += passing;
 #pragma GCC unroll 8
-      for (int k = 0; k < kInputs; ++k)
+      for (int k = 0; k < kInputs; ++k) {
         products[k][v] += passing * lookup<Compute<T>>(tile.deviations[k][x], winner[v]);
+      }
     }
   }
   const int64_t channels = problem.channels - channel;
@@ -111,14 +119,17 @@ ALWAYS_INLINE void stem_backward_run(const StemBackward<T>& problem, const StemT
 template <int kInputs, typename T>
 void stem_backward_rows(const StemBackward<T>& problem, int64_t first, int64_t last, double* sums) {
   const int64_t width = problem.out_width(), step = ceil_div(width, ceil_div(width, kStemColumns));
+  const bool small_weight = all_small(problem.weight, kInputs * problem.channels);
   StemTile<Compute<T>, kInputs> tile{};  // zeros in the channels that the image lacks
   for (int64_t row = first; row < last; ++row) {
     for (int64_t column = 0; column < width; column += step) {
       const int64_t count = min(step, width - column);
-      read_stem_tile(problem, row, column, count, tile);
+      const bool may_be_nan = !read_stem_tile(problem, row, column, count, tile) || !small_weight;
       for_each_chunk<T, kVectorBytes == 64 ? 2 : 1>(
           problem.channels, [&](int64_t channel, auto vectors, auto lanes) ALWAYS_INLINE_LAMBDA {
-            stem_backward_run<kInputs, vectors.value>(problem, tile, row * width + column, count, channel, sums, lanes);
+            const auto run = may_be_nan ? stem_backward_run<true, kInputs, vectors.value, T, decltype(lanes)>
+                                        : stem_backward_run<false, kInputs, vectors.value, T, decltype(lanes)>;
+            run(problem, tile, row * width + column, count, channel, sums, lanes);
           });
     }
   }

@@ -58,11 +58,12 @@ void load_keys(const PairWorkspace<Compute<T>>& at, const Band& band, const MapV
   for (int64_t y = band.first_row; y < band.last_row; ++y) {
     const T* const from = key.row(band.image, y);
     C* const to = at.keys.data() + (y - band.first_row) * width * size;
+    C* const keys = to + problem.key_column();
+    const int64_t step = key.strides.pixel;
     for_each_vector_of<T>(problem.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
       const Vector<C> center = load(parameters.key_center + c), scale = load(parameters.key_scale + c);
       for (int64_t x = 0; x < width; ++x) {
-        store(to + x * size + problem.key_column() + c,
-              (load(from + x * key.strides.pixel + c, lanes) - center) * scale, lanes);
+        store(keys + x * size + c, (load(from + x * step + c, lanes) - center) * scale, lanes);
       }
     });
     for (int64_t x = 0; with_position && x < width; ++x) {
@@ -82,26 +83,27 @@ void load_queries(const PairWorkspace<Compute<T>>& at, const Band& band, int64_t
   const PairwiseTraining& problem = at.problem;
   const PairParameters<C>& parameters = at.parameters;
   const Axis &rows = problem.footprint.rows, &columns = problem.footprint.columns;
-  const int64_t size = problem.map_columns(), step = columns.stride * query.strides.pixel;
+  const int64_t width = problem.width(), size = problem.map_columns(), step = columns.stride * query.strides.pixel;
   const T* const from = query.row(band.image, row * rows.stride);
+  C* const to = at.queries.data();
   if (size > problem.channels) {
-    for (int64_t x = 0; x < problem.width(); ++x) {
+    for (int64_t x = 0; x < width; ++x) {
       for (int64_t c = 0; c < size; c += kLanes<C>) {
-        store(at.queries.data() + x * size + c, load(parameters.pixel_shift + c));
+        store(to + x * size + c, load(parameters.pixel_shift + c));
       }
     }
   }
   for_each_vector_of<T>(problem.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
     const Vector<C> center = load(parameters.query_center + c), scale = load(parameters.query_scale + c),
                     shift = load(parameters.pixel_shift + c);
-    for (int64_t x = 0; x < problem.width(); ++x) {
-      store(at.queries.data() + x * size + c, (load(from + x * step + c, lanes) - center) * scale + shift, lanes);
+    for (int64_t x = 0; x < width; ++x) {
+      store(to + x * size + c, (load(from + x * step + c, lanes) - center) * scale + shift, lanes);
     }
   });
   if (problem.positions == 0 || problem.by_offset) return;
-  for (int64_t x = 0; x < problem.width(); ++x) {
+  for (int64_t x = 0; x < width; ++x) {
     encode_position(problem, parameters, parameters.query_position, x * columns.stride, row * rows.stride,
-                    at.queries.data() + x * size + problem.map_first_position());
+                    to + x * size + problem.map_first_position());
   }
 }
 
@@ -141,6 +143,15 @@ template <typename T>
 const float* read_row(const T* row, int64_t step, int64_t pixels, int64_t channels, float* copy, int64_t* size) {
   return row_in_place<T>(row, step, pixels, channels, copy, size);
 }
+
+// Whether a row can be written in place.
+template <typename C>
+bool row_to_write(C* row, int64_t channels, C** to) {
+  *to = row;
+  return channels % kLanes<C> == 0;
+}
+inline bool row_to_write(Half*, int64_t, float**) { return false; }
+inline bool row_to_write(BFloat16*, int64_t, float**) { return false; }
 
 // The values of the window: in place where pixels of rows follow each other and no tap reads a padded zero.
 template <typename T>

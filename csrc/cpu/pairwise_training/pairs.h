@@ -43,7 +43,8 @@ class RowPairs {
           static_cast<int32_t>((row - row_) * problem_.footprint.rows.stride * problem_.footprint.columns.size);
       const auto zero = static_cast<int32_t>(problem_.window_pixels() - 1);
       int32_t* const neighbours = neighbours_.data();
-      for (int64_t i = 0; i < count(); ++i) neighbours[i] += neighbours[i] == zero ? 0 : shift;
+      const int64_t count = starts_.data()[problem_.width()];
+      for (int64_t i = 0; i < count; ++i) neighbours[i] += neighbours[i] == zero ? 0 : shift;
     } else {
       list(row);
     }
@@ -54,9 +55,10 @@ class RowPairs {
   template <typename Body>
   ALWAYS_INLINE void for_each_block(const Body& body) const {
     const int32_t* const starts = starts_.data();
-    for (int64_t first = 0; first < problem_.width();) {
+    const int64_t width = problem_.width();
+    for (int64_t first = 0; first < width;) {
       int64_t end = first + 1;
-      while (end < problem_.width() && starts[end + 1] - starts[first] <= most_) ++end;
+      while (end < width && starts[end + 1] - starts[first] <= most_) ++end;
       const int64_t begin = starts[first], number = starts[end] - begin;
       body(PairBlock{first, end, number, starts, neighbours_.data() + begin, offsets_.data() + begin,
                      multiplicities_.data() + begin, number < (end - first) * problem_.footprint.taps()});
@@ -71,8 +73,6 @@ class RowPairs {
 
  private:
   static constexpr int64_t kPadding = 2 * kPairBlock;  // rows of a block that hold no pair read these lists too
-
-  int64_t count() const { return starts_.data()[problem_.width()]; }
 
   bool reads_the_same_rows(int64_t row) const {
     const int64_t stride = problem_.footprint.rows.stride;
@@ -94,7 +94,8 @@ class RowPairs {
       offsets_.data()[index] = static_cast<int32_t>(offset);
       multiplicities_.data()[index++] = static_cast<float>(taps);
     };
-    for (int64_t column = 0; column < problem_.width(); ++column) {
+    const int64_t width = problem_.width();
+    for (int64_t column = 0; column < width; ++column) {
       starts_.data()[column] = index;
       int64_t taps_beyond = problem_.footprint.taps();
       for (const DistinctPixel* y = problem_.rows_read.begin(row); y != problem_.rows_read.end(row); ++y) {

@@ -80,11 +80,13 @@ struct PairwiseTraining {
   int64_t height() const { return footprint.rows.output_size(); }
   double pairs() const { return static_cast<double>(batch * footprint.output_pixels() * footprint.taps()); }
 
-  // Bands depend on the size of the problem only, so that results do not depend on the number of threads.
+  // Bands depend on the size of the problem only, so that results do not depend on the number of threads. There are
+  // some for every thread, and what is kept of their pixels fits the cache, but for those of a few rows.
   int64_t band_rows() const {
-    constexpr int64_t kBands = 32, kMinRows = 7;
+    constexpr int64_t kBands = 32, kMinRows = 7, kNumbers = 80'000;
     const int64_t bands = ceil_div(kBands, max(int64_t{1}, batch));
-    return min(height(), max(kMinRows, ceil_div(height(), bands)));
+    const int64_t of_row = footprint.rows.stride * footprint.columns.size * (2 * map_columns() + padded_value());
+    return min(height(), max(kMinRows, min(ceil_div(height(), bands), kNumbers / of_row)));
   }
   int64_t bands_of_image() const { return ceil_div(height(), band_rows()); }
   int64_t bands() const { return batch * bands_of_image(); }

@@ -1,6 +1,7 @@
 // From the sums of the bands to the results of a pass, in float64.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "cpu/pairwise_training/folding.h"
@@ -11,22 +12,24 @@ namespace sa_layers::cpu {
 class TotalSums {
  public:
   TotalSums(const PairwiseTraining& problem, const SumsLayout& layout)
-      : layout_(layout), bands_(problem.bands()), sums_(problem.bands() * layout.size, 0.0) {}
+      : layout_(layout), bands_(problem.bands()), sums_(max(int64_t{1}, bands_) * layout.size) {}
 
+  // Uninitialised: every band clears its own.
   double* bands() { return sums_.data(); }
   const double* add_up() {
+    double* const total = sums_.data();
+    if (bands_ == 0) std::fill(total, total + layout_.size, 0.0);
     for (int64_t band = 1; band < bands_; ++band) {
-      const double* const from = sums_.data() + band * layout_.size;
-      for (int64_t i = 0; i < layout_.size; ++i) sums_[i] += from[i];
+      const double* const from = total + band * layout_.size;
+      for (int64_t i = 0; i < layout_.size; ++i) total[i] += from[i];
     }
-    if (bands_ == 0) sums_.assign(layout_.size, 0.0);
-    return sums_.data();
+    return total;
   }
 
  private:
   const SumsLayout& layout_;
   int64_t bands_;
-  Doubles sums_;
+  Scratch<double> sums_;
 };
 
 // The sums of g and of g * (r - mean) over all pairs, (2, features), and the gradients of the position's matrices,

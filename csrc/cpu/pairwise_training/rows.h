@@ -7,7 +7,7 @@
 #endif
 
 #include "cpu/pairwise_training/relation.h"
-#include "cpu/pairwise_training/softmax.h"
+#include "cpu/pairwise_training/softmax_gradient.h"
 
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
@@ -98,22 +98,55 @@ ALWAYS_INLINE void repeat_pairs(const PairBlock& block, const C* rows, Width wid
 }
 
 // The sums of r - centre and of its square.
+template <typename C, typename Columns>
+ALWAYS_INLINE void add_squares(const PairBlock& block, int64_t begin, int64_t end, const C* rows, Columns columns,
+                               C* first, C* second) {
+  const float* const multiplicities = block.multiplicities;
+  for (int64_t c = 0; c < columns; c += kLanes<C>) {
+    Vector<C> sum = load(first + c), squares = load(second + c);
+    for (int64_t r = begin; r < end; ++r) {
+      const Vector<C> x = load(rows + r * columns + c), repeated = static_cast<C>(multiplicities[r]) * x;
+      sum += repeated, squares += repeated * x;
+    }
+    store(first + c, sum), store(second + c, squares);
+  }
+}
+
+// The same for differences, which need not be kept.
+template <typename C, typename Columns>
+ALWAYS_INLINE void add_squares_of_differences(const PairWorkspace<C>& at, const PairBlock& block, Columns columns,
+                                              C* first, C* second) {
+  const float* const multiplicities = block.multiplicities;
+  const int32_t* const neighbours = block.neighbours;
+  for (int64_t c = 0; c < columns; c += kLanes<C>) {
+    const C *const keys = at.keys.data() + c, *const queries = at.queries.data() + c;
+    // Two chains of sums, since each waits for the one before it.
+    Vector<C> sums[2] = {load(first + c)}, squares[2] = {load(second + c)};
+    for (int64_t p = block.first_pixel; p < block.end_pixel; ++p) {
+      const Vector<C> query = load(queries + p * columns);
+      const auto add = [&](int64_t r, int chain) ALWAYS_INLINE_LAMBDA {
+        const Vector<C> x = query - load(keys + neighbours[r] * columns);
+        const Vector<C> repeated = static_cast<C>(multiplicities[r]) * x;
+        sums[chain] += repeated, squares[chain] += repeated * x;
+      };
+      const int64_t end = block.begin(p + 1);
+      int64_t r = block.begin(p);
+      for (; r + 2 <= end; r += 2) add(r, 0), add(r + 1, 1);
+      if (r < end) add(r, 0);
+    }
+    store(first + c, sums[0] + sums[1]), store(second + c, squares[0] + squares[1]);
+  }
+}
+
 template <typename C, typename Sizes>
 void statistics_of_row(const PairWorkspace<C>& at, BandSums<C>& sums, const Sizes& sizes) {
   at.pairs.for_each_block([&](const PairBlock& block) {
-    relate(at, block, sizes.columns);
     C *const first = sums.products.data(), *const second = first + sizes.columns;
-    const C* const features = at.features.data();
-    const float* const multiplicities = block.multiplicities;
-    const int64_t count = block.count;
-    for (int64_t c = 0; c < sizes.columns; c += kLanes<C>) {
-      Vector<C> sum = load(first + c), squares = load(second + c);
-      for (int64_t r = 0; r < count; ++r) {
-        const Vector<C> x = load(features + r * sizes.columns + c);
-        const Vector<C> repeated = static_cast<C>(multiplicities[r]) * x;
-        sum += repeated, squares += repeated * x;
-      }
-      store(first + c, sum), store(second + c, squares);
+    if (at.problem.is_difference()) {
+      add_squares_of_differences(at, block, sizes.columns, first, second);
+    } else {
+      relate(at, block, sizes.columns);
+      add_squares(block, 0, block.count, at.features.data(), sizes.columns, first, second);
     }
     sums.count_block();
   });
@@ -159,6 +192,7 @@ void forward_row(const PairWorkspace<C>& at, const ValueWorkspace<C>& values, co
     map_pairs(at, block, values.logits.data(), sizes);
     softmax_and_aggregate_pairs(at.problem, block, values, sizes.weights);
   });
+  finish_logsumexp(at.problem, values);
 }
 
 // `hidden_gradients` is a workspace for the hidden layer of a block.

@@ -1,4 +1,4 @@
-// Softmax and aggregation of the pairs of a block, and their gradients. Logits are in base 2.
+// Softmax and aggregation of the pairs of a block. Logits are in base 2.
 #if defined(SA_LAYERS_CPU_PAIRWISE_TRAINING_SOFTMAX_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_PAIRWISE_TRAINING_SOFTMAX_H
 #undef SA_LAYERS_CPU_PAIRWISE_TRAINING_SOFTMAX_H
@@ -20,6 +20,7 @@ struct ValueWorkspace {
   Scratch<C> logits;               // of the pairs of a block, then weights, then gradients of the logits
   Scratch<C> sums;                 // sums over channels that share a weight, of the pairs of a block
   Scratch<C> row;                  // of a pixel: as wide as the logits, twice
+  Scratch<C> totals;               // of the weights of a row
   Scratch<C> value_copy;           // of the pixels of the window, where the map cannot be read in place
   Scratch<C> value_sums;           // gradients of the values of the window
   Scratch<C> output, grad_output;  // rows, where the maps cannot be read or written in place
@@ -35,6 +36,7 @@ struct ValueWorkspace {
       : logits(RowPairs::max_block_rows(problem) * problem.padded_weights()),
         sums(backward ? RowPairs::max_block_rows(problem) * problem.padded_weights() : 1),
         row(2 * problem.padded_weights()),
+        totals(backward ? 1 : problem.width() * problem.weight_channels + kLanes<C>),
         value_copy(problem.window_pixels() * problem.padded_value()),
         value_sums(backward ? problem.window_pixels() * problem.padded_value() : 1),
         output(problem.width() * problem.padded_value()),
@@ -61,8 +63,8 @@ inline Vector<double> log2(Vector<double> x) {
 }
 
 // Weighted sums of kShare vectors of values, `step` channels apart, of one pixel. The first call computes the weights,
-// relative to 2^exponent, and keeps them; it returns their total.
-template <int kShare, bool kFirst, typename C>
+// relative to 2^exponent, keeps them if another follows, and returns their total.
+template <int kShare, bool kFirst, bool kLast, typename C>
 ALWAYS_INLINE Vector<C> aggregate_pairs(const PairBlock& block, int64_t begin, int64_t end, Vector<C> exponent,
                                         C* logits, int64_t width, const C* values, int64_t value_size, int64_t step,
                                         Vector<C> (&sums)[kShare]) {
@@ -75,7 +77,7 @@ ALWAYS_INLINE Vector<C> aggregate_pairs(const PairBlock& block, int64_t begin, i
     Vector<C> weight = load(logits + r * width);
     if constexpr (kFirst) {
       weight = static_cast<C>(multiplicities[r]) * exp2(weight - exponent);
-      store(logits + r * width, weight);
+      if constexpr (!kLast) store(logits + r * width, weight);
       total += weight;
     }
     const C* const value = values + neighbours[r] * value_size;
@@ -84,6 +86,9 @@ ALWAYS_INLINE Vector<C> aggregate_pairs(const PairBlock& block, int64_t begin, i
   }
   return total;
 }
+
+constexpr Constant<true> yes{};
+constexpr Constant<false> no{};
 
 template <typename C, typename Width>
 ALWAYS_INLINE void softmax_and_aggregate_pairs(const PairwiseTraining& problem, const PairBlock& block,
@@ -99,9 +104,9 @@ ALWAYS_INLINE void softmax_and_aggregate_pairs(const PairwiseTraining& problem, 
       for (int64_t r = begin + 1; r < end; ++r) largest = maximum(load(logits + r * width), largest);
       const Vector<C> exponent = largest + halvings;
       Vector<C> total = {}, normalizer = {};
-      const auto chunk = [&](auto share, auto first, int64_t c) ALWAYS_INLINE_LAMBDA {
+      const auto chunk = [&](auto share, auto first, auto last, int64_t c) ALWAYS_INLINE_LAMBDA {
         Vector<C> sums[share.value];
-        const Vector<C> sum = aggregate_pairs<share.value, first.value>(
+        const Vector<C> sum = aggregate_pairs<share.value, first.value, last.value>(
             block, begin, end, exponent, logits, width, at.values + c, at.value_size, int64_t{width}, sums);
         if constexpr (first.value) total = sum, normalizer = broadcast<C>(1) / total;
 #pragma GCC unroll 8
@@ -109,165 +114,37 @@ ALWAYS_INLINE void softmax_and_aggregate_pairs(const PairwiseTraining& problem, 
       };
       const int64_t vectors = ceil_div(channels - e, int64_t{width});
       if (vectors == 8) {
-        chunk(Constant<8>{}, Constant<true>{}, e);
-      } else if (vectors == 4) {
-        chunk(Constant<4>{}, Constant<true>{}, e);
-      } else {
-        chunk(Constant<1>{}, Constant<true>{}, e);
-        for (int64_t c = e + width; c < channels; c += width) chunk(Constant<1>{}, Constant<false>{}, c);
-      }
-      const Vector<C> logarithm = (exponent + log2(total)) * static_cast<C>(kLn2);
-      C* const to = at.logsumexp_row + p * weights + e;
-      if (e + kLanes<C> <= weights) {
-        store(to, logarithm);
-      } else if (e < weights) {
-        store(to, logarithm, SomeLanes{0, weights - e});
-      }
-    }
-  }
-}
-
-// Every lane becomes the sum of the lanes that are a multiple of kStep away; lanes are in groups of powers of two.
-template <int kStep, typename C>
-ALWAYS_INLINE Vector<C> add_lanes(Vector<C> x) {
-  typename VectorOf<C>::integers index;
-  for (int i = 0; i < kLanes<C>; ++i) index[i] = i ^ kStep;
-#ifdef __clang__
-  Vector<C> swapped;
-  for (int i = 0; i < kLanes<C>; ++i) swapped[i] = x[i ^ kStep];
-  return x + swapped;
-#else
-  return x + __builtin_shuffle(x, index);
-#endif
-}
-
-// Sums over lanes that belong to one weight, in all of these lanes, for a number of weights that divides the lanes.
-template <typename C>
-ALWAYS_INLINE Vector<C> add_copies(Vector<C> x, int64_t weights) {
-  if constexpr (kLanes<C> >= 16) {
-    if (weights <= 8) x = add_lanes<8, C>(x);
-  }
-  if constexpr (kLanes<C> >= 8) {
-    if (weights <= 4) x = add_lanes<4, C>(x);
-  }
-  if constexpr (kLanes<C> >= 4) {
-    if (weights <= 2) x = add_lanes<2, C>(x);
-  }
-  if (weights <= 1) x = add_lanes<1, C>(x);
-  return x;
-}
-
-// The same where copies lie in any lanes of a row.
-template <typename C>
-void add_copies_of_row(C* row, int64_t width, int64_t weights) {
-  for (int64_t g = 0; g < weights; ++g) {
-    C sum = 0;
-    for (int64_t i = g; i < width; i += weights) sum += row[i];
-    for (int64_t i = g; i < width; i += weights) row[i] = sum;
-  }
-}
-
-// The weights of a pixel's pairs from their logits, the gradients of the weights, and the gradients of kShare vectors
-// of the neighbours' values.
-template <int kShare, bool kFirst, bool kLast, typename C, typename Finish>
-ALWAYS_INLINE void differentiate_pairs(const PairBlock& block, int64_t begin, int64_t end, Vector<C> logsumexp,
-                                       C* logits, C* sums, int64_t width, const C* values, int64_t value_size,
-                                       C* value_sums, int64_t sums_size, int64_t step, const C* grads,
-                                       const Finish& finish) {
-  const int32_t* const neighbours = block.neighbours;
-  const float* const multiplicities = block.multiplicities;
-  Vector<C> grad[kShare];
-#pragma GCC unroll 8
-  for (int s = 0; s < kShare; ++s) grad[s] = load(grads + s * step);
-  for (int64_t r = begin; r < end; ++r) {
-    Vector<C> weight = load(logits + r * width);
-    if constexpr (kFirst) {
-      weight = static_cast<C>(multiplicities[r]) * exp2(weight - logsumexp);
-      if constexpr (!kLast) store(logits + r * width, weight);
-    }
-    const C* const value = values + neighbours[r] * value_size;
-    C* const value_sum = value_sums + neighbours[r] * sums_size;
-    Vector<C> products = {};
-#pragma GCC unroll 8
-    for (int s = 0; s < kShare; ++s) {
-      products += grad[s] * load(value + s * step);
-      store(value_sum + s * step, load(value_sum + s * step) + weight * grad[s]);
-    }
-    if constexpr (!kFirst) products += load(sums + r * width);
-    if constexpr (kLast) {
-      finish(r, weight, products);
-    } else {
-      store(sums + r * width, products);
-    }
-  }
-}
-
-// Replaces the logits of a block by their gradients, in the first weight_channels columns at least, and adds the
-// gradients of the values.
-template <typename C, typename Width>
-ALWAYS_INLINE void differentiate_softmax(const PairwiseTraining& problem, const PairBlock& block,
-                                         const ValueWorkspace<C>& at, Width width) {
-  const int64_t channels = problem.padded_value(), weights = problem.weight_channels, sums_size = channels;
-  const bool in_vectors = weights % kLanes<C> == 0 || kLanes<C> % weights == 0;
-  C *const averages = at.row.data(), *const logsumexps = averages + width;
-  for (int64_t p = block.first_pixel; p < block.end_pixel; ++p) {
-    const int64_t begin = block.begin(p), end = block.begin(p + 1);
-    const C* const grad = at.grad_row + p * at.grad_size;
-    const C* const output = at.output_row + p * at.output_size;
-    for (int64_t e = 0; e < width; e += kLanes<C>) {
-      Vector<C> average = {};
-      for (int64_t c = e; c < channels; c += width) average += load(grad + c) * load(output + c);
-      store(averages + e, in_vectors ? add_copies<C>(average, weights) : average);
-    }
-    if (!in_vectors) add_copies_of_row(averages, width, weights);
-    for (int64_t i = 0; i < width; i += weights) {
-      for (int64_t g = 0; g < weights; ++g) {
-        logsumexps[i + g] = at.logsumexp_row[p * weights + g] * static_cast<C>(kLog2e);
-      }
-    }
-    for (int64_t e = 0; e < width; e += kLanes<C>) {
-      C *const logits = at.logits.data() + e, *const sums = at.sums.data() + e;
-      const Vector<C> logsumexp = load(logsumexps + e), average = load(averages + e);
-      const auto finish = [&](int64_t r, Vector<C> weight, Vector<C> products) ALWAYS_INLINE_LAMBDA {
-        if (in_vectors) {
-          store(logits + r * width, weight * (add_copies<C>(products, weights) - average));
-        } else {
-          store(logits + r * width, weight), store(sums + r * width, products);
-        }
-      };
-      const auto chunk = [&](auto share, auto first, auto last, int64_t c) ALWAYS_INLINE_LAMBDA {
-        differentiate_pairs<share.value, first.value, last.value>(
-            block, begin, end, logsumexp, logits, sums, width, at.values + c, at.value_size, at.value_sums.data() + c,
-            sums_size, int64_t{width}, grad + c, finish);
-      };
-      const int64_t vectors = e < channels ? ceil_div(channels - e, int64_t{width}) : 0;
-      constexpr Constant<true> yes;
-      constexpr Constant<false> no;
-      if (vectors == 8) {
         chunk(Constant<8>{}, yes, yes, e);
       } else if (vectors == 4) {
         chunk(Constant<4>{}, yes, yes, e);
       } else if (vectors == 1) {
         chunk(Constant<1>{}, yes, yes, e);
-      } else if (vectors > 1) {
-        chunk(Constant<1>{}, yes, no, e);
-        int64_t c = e + width;
-        for (; c + width < channels; c += width) chunk(Constant<1>{}, no, no, c);
-        chunk(Constant<1>{}, no, yes, c);
       } else {
-        for (int64_t r = begin; r < end; ++r) {
-          const Vector<C> logit = load(logits + r * width);
-          finish(r, static_cast<C>(block.multiplicities[r]) * exp2(logit - logsumexp), Vector<C>{});
-        }
+        chunk(Constant<1>{}, yes, no, e);
+        for (int64_t c = e + width; c < channels; c += width) chunk(Constant<1>{}, no, no, c);
+      }
+      const int64_t at_pixel = p * weights + e;
+      if (e + kLanes<C> <= weights) {
+        store(at.logsumexp_row + at_pixel, exponent), store(at.totals.data() + at_pixel, total);
+      } else if (e < weights) {
+        const SomeLanes lanes{0, weights - e};
+        store(at.logsumexp_row + at_pixel, exponent, lanes), store(at.totals.data() + at_pixel, total, lanes);
       }
     }
-    if (in_vectors) continue;
-    for (int64_t r = begin; r < end; ++r) {
-      C *const logits = at.logits.data() + r * width, *const sums = at.sums.data() + r * width;
-      add_copies_of_row(sums, width, weights);
-      for (int64_t g = 0; g < weights; ++g) logits[g] *= sums[g] - averages[g];
-    }
   }
+}
+
+// The natural logarithms of the sums of a row, of which the exponents are there already.
+template <typename C>
+void finish_logsumexp(const PairwiseTraining& problem, const ValueWorkspace<C>& at) {
+  const int64_t count = problem.width() * problem.weight_channels;
+  const auto finish = [&](int64_t i, auto lanes) ALWAYS_INLINE_LAMBDA {
+    const Vector<C> logarithm = load(at.logsumexp_row + i, lanes) + log2(load(at.totals.data() + i));
+    store(at.logsumexp_row + i, logarithm * static_cast<C>(kLn2), lanes);
+  };
+  int64_t i = 0;
+  for (; i + kLanes<C> <= count; i += kLanes<C>) finish(i, AllLanes{});
+  if (i < count) finish(i, SomeLanes{0, count - i});
 }
 
 }  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE

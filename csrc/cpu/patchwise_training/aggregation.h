@@ -147,21 +147,33 @@ ALWAYS_INLINE void finish_weights(C* grad_weights, Vector<C> sum) {
   }
 }
 
+// The gradient of the output of a tile, or of all pixels: in a map, or copied like a region.
+template <typename C>
+struct OutputGradient {
+  const C* data;
+  int64_t pixel_stride, vector_step;
+
+  OutputGradient from(int64_t pixel, int64_t vector) const {
+    return {data + pixel * pixel_stride + vector * vector_step, pixel_stride, vector_step};
+  }
+};
+
 // Gradients of the weights and, added at their sources, of the values. The first vectors overwrite the former, the
 // others add to them.
 template <int kVectors, int kPeriod, bool kIsFirst, typename C>
-void sum_gradients(const AggregationTile<C>& tile, int64_t vector, const C* grad_output, C* grad_weights,
+void sum_gradients(const AggregationTile<C>& tile, int64_t vector, const OutputGradient<C>& output, C* grad_weights,
                    C* grad_value) {
   constexpr int64_t lanes = kLanes<C>;
   const C* const value = tile.value + vector * lanes;
-  const int64_t width = tile.width, pixel_size = tile.vectors * lanes;
-  grad_output += vector * lanes, grad_value += vector * lanes;
+  const int64_t width = tile.width;
+  const OutputGradient<C> grad_output = output.from(0, vector);
+  grad_value += vector * lanes;
   const auto one = [&](int64_t pixel) ALWAYS_INLINE_LAMBDA {
     const int32_t* const source = tile.sources + pixel * tile.source_stride;
     const C* const weights = tile.weights + pixel * kTileStride;
     Vector<C> gradients[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) gradients[v] = load(grad_output + pixel * pixel_size + v * lanes);
+    for (int v = 0; v < kVectors; ++v) gradients[v] = load(grad_output.from(pixel, v).data);
     for (int64_t tap = 0; tap < tile.taps; ++tap) {
       const C* const from = value + source[tap];
       C* const to = grad_value + source[tap];
@@ -181,8 +193,8 @@ void sum_gradients(const AggregationTile<C>& tile, int64_t vector, const C* grad
     Vector<C> gradients[2][kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      gradients[0][v] = load(grad_output + pixel * pixel_size + v * lanes);
-      gradients[1][v] = load(grad_output + (pixel + 1) * pixel_size + v * lanes);
+      gradients[0][v] = load(grad_output.from(pixel, v).data);
+      gradients[1][v] = load(grad_output.from(pixel + 1, v).data);
     }
     tile.for_each_source_of_two(pixel, [&](int64_t source, int64_t tap, auto first, auto second) ALWAYS_INLINE_LAMBDA {
       const C* const from = value + source;
@@ -246,13 +258,13 @@ void sum_values(const AggregationTile<C>& tile, C* output) {
 }
 
 template <typename C>
-void sum_gradients(const AggregationTile<C>& tile, const C* grad_output, C* grad_weights, C* grad_value) {
+void sum_gradients(const AggregationTile<C>& tile, const OutputGradient<C>& output, C* grad_weights, C* grad_value) {
   for_each_vectors_of(tile, [&](auto vectors, auto period, int64_t vector) ALWAYS_INLINE_LAMBDA {
     constexpr int kVectors = decltype(vectors)::value, kPeriod = decltype(period)::value;
     if (vector == 0) {
-      sum_gradients<kVectors, kPeriod, true>(tile, vector, grad_output, grad_weights, grad_value);
+      sum_gradients<kVectors, kPeriod, true>(tile, vector, output, grad_weights, grad_value);
     } else {
-      sum_gradients<kVectors, kPeriod, false>(tile, vector, grad_output, grad_weights, grad_value);
+      sum_gradients<kVectors, kPeriod, false>(tile, vector, output, grad_weights, grad_value);
     }
   });
 }

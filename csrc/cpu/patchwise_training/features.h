@@ -49,16 +49,11 @@ class FeatureRegion {
     }
   }
 
-  // Stores gradients of this region's shape: those of the query, and those of the key if the image is one band.
+  // Stores the query's gradients, from gradients of this region's shape.
   template <typename T>
-  void store_gradients(const RowBand& band, const C* gradients, int64_t slice, const PixelMap<T>& grad_query,
-                       const PixelMap<T>& grad_key) const {
-    const Axis &rows = problem_.footprint.rows, &columns = problem_.footprint.columns;
+  void store_query(const RowBand& band, const C* gradients, int64_t slice, const PixelMap<T>& grad_query) const {
+    const Axis& columns = problem_.footprint.columns;
     const ChannelVectors channels = slice_of(problem_, slice);
-    if (problem_.bands.of_image == 1) {
-      T* const to = grad_key.data + band.image * rows.size * columns.size * grad_key.pixel_stride;
-      store_pixels(&gradients, 1, rows.size * columns.size, channels, to, grad_key.pixel_stride);
-    }
     gradients += centres(band);
     for (int64_t y = band.row_begin; y < band.row_end; ++y, gradients += columns.output_size() * pixel_size_) {
       T* const to = grad_query.data + centre(band, y) * grad_query.pixel_stride;

@@ -127,7 +127,7 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
   FeatureRegion<C> region(problem);
   ChannelTile<C> tile_of_z(hidden);
   const Scratch<C> gathered(kTilePixels * kTileStride), rows(kTilePixels * kTileStride), zeros(kTileStride);
-  const Scratch<C> own_gradients(bands.of_image > 1 ? 1 : region_size);
+  const Scratch<C> region_gradients(region_size);
   fill_with_zeros(zeros.data(), kTileStride);
 
   for (int64_t task = begin; task < end; ++task) {
@@ -138,8 +138,7 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
       const RowBand band = bands[index];
       if (bands.of_image > 1 || index == first) region.list(band);
       region.copy(band, operands.query, operands.key, slice);
-      C* const of_region = bands.of_image > 1 ? gradients.key.region(bands, slice, index) : own_gradients.data();
-      fill_with_zeros(of_region, region_size);
+      fill_with_zeros(region_gradients.data(), region_size);
       const int64_t width = problem.footprint.columns.output_size(), pixels = band.rows() * width;
       const C* const grad_z =
           gradients.grad_z + (band.image * problem.footprint.output_pixels() + band.row_begin * width) * hidden;
@@ -155,17 +154,18 @@ void hidden_backward(const HiddenOperands<T>& operands, const HiddenGradients<T>
           C *const totals = sums + slice_columns * hidden + column, *const moments = totals + slice_columns;
           if (columns.is_packed()) {
             tile_of_z.multiply_by(matrix, zeros.data(), count, tile.vectors, rows.data());
-            tile.scatter(gathered.data(), mean, rows.data(), totals, moments, of_region);
+            tile.scatter(gathered.data(), mean, rows.data(), totals, moments, region_gradients.data());
           } else {
-            tile_of_z.for_each_product(matrix, zeros.data(), rows.data(),
-                                       [&](const PixelProduct<C>& product, bool is_last) {
-                                         if (!is_last) return multiply(product, count, tile.vectors);
-                                         tile.multiply_and_scatter(product, mean, totals, moments, of_region);
-                                       });
+            tile_of_z.for_each_product(
+                matrix, zeros.data(), rows.data(), [&](const PixelProduct<C>& product, bool is_last) {
+                  if (!is_last) return multiply(product, count, tile.vectors);
+                  tile.multiply_and_scatter(product, mean, totals, moments, region_gradients.data());
+                });
           }
         });
       }
-      region.store_gradients(band, of_region, slice, gradients.query, gradients.key.map);
+      region.store_query(band, region_gradients.data(), slice, gradients.query);
+      store_band(problem, gradients.key, slice, index, region_gradients.data());
     }
   }
 }

@@ -21,53 +21,64 @@ const double* float64_parameter(const char* name, const Tensor& tensor, const st
   return data<double>(tensor);
 }
 
+void check_normed_maps(const Tensor& query, const Tensor& key) {
+  check_dims("query", query, 4);
+  check_shape("key", key, shape_of(query));
+  check_like("key", key, "query", query);
+  STD_TORCH_CHECK(query.size(3) > 0, "query must have at least one channel");
+}
+
+// A map with the columns that its taps read.
 template <typename T>
-RowsOfMap<const T> rows_of(const Tensor& pixels, const Tensor& columns) {
-  const int64_t taps = columns.size(0), width = pixels.size(2);
-  return {pixels_of<T>("pixels", pixels),
-          pixels.size(0),
-          pixels.size(1),
-          width,
-          pixels.size(3),
-          taps,
-          float64_parameter("columns", columns, {taps, width})};
-}
-
-void check_map_and_columns(const Tensor& pixels, const Tensor& columns) {
-  check_dims("pixels", pixels, 4);
+NormedMap<T> normed_map(const char* name, const Tensor& map, const Tensor& columns) {
   check_dims("columns", columns, 2);
-  STD_TORCH_CHECK(pixels.size(3) > 0, "pixels must have at least one channel");
+  const int64_t taps = columns.size(0), width = map.size(2);
+  const double* const counts = float64_parameter("columns", columns, {taps, width});
+  return {pixels_of<T>(name, map), map.size(0), map.size(1), width, map.size(3), taps, counts, nullptr, {nullptr, 0}};
 }
 
-Tensor patchwise_row_sums(const Tensor& pixels, const Tensor& shift, const Tensor& columns) {
-  check_map_and_columns(pixels, columns);
-  const int64_t height = pixels.size(1), channels = pixels.size(3);
-  const Tensor sums = new_tensor({2, height, columns.size(0), channels}, ScalarType::Double, pixels);
-  const double* const shifts = float64_parameter("shift", shift, {channels});
-  dispatch_dtype("pixels", pixels, [&](auto* element) {
+std::tuple<Tensor, Tensor> patchwise_row_sums(const Tensor& query, const Tensor& key, const Tensor& shifts,
+                                              const Tensor& query_columns, const Tensor& key_columns) {
+  check_normed_maps(query, key);
+  const int64_t height = query.size(1), channels = query.size(3);
+  const double* const shift = float64_parameter("shifts", shifts, {2, channels});
+  const auto new_sums = [&](const Tensor& columns) {
+    return new_tensor({2, height, columns.size(0), channels}, ScalarType::Double, query);
+  };
+  const Tensor query_sums = new_sums(query_columns), key_sums = new_sums(key_columns);
+  dispatch_dtype("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const auto rows = rows_of<T>(pixels, columns);
+    const auto of_query = normed_map<T>("query", query, query_columns), of_key = normed_map<T>("key", key, key_columns);
     run(height, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_DISPATCH(T, sum_rows_of_map, rows, shifts, mutable_data<double>(sums), begin, end);
+      SA_LAYERS_DISPATCH(T, sum_rows, of_query, of_key, shift, mutable_data<double>(query_sums),
+                         mutable_data<double>(key_sums), begin, end);
     });
   });
-  return sums;
+  return {query_sums, key_sums};
 }
 
-void patchwise_subtract_norm(const Tensor& pixels, const Tensor& centre, const Tensor& coefficients,
-                             const Tensor& columns, const Tensor& gradient) {
-  check_map_and_columns(pixels, columns);
-  check_shape("gradient", gradient, shape_of(pixels));
-  check_like("gradient", gradient, "pixels", pixels);
-  const int64_t height = pixels.size(1), channels = pixels.size(3);
-  const double* const centres = float64_parameter("centre", centre, {channels});
-  const double* const numbers = float64_parameter("coefficients", coefficients, {2, height, columns.size(0), channels});
-  dispatch_dtype("pixels", pixels, [&](auto* element) {
+// Adds coefficients and a gradient.
+template <typename T>
+void add_gradient(const char* name, const Tensor& map, const Tensor& coefficients, const Tensor& gradient,
+                  NormedMap<T>& to) {
+  check_shape(name, gradient, shape_of(map));
+  check_like(name, gradient, "query", map);
+  to.coefficients = float64_parameter("coefficients", coefficients, {2, to.height, to.taps, to.channels});
+  to.gradient = mutable_pixels_of<T>(name, gradient);
+}
+
+void patchwise_subtract_norm(const Tensor& query, const Tensor& key, const Tensor& centres, const Tensor& query_columns,
+                             const Tensor& key_columns, const Tensor& query_coefficients,
+                             const Tensor& key_coefficients, const Tensor& grad_query, const Tensor& grad_key) {
+  check_normed_maps(query, key);
+  const double* const centre = float64_parameter("centres", centres, {2, query.size(3)});
+  dispatch_dtype("query", query, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    const auto rows = rows_of<T>(pixels, columns);
-    const PixelMap<T> to = mutable_pixels_of<T>("gradient", gradient);
-    run(height, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_DISPATCH(T, subtract_norm, rows, centres, numbers, to, begin, end);
+    auto of_query = normed_map<T>("query", query, query_columns), of_key = normed_map<T>("key", key, key_columns);
+    add_gradient("grad_query", query, query_coefficients, grad_query, of_query);
+    add_gradient("grad_key", key, key_coefficients, grad_key, of_key);
+    run(query.size(1), [&](int64_t begin, int64_t end) {
+      SA_LAYERS_DISPATCH(T, subtract_norm, of_query, of_key, centre, begin, end);
     });
   });
 }

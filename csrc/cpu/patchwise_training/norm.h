@@ -19,84 +19,150 @@ ChannelVectors all_channels(int64_t channels) {
   return {0, lanes, vectors, channels < lanes ? channels : lanes, last, channels < lanes};
 }
 
-// For the rows begin <= h < end: sums[0][h][j] = sum over images and w of columns[j][w] * (pixel - shift), and sums[1]
-// the same of its square, for every channel.
+// The sums of a row of a map.
 template <typename T>
-void sum_rows_of_map(const RowsOfMap<const T>& rows, const double* shift, double* sums, int64_t begin, int64_t end) {
-  const ChannelVectors vectors = all_channels<T>(rows.channels);
-  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = round_up(rows.width * pixel_size, kLanes<T>);
-  const Scratch<Compute<T>> pixels(size);
-  const Scratch<double> shifts(size), totals(size), squares(size);
-  for (int64_t i = 0; i < size; ++i) shifts.data()[i] = i % pixel_size < rows.channels ? shift[i % pixel_size] : 0;
-  for (int64_t row = begin; row < end; ++row) {
-    fill_with_zeros(totals.data(), size), fill_with_zeros(squares.data(), size);
-    for (int64_t image = 0; image < rows.batch; ++image) {
-      copy_pixels(rows.row(image, row), rows.map.pixel_stride, rows.width, vectors, pixels.data());
-      const Compute<T>* const from = pixels.data();
-      double *const total = totals.data(), *const square = squares.data();
-      const double* const centre = shifts.data();
-#pragma GCC ivdep
-      for (int64_t i = 0; i < size; ++i) {
-        const double value = from[i] - centre[i];
-        total[i] += value, square[i] += value * value;
-      }
+class RowSums {
+ public:
+  RowSums(const NormedMap<T>& map, const double* shift)
+      : map_(map),
+        vectors_(all_channels<T>(map.channels)),
+        pixel_size_(vectors_.pixel_size(kLanes<T>)),
+        size_(round_up(map.width * pixel_size_, kLanes<T>)),
+        pixels_(size_),
+        shifts_(size_),
+        totals_(size_),
+        squares_(size_) {
+    fill_with_zeros(pixels_.data(), size_);
+    for (int64_t i = 0; i < size_; ++i) {
+      shifts_.data()[i] = i % pixel_size_ < map.channels ? shift[i % pixel_size_] : 0;
     }
-    for (int64_t j = 0; j < rows.taps; ++j) {
-      for (int64_t moment = 0; moment < 2; ++moment) {
-        const double* from = moment == 0 ? totals.data() : squares.data();
-        double* const to = sums + ((moment * rows.height + row) * rows.taps + j) * rows.channels;
-        for (int64_t c = 0; c < rows.channels; ++c) to[c] = 0;
-        for (int64_t w = 0; w < rows.width; ++w, from += pixel_size) {
-          const double count = rows.columns[j * rows.width + w];
+  }
+
+  void start() { fill_with_zeros(totals_.data(), size_), fill_with_zeros(squares_.data(), size_); }
+
+  void add(int64_t image, int64_t row) {
+    copy_pixels(map_.row(image, row), map_.pixels.pixel_stride, map_.width, vectors_, pixels_.data());
+    const Compute<T>* const from = pixels_.data();
+    const double* const shift = shifts_.data();
+    double *const total = totals_.data(), *const square = squares_.data();
 #pragma GCC ivdep
-          for (int64_t c = 0; c < rows.channels; ++c) to[c] += count * from[c];
+    for (int64_t i = 0; i < size_; ++i) {
+      const double value = from[i] - shift[i];
+      total[i] += value, square[i] += value * value;
+    }
+  }
+
+  // sums[0][row][j] = the sum over w of columns[j][w] times the totals, and sums[1] that of the squares.
+  void finish(int64_t row, double* sums) const {
+    for (int64_t moment = 0; moment < 2; ++moment) {
+      for (int64_t j = 0; j < map_.taps; ++j) {
+        const double* from = moment == 0 ? totals_.data() : squares_.data();
+        double* const to = sums + ((moment * map_.height + row) * map_.taps + j) * map_.channels;
+        for (int64_t c = 0; c < map_.channels; ++c) to[c] = 0;
+        for (int64_t w = 0; w < map_.width; ++w, from += pixel_size_) {
+          const double count = map_.columns[j * map_.width + w];
+#pragma GCC ivdep
+          for (int64_t c = 0; c < map_.channels; ++c) to[c] += count * from[c];
         }
       }
     }
   }
+
+ private:
+  const NormedMap<T>& map_;
+  ChannelVectors vectors_;
+  int64_t pixel_size_, size_;
+  Scratch<Compute<T>> pixels_;
+  Scratch<double> shifts_, totals_, squares_;
+};
+
+// For the rows begin <= h < end of query and key: sums over images and w of columns[j][w] * (pixel - shift), and of its
+// square. Both maps at once, since they are often slices of one.
+template <typename T>
+void sum_rows(const NormedMap<T>& query, const NormedMap<T>& key, const double* shifts, double* query_sums,
+              double* key_sums, int64_t begin, int64_t end) {
+  RowSums<T> of_query(query, shifts), of_key(key, shifts + query.channels);
+  for (int64_t row = begin; row < end; ++row) {
+    of_query.start(), of_key.start();
+    for (int64_t image = 0; image < query.batch; ++image) of_query.add(image, row), of_key.add(image, row);
+    of_query.finish(row, query_sums), of_key.finish(row, key_sums);
+  }
 }
 
-// For the rows begin <= h < end of all images: gradient -= constant + slope * (pixel - centre), where constant and
+// The gradients of a row of a map.
+template <typename T>
+class RowGradients {
+ public:
+  RowGradients(const NormedMap<T>& map, const double* centre)
+      : map_(map),
+        vectors_(all_channels<T>(map.channels)),
+        pixel_size_(vectors_.pixel_size(kLanes<T>)),
+        size_(round_up(map.width * pixel_size_, kLanes<T>)),
+        pixels_(size_),
+        gradients_(size_),
+        constants_(size_),
+        slopes_(size_),
+        centres_(size_),
+        sums_(2 * pixel_size_) {
+    for (const Scratch<C>* buffer : {&pixels_, &gradients_, &constants_, &slopes_})
+      fill_with_zeros(buffer->data(), size_);
+    for (int64_t i = 0; i < size_; ++i) {
+      centres_.data()[i] = i % pixel_size_ < map.channels ? static_cast<C>(centre[i % pixel_size_]) : 0;
+    }
+  }
+
+  // The constants and slopes of a row.
+  void start(int64_t row) {
+    double *const constant = sums_.data(), *const slope = sums_.data() + pixel_size_;
+    for (int64_t w = 0; w < map_.width; ++w) {
+      fill_with_zeros(sums_.data(), 2 * pixel_size_);
+      for (int64_t j = 0; j < map_.taps; ++j) {
+        const double count = map_.columns[j * map_.width + w];
+        const double* const first = map_.coefficients + (row * map_.taps + j) * map_.channels;
+        const double* const second = first + map_.height * map_.taps * map_.channels;
+#pragma GCC ivdep
+        for (int64_t c = 0; c < map_.channels; ++c) constant[c] += count * first[c], slope[c] += count * second[c];
+      }
+      for (int64_t c = 0; c < map_.channels; ++c) {
+        constants_.data()[w * pixel_size_ + c] = static_cast<C>(constant[c]);
+        slopes_.data()[w * pixel_size_ + c] = static_cast<C>(slope[c]);
+      }
+    }
+  }
+
+  void subtract(int64_t image, int64_t row) {
+    const int64_t stride = map_.gradient.pixel_stride;
+    T* const to = map_.gradient.data + (image * map_.height + row) * map_.width * stride;
+    copy_pixels(map_.row(image, row), map_.pixels.pixel_stride, map_.width, vectors_, pixels_.data());
+    copy_pixels<T>(to, stride, map_.width, vectors_, gradients_.data());
+    for (int64_t i = 0; i < size_; i += kLanes<T>) {
+      const Vector<T> offset = load(pixels_.data() + i) - load(centres_.data() + i);
+      const Vector<T> change = load(constants_.data() + i) + load(slopes_.data() + i) * offset;
+      store(gradients_.data() + i, load(gradients_.data() + i) - change);
+    }
+    const C* const from = gradients_.data();
+    store_pixels(&from, 1, map_.width, vectors_, to, stride);
+  }
+
+ private:
+  using C = Compute<T>;
+
+  const NormedMap<T>& map_;
+  ChannelVectors vectors_;
+  int64_t pixel_size_, size_;
+  Scratch<C> pixels_, gradients_, constants_, slopes_, centres_;
+  Scratch<double> sums_;
+};
+
+// For the rows begin <= h < end of query and key: gradient -= constant + slope * (pixel - centre), where constant and
 // slope are the sums over j of columns[j][w] * coefficients[0 or 1][h][j].
 template <typename T>
-void subtract_norm(const RowsOfMap<const T>& rows, const double* centre, const double* coefficients,
-                   const PixelMap<T>& gradient, int64_t begin, int64_t end) {
-  using C = Compute<T>;
-  const ChannelVectors vectors = all_channels<T>(rows.channels);
-  const int64_t pixel_size = vectors.pixel_size(kLanes<T>), size = round_up(rows.width * pixel_size, kLanes<T>);
-  const Scratch<C> pixels(size), gradients(size), constants(size), slopes(size), centres(size);
-  const Scratch<double> sums(2 * pixel_size);
-  for (int64_t i = 0; i < size; ++i) {
-    centres.data()[i] = i % pixel_size < rows.channels ? static_cast<C>(centre[i % pixel_size]) : 0;
-  }
+void subtract_norm(const NormedMap<T>& query, const NormedMap<T>& key, const double* centres, int64_t begin,
+                   int64_t end) {
+  RowGradients<T> of_query(query, centres), of_key(key, centres + query.channels);
   for (int64_t row = begin; row < end; ++row) {
-    for (int64_t w = 0; w < rows.width; ++w) {
-      fill_with_zeros(sums.data(), 2 * pixel_size);
-      double *const constant = sums.data(), *const slope = sums.data() + pixel_size;
-      for (int64_t j = 0; j < rows.taps; ++j) {
-        const double count = rows.columns[j * rows.width + w];
-        const double* const first = coefficients + (row * rows.taps + j) * rows.channels;
-        const double* const second = first + rows.height * rows.taps * rows.channels;
-#pragma GCC ivdep
-        for (int64_t c = 0; c < rows.channels; ++c) constant[c] += count * first[c], slope[c] += count * second[c];
-      }
-      for (int64_t c = 0; c < pixel_size; ++c) {
-        constants.data()[w * pixel_size + c] = static_cast<C>(constant[c]);
-        slopes.data()[w * pixel_size + c] = static_cast<C>(slope[c]);
-      }
-    }
-    for (int64_t image = 0; image < rows.batch; ++image) {
-      T* const to = gradient.data + (image * rows.height + row) * rows.width * gradient.pixel_stride;
-      copy_pixels(rows.row(image, row), rows.map.pixel_stride, rows.width, vectors, pixels.data());
-      copy_pixels<T>(to, gradient.pixel_stride, rows.width, vectors, gradients.data());
-      for (int64_t i = 0; i < size; i += kLanes<T>) {
-        const Vector<T> offset = load(pixels.data() + i) - load(centres.data() + i);
-        const Vector<T> change = load(constants.data() + i) + load(slopes.data() + i) * offset;
-        store(gradients.data() + i, load(gradients.data() + i) - change);
-      }
-      const C* const from = gradients.data();
-      store_pixels(&from, 1, rows.width, vectors, to, gradient.pixel_stride);
-    }
+    of_query.start(row), of_key.start(row);
+    for (int64_t image = 0; image < query.batch; ++image) of_query.subtract(image, row), of_key.subtract(image, row);
   }
 }
 

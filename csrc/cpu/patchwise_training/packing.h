@@ -78,7 +78,7 @@ void pack_outputs(const Columns& columns, int64_t slice, const Outputs& outputs,
 template <typename C>
 void add_tasks(const C* from, int64_t rows, int64_t count, int64_t stride, double* sums) {
   const int64_t size = rows * kLanes<C>;
-  for (int64_t i = 0; i < size; ++i) sums[i] = from[i];
+  for (int64_t i = 0; i < size; ++i) sums[i] = count > 0 ? from[i] : 0;
   for (int64_t task = 1; task < count; ++task) {
     from += stride;
 #pragma GCC ivdep

@@ -80,9 +80,10 @@ inline int64_t outputs_size(const Columns& columns, const Outputs& outputs) {
   return columns.slice_columns() * outputs.size() / outputs.period;
 }
 
-// Some rows of the output of an image, and the rows of the map that their taps read.
+// Some rows of the output of an image, the rows of the map that their taps read, and those of them that no other band
+// of the image reads.
 struct RowBand {
-  int64_t image, row_begin, row_end, source_begin, source_end;
+  int64_t image, row_begin, row_end, source_begin, source_end, own_begin, own_end;
 
   int64_t rows() const { return row_end - row_begin; }
   int64_t source_rows() const { return source_end - source_begin; }
@@ -103,6 +104,7 @@ class RowBands {
       bands_.data()[i] = make(footprint, i);
       max_source_rows = max(max_source_rows, bands_.data()[i].source_rows());
     }
+    for (int64_t i = 0; i < of_image; ++i) find_own_rows(i);
   }
 
  private:
@@ -126,8 +128,8 @@ class RowBands {
 
   RowBand make(const Footprint& footprint, int64_t index) const {
     const Axis& rows = footprint.rows;
-    RowBand band{0, index * rows_, min((index + 1) * rows_, rows.output_size()), rows.size, 0};
-    if (of_image == 1) return {0, 0, rows.output_size(), 0, rows.size};
+    RowBand band{0, index * rows_, min((index + 1) * rows_, rows.output_size()), rows.size, 0, 0, 0};
+    if (of_image == 1) return {0, 0, rows.output_size(), 0, rows.size, 0, rows.size};
     for (int64_t row = band.row_begin; row < band.row_end; ++row) {
       for (int64_t tap = 0; tap < rows.kernel; ++tap) {
         const int64_t pixel = rows.pixel(rows.padded(row, tap), footprint.mode);
@@ -136,6 +138,22 @@ class RowBands {
       }
     }
     return band;
+  }
+
+  void find_own_rows(int64_t index) {
+    RowBand& band = bands_.data()[index];
+    band.own_begin = band.source_begin, band.own_end = band.source_end;
+    for (int64_t i = 0; i < of_image; ++i) {
+      const RowBand& other = bands_.data()[i];
+      if (i == index || other.source_end <= band.own_begin || other.source_begin >= band.own_end) continue;
+      if (other.source_begin <= band.own_begin) {
+        band.own_begin = min(other.source_end, band.own_end);
+      } else if (other.source_end >= band.own_end) {
+        band.own_end = other.source_begin;
+      } else {
+        band.own_end = band.own_begin;
+      }
+    }
   }
 
   Scratch<RowBand> bands_;
@@ -216,8 +234,8 @@ struct WeightedSumProblem {
   int64_t weight(int64_t tap, int64_t channel) const { return channel * columns.taps + tap; }
 };
 
-// The gradient of a map, which tasks sum over bands of its rows. If an image is one band, its task stores the sums;
-// otherwise the task leaves them in a workspace, and `add_bands` adds them.
+// The gradient of a map, which tasks sum over bands of its rows. A task stores the rows that its band alone reads, and
+// leaves the others in a workspace, from which `add_bands` adds them.
 template <typename T>
 struct MapGradient {
   PixelMap<T> map;
@@ -270,14 +288,18 @@ struct WeightedSumGradients {
   MapGradient<T> value;
 };
 
-// A map by rows, and how often each of `taps` taps along an axis reads a column: (taps, width).
+// Query or key by rows, how often each of `taps` taps along an axis reads a column, (taps, width), and for the backward
+// pass (2, height, taps, channels) coefficients and the gradient.
 template <typename T>
-struct RowsOfMap {
-  PixelMap<T> map;
+struct NormedMap {
+  PixelMap<const T> pixels;
   int64_t batch, height, width, channels, taps;
-  const double* columns;
+  const double *columns, *coefficients;
+  PixelMap<T> gradient;
 
-  T* row(int64_t image, int64_t row) const { return map.data + (image * height + row) * width * map.pixel_stride; }
+  const T* row(int64_t image, int64_t row) const {
+    return pixels.data + (image * height + row) * width * pixels.pixel_stride;
+  }
 };
 
 }  // namespace sa_layers::cpu

@@ -20,6 +20,8 @@ struct ChannelVectors {
   bool is_packed;
 
   int64_t count_of(int64_t vector) const { return vector + 1 < vectors ? count : last_count; }
+  // The first vectors that hold as many channels as they have lanes.
+  int64_t full_vectors(int64_t lanes) const { return count < lanes ? 0 : last_count < lanes ? vectors - 1 : vectors; }
   int64_t pixel_size(int64_t lanes) const { return is_packed ? count : vectors * lanes; }
 };
 
@@ -103,16 +105,11 @@ void copy_pixels(const T* from, int64_t pixel_stride, int64_t pixels, const Chan
       }
     });
   }
-  for (int64_t v = 0; v < channels.vectors; ++v) {
-    const auto copy = [&](auto some) ALWAYS_INLINE_LAMBDA {
-      const T* source = from + v * channels.step;
-      C* to = region + v * lanes;
-      for (int64_t p = 0; p < pixels; ++p, source += pixel_stride, to += size) store(to, load(source, some));
-    };
-    if (channels.count_of(v) == lanes) {
-      copy(AllLanes{});
-    } else {
-      copy(SomeLanes{0, channels.count_of(v)});
+  const int64_t full = channels.full_vectors(lanes);
+  for (int64_t p = 0; p < pixels; ++p, from += pixel_stride, region += size) {
+    for (int64_t v = 0; v < full; ++v) store(region + v * lanes, load(from + v * channels.step));
+    for (int64_t v = full; v < channels.vectors; ++v) {
+      store(region + v * lanes, load(from + v * channels.step, SomeLanes{0, channels.count_of(v)}));
     }
   }
 }
@@ -143,20 +140,16 @@ void store_pixels(const Compute<T>* const* regions, int64_t region_count, int64_
       }
     });
   }
-  for (int64_t v = 0; v < channels.vectors; ++v) {
-    const auto add = [&](auto some) ALWAYS_INLINE_LAMBDA {
-      T* target = to + v * channels.step;
-      int64_t at = v * lanes;
-      for (int64_t p = 0; p < pixels; ++p, target += pixel_stride, at += size) {
-        Vector<T> sum = load(regions[0] + at, some);
-        for (int64_t i = 1; i < region_count; ++i) sum += load(regions[i] + at, some);
-        store(target, sum, some);
-      }
-    };
-    if (channels.count_of(v) == lanes) {
-      add(AllLanes{});
-    } else {
-      add(SomeLanes{0, channels.count_of(v)});
+  const int64_t full = channels.full_vectors(lanes);
+  const auto store_vector = [=](int64_t at, T* target, auto some) ALWAYS_INLINE_LAMBDA {
+    Vector<T> sum = load(regions[0] + at, some);
+    for (int64_t i = 1; i < region_count; ++i) sum += load(regions[i] + at, some);
+    store(target, sum, some);
+  };
+  for (int64_t at = 0; at < pixels * size; at += size, to += pixel_stride) {
+    for (int64_t v = 0; v < full; ++v) store_vector(at + v * lanes, to + v * channels.step, AllLanes{});
+    for (int64_t v = full; v < channels.vectors; ++v) {
+      store_vector(at + v * lanes, to + v * channels.step, SomeLanes{0, channels.count_of(v)});
     }
   }
 }
@@ -226,32 +219,54 @@ inline void list_sources(const Footprint& footprint, const RowBand& band, int64_
   }
 }
 
-// Adds the bands of the rows begin <= row < end, counted through all images and slices.
+// Stores the gradients of a band, or leaves them in the workspace.
+template <typename T, typename Problem>
+void store_band(const Problem& problem, const MapGradient<T>& gradient, int64_t slice, int64_t index,
+                const Compute<T>* region) {
+  const RowBand band = problem.bands[index];
+  const int64_t height = problem.footprint.rows.size, width = problem.footprint.columns.size;
+  const ChannelVectors channels = slice_of(problem, slice);
+  const int64_t row_size = width * channels.pixel_size(kLanes<T>);
+  const int64_t begin = band.own_begin - band.source_begin, end = band.own_end - band.source_begin;
+  const Compute<T>* const own = region + begin * row_size;
+  T* const to = gradient.map.data + (band.image * height + band.own_begin) * width * gradient.map.pixel_stride;
+  store_pixels(&own, 1, (end - begin) * width, channels, to, gradient.map.pixel_stride);
+  if (problem.bands.of_image == 1) return;
+  Compute<T>* const workspace = gradient.region(problem.bands, slice, index);
+  const auto leave = [&](int64_t first, int64_t last) {
+    __builtin_memcpy(workspace + first * row_size, region + first * row_size,
+                     (last - first) * row_size * sizeof(Compute<T>));
+  };
+  leave(0, begin), leave(end, band.source_rows());
+}
+
+// Adds what bands left in the workspace, for the rows begin <= row < end, counted through all images and slices.
 template <typename T, typename Problem>
 void add_bands(const Problem& problem, const MapGradient<T>& gradient, int64_t begin, int64_t end) {
   const RowBands& bands = problem.bands;
   const int64_t height = problem.footprint.rows.size, width = problem.footprint.columns.size;
-  const Scratch<const Compute<T>*> regions(bands.of_image);
+  const Scratch<const Compute<T>*> regions(bands.of_image + 1);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t slice = task / (problem.batch * height), image = task / height % problem.batch, row = task % height;
     const ChannelVectors channels = slice_of(problem, slice);
     const int64_t row_size = width * channels.pixel_size(kLanes<T>);
     int64_t count = 0;
+    bool is_stored = false;
     for (int64_t i = 0; i < bands.of_image; ++i) {
       const RowBand band = bands[image * bands.of_image + i];
       if (row < band.source_begin || row >= band.source_end) continue;
+      is_stored = row >= band.own_begin && row < band.own_end;
       regions.data()[count++] =
           gradient.region(bands, slice, image * bands.of_image + i) + (row - band.source_begin) * row_size;
     }
-    T* const to = gradient.map.data + (image * height + row) * width * gradient.map.pixel_stride;
-    if (count > 0) {
-      store_pixels(regions.data(), count, width, channels, to, gradient.map.pixel_stride);
-    } else {  // between the taps of a stride or dilation
-      const Scratch<Compute<T>> zeros(row_size + kLanes<T>);
+    if (is_stored) continue;
+    const Scratch<Compute<T>> zeros(count == 0 ? row_size : 0);
+    if (count == 0) {  // between the taps of a stride or dilation
       fill_with_zeros(zeros.data(), row_size);
-      regions.data()[0] = zeros.data();
-      store_pixels(regions.data(), 1, width, channels, to, gradient.map.pixel_stride);
+      regions.data()[count++] = zeros.data();
     }
+    T* const to = gradient.map.data + (image * height + row) * width * gradient.map.pixel_stride;
+    store_pixels(regions.data(), count, width, channels, to, gradient.map.pixel_stride);
   }
 }
 

@@ -122,6 +122,21 @@ void weighted_sum(const WeightedSumOperands<T>& operands, const PixelMap<T>& out
   }
 }
 
+// The gradient of the output for some pixels and channels: the map itself, or a copy where channels do not fill vectors
+// or have another dtype.
+template <typename T>
+OutputGradient<Compute<T>> gradient_of_output(const PixelMap<const T>& map, int64_t pixel, int64_t pixels,
+                                              const ChannelVectors& channels, Compute<T>* copy) {
+  const T* const data = map.data + pixel * map.pixel_stride;
+  if constexpr (sizeof(T) == sizeof(Compute<T>)) {
+    if (channels.full_vectors(kLanes<T>) == channels.vectors) {
+      return {data + channels.begin, map.pixel_stride, channels.step};
+    }
+  }
+  copy_pixels(data, map.pixel_stride, pixels, channels, copy);
+  return {copy, channels.vectors * kLanes<T>, kLanes<T>};
+}
+
 // Computes the tasks begin <= task < end: the bands of a task, for each slice.
 template <typename T>
 void weighted_sum_backward(const WeightedSumOperands<T>& operands, const WeightedSumGradients<T>& gradients,
@@ -137,10 +152,10 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
   const int64_t sums_size = problem.sums_size();
   ValueRegion<C> region(problem);
   ChannelTile<C> tile_of_h(hidden);
-  const int64_t pixel_size = region.pixel_size();
   const Scratch<C> weights(kTilePixels * kTileStride), grad_weights(kTilePixels * kTileStride);
-  const Scratch<C> grad_output(bands.max_pixels * pixel_size), grad_hidden(bands.max_pixels * output_stride);
-  const Scratch<C> own_gradients(bands.of_image > 1 ? 1 : region_size);
+  const Scratch<C> copied_gradient(bands.max_pixels * region.pixel_size()),
+      grad_hidden(bands.max_pixels * output_stride);
+  const Scratch<C> region_gradients(region_size);
 
   for (int64_t task = begin; task < end; ++task) {
     const int64_t slice = task / bands.tasks(), first = task % bands.tasks() * bands.of_task;
@@ -151,11 +166,10 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
       const RowBand band = bands[index];
       if (bands.of_image > 1 || index == first) region.list(band);
       region.copy(band, operands.value, slice);
-      C* const of_region = bands.of_image > 1 ? gradients.value.region(bands, slice, index) : own_gradients.data();
-      fill_with_zeros(of_region, region_size);
+      fill_with_zeros(region_gradients.data(), region_size);
       const int64_t pixels = band.rows() * problem.footprint.columns.output_size(), origin = problem.pixel_of(band);
-      copy_pixels(gradients.output.data + origin * gradients.output.pixel_stride, gradients.output.pixel_stride, pixels,
-                  channels, grad_output.data());
+      const OutputGradient<C> grad_output =
+          gradient_of_output(gradients.output, origin, pixels, channels, copied_gradient.data());
       fill_with_zeros(grad_hidden.data(), pixels * output_stride);
       for (int64_t panel = 0; panel < columns.panels; ++panel) {
         const int64_t column = slice * slice_columns + panel * panel_columns, vectors = columns.vectors_of(panel);
@@ -168,8 +182,8 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
               store(grad_weights.data() + p * kTileStride + (vectors - 1) * kLanes<C>, Vector<C>{});
             }
           }
-          sum_gradients(region.tile(panel, pixel, count, weights.data()), grad_output.data() + pixel * pixel_size,
-                        grad_weights.data(), of_region);
+          sum_gradients(region.tile(panel, pixel, count, weights.data()), grad_output.from(pixel, 0),
+                        grad_weights.data(), region_gradients.data());
           C* const of_hidden = grad_hidden.data() + pixel * output_stride;
           const PixelProduct<C> product{grad_weights.data(),
                                         vectors * kLanes<C>,
@@ -188,12 +202,7 @@ void weighted_sum_backward(const WeightedSumOperands<T>& operands, const Weighte
       for (int64_t pixel = 0; pixel < pixels; ++pixel, to += hidden) {
         add_lanes(grad_hidden.data() + pixel * output_stride, problem.outputs, to);
       }
-      if (bands.of_image > 1) continue;
-      const int64_t map_pixels = problem.footprint.pixels();
-      const PixelMap<T>& map = gradients.value.map;
-      const C* const from = of_region;
-      store_pixels(&from, 1, map_pixels, channels, map.data + band.image * map_pixels * map.pixel_stride,
-                   map.pixel_stride);
+      store_band(problem, gradients.value, slice, index, region_gradients.data());
     }
   }
 }

@@ -24,7 +24,7 @@ from ...ops.torch_internals import value_of
 from ..channels_last import to_channels_first
 from .attention import AttentionTraining, Operands, pixels_of
 from .function import MAP, Gradients, Kept, Values
-from .norm import NormState, TrainingNorm, input_factors
+from .norm import NormState, TrainingNorm
 
 
 class BlockState(NamedTuple):
@@ -60,15 +60,15 @@ class BlockStep(NamedTuple):
         """(N, C, H, W) -> (N, C, H, W), channels last in memory."""
         (features,) = maps
         pixels = pixels_of(features).contiguous()
-        dtype, device, count = torch.promote_types(pixels.dtype, torch.float32), pixels.device, pixels[..., 0].numel()
-        first = self.first_norm.start(values, lambda: channel_statistics(pixels), count, device)
+        count = pixels.shape[:3].numel()
+        first = self.first_norm.start(values, lambda: channel_statistics(pixels), count, pixels)
         weights, biases = self._transforms(values)
-        transformed = linear_forward(pixels, weights, biases, first.prologue(dtype))
+        transformed = linear_forward(pixels, weights, biases, first.prologue)
         operands = self._operands(transformed)
         attended, kept, attention = self.attention.forward(of_attention(values), operands)
-        second = self.second_norm.start(values, lambda: channel_statistics(attended), count, device)
+        second = self.second_norm.start(values, lambda: channel_statistics(attended), count, pixels)
         expansion = [values["expansion.weight"]], [values.get("expansion.bias")]
-        output = linear_forward(attended, *expansion, second.prologue(dtype), residual=pixels)
+        output = linear_forward(attended, *expansion, second.prologue, residual=pixels)
         return to_channels_first(output), Kept([pixels, transformed, *kept], BlockState(first, second, attention))
 
     def backward(
@@ -77,9 +77,9 @@ class BlockStep(NamedTuple):
         """Compute the gradient of the input, and those of the parameters."""
         pixels, transformed, *rest = kept.maps
         state: BlockState = kept.state
-        attended, dtype = rest[0], torch.promote_types(pixels.dtype, torch.float32)
+        attended = rest[0]
         grad = pixels_of(grad)
-        prologue = state.second.prologue(dtype)
+        prologue = state.second.prologue
         gradients: Gradients = {}
         if "expansion.weight" in needed or "expansion.bias" in needed:
             sizes, biased = [grad.shape[3]], "expansion.bias" in values
@@ -90,9 +90,9 @@ class BlockStep(NamedTuple):
             grad, [values["expansion.weight"]], attended, prologue, state.second.mean
         )
         assert sums is not None  # with a prologue
-        of_norm, means = self.second_norm.gradients(state.second, sums)
-        gradients |= of_norm
-        norm_backward(of_attended, attended, input_factors(state.second, means), of_attended, False)
+        of_norm = self.second_norm.gradients(state.second, sums)
+        gradients |= of_norm.tensors
+        norm_backward(of_attended, attended, of_norm.factors, of_attended)
 
         operands, of_transformed = self._operands(transformed), torch.empty_like(transformed)
         out, shared = self._gradient_operands(of_transformed)
@@ -103,7 +103,7 @@ class BlockStep(NamedTuple):
         for into, extra in shared:
             into += extra
 
-        prologue = state.first.prologue(dtype)
+        prologue = state.first.prologue
         weights, biases = self._transforms(values)
         sizes, biased = [len(weight) for weight in weights], any(bias is not None for bias in biases)
         if any(f"transform{index}.{part}" in needed for index in range(len(weights)) for part in PARTS):
@@ -115,9 +115,9 @@ class BlockStep(NamedTuple):
             return [None], gradients
         of_pixels, sums = linear_backward_input(of_transformed, weights, pixels, prologue, state.first.mean)
         assert sums is not None
-        of_norm, means = self.first_norm.gradients(state.first, sums)
-        gradients |= of_norm
-        norm_backward(of_pixels, pixels, input_factors(state.first, means), of_pixels, False)
+        of_norm = self.first_norm.gradients(state.first, sums)
+        gradients |= of_norm.tensors
+        norm_backward(of_pixels, pixels, of_norm.factors, of_pixels)
         return [to_channels_first(of_pixels.add_(grad))], gradients
 
     def _transforms(self, values: Values) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -15,38 +15,58 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...ops import AffineReLU
+from ...ops.norm_factors import norm_gradient, norm_scale_and_shift, norm_track
 from ...ops.torch_internals import value_of
 from .function import Gradients, Values
-
-
-class NormGradient(NamedTuple):
-    """What follows from the sums of a norm's gradient."""
-
-    first_mean: Tensor | None
-    """(C,), the mean of the gradient of the normalised map; None for frozen statistics."""
-    second_mean: Tensor | None
-    """(C,), its mean times the normalised map."""
 
 
 class NormState(NamedTuple):
     """A norm in one call."""
 
-    scale: Tensor
-    """(C,), float64: what the input is multiplied by."""
-    shift: Tensor
-    """(C,), float64: what is added."""
-    mean: Tensor
-    """(C,), float64."""
-    inverse_deviation: Tensor
-    """(C,), float64."""
-    numbers: float | None
-    """The numbers in each channel that the statistics are of; None for frozen statistics."""
+    folded: Tensor
+    """(4, C), float64: scale, shift, mean and inverse deviation."""
+    coefficients: Tensor
+    """(2, C), in the dtype in which its input is computed: scale and shift."""
+    numbers: float
+    """How many numbers of each channel the statistics are of; 0 for frozen statistics."""
     group: Any
     """The processes that share the statistics, or None."""
 
-    def prologue(self, dtype: torch.dtype) -> AffineReLU:
+    @property
+    def prologue(self) -> AffineReLU:
         """Scale and shift as operators take them."""
-        return AffineReLU(self.scale.to(dtype), self.shift.to(dtype))
+        return AffineReLU(*self.coefficients.unbind())
+
+    @property
+    def scale(self) -> Tensor:
+        """(C,), float64: what the input is multiplied by."""
+        return self.folded[0]
+
+    @property
+    def shift(self) -> Tensor:
+        """(C,), float64: what is added."""
+        return self.folded[1]
+
+    @property
+    def mean(self) -> Tensor:
+        """(C,), float64."""
+        return self.folded[2]
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the statistics do not depend on the input."""
+        return self.numbers == 0
+
+
+class NormGradient(NamedTuple):
+    """What follows from the sums of the gradient of a norm's output."""
+
+    tensors: Gradients
+    """Those of weight and bias."""
+    means: Tensor
+    """m1 and m2, (2, C): the gradient of the input is ``scale * (grad - m1 - m2 * (input - mean))``."""
+    factors: Tensor
+    """k1, k2 and k3, (3, C), or k1, (1, C): the same as ``k1 * grad + k2 * input + k3``."""
 
 
 class TrainingNorm(NamedTuple):
@@ -68,58 +88,45 @@ class TrainingNorm(NamedTuple):
         module: Any = self.module
         return not isinstance(module, nn.Identity) and (module.training or module.running_mean is None)
 
-    def start(self, values: Values, statistics: Callable[[], Tensor], count: int, device: torch.device) -> NormState:
+    def start(self, values: Values, statistics: Callable[[], Tensor], numbers: int, like: Tensor) -> NormState:
         """Normalise by batch statistics and update the running ones, or by the running ones if they are frozen.
 
         Args:
             values: The tensors of the step.
             statistics: Computes mean and biased variance of the input, (2, C) in float64.
-            count: The numbers in each channel of the input.
-            device: That of the input.
+            numbers: How many numbers each channel of the input has.
+            like: A map, whose dtype and device are those of the input.
         """
         module: Any = self.module
+        count, group = 0.0, None
+        weight, bias, eps = values.get(f"{self.name}.weight"), values.get(f"{self.name}.bias"), 0.0
         if isinstance(module, nn.Identity):
-            one = torch.ones(self.channels, dtype=torch.float64, device=device)
-            zero = torch.zeros_like(one)
-            return NormState(one, zero, zero, one, None, None)
-        total: float | None = None
-        group = None
-        if self.uses_batch_statistics():
-            total, group = float(count), self._group()
-            both = statistics()
+            both = torch.zeros(2, self.channels, dtype=torch.float64, device=like.device)
+            both[1] = 1
+        elif self.uses_batch_statistics():
+            eps, count, group, both = module.eps, float(numbers), self._group(), statistics()
             if group is not None:
-                both, total = _combine(both, total, group)
-            mean, variance = both.unbind()
-            self._track(mean, variance, total)
+                both, count = _combine(both, count, group)
+            self._track(both, count)
         else:
-            mean, variance = module.running_mean.double(), module.running_var.double()
-        inverse = (variance + module.eps).rsqrt()
-        weight, bias = values.get(f"{self.name}.weight"), values.get(f"{self.name}.bias")
-        scale = inverse if weight is None else inverse * weight
-        shift = mean * scale
-        shift = shift.neg() if bias is None else bias - shift
-        return NormState(scale, shift, mean, inverse, total, group)
+            eps, both = module.eps, torch.stack([module.running_mean, module.running_var]).double()
+        folded, coefficients = norm_scale_and_shift(both, weight, bias, eps)
+        return NormState(folded, folded[:2] if like.dtype == torch.float64 else coefficients, count, group)
 
-    def gradients(self, state: NormState, sums: Tensor) -> tuple[Gradients, NormGradient]:
-        """Compute the gradients of weight and bias.
+    def gradients(self, state: NormState, sums: Tensor) -> NormGradient:
+        """Compute the gradients of weight and bias, and what that of the input consists of.
 
         Args:
             state: The norm of this call.
             sums: (2, C) in float64: the sum of the gradient of the norm's output, and that of its product with
                 ``input - mean``.
-
-        Returns:
-            The gradients, and the means of the gradient, of which those of the input consist.
         """
-        of_bias, of_weight = sums[0], sums[1] * state.inverse_deviation
-        gradients: Gradients = {f"{self.name}.weight": of_weight, f"{self.name}.bias": of_bias}
-        if state.numbers is None:
-            return gradients, NormGradient(None, None)
-        means = torch.stack([of_bias, of_weight])
+        totals = None
         if state.group is not None:
-            dist.all_reduce(means, group=state.group)
-        means = means / state.numbers
-        return gradients, NormGradient(means[0], means[1])
+            totals = sums.clone()
+            dist.all_reduce(totals, group=state.group)
+        (of_weight, of_bias), means, factors = norm_gradient(sums, totals, state.folded, state.numbers)
+        return NormGradient({f"{self.name}.weight": of_weight, f"{self.name}.bias": of_bias}, means, factors)
 
     def _group(self) -> Any:
         """The processes over which SyncBatchNorm computes its statistics, or None."""
@@ -131,7 +138,8 @@ class TrainingNorm(NamedTuple):
         group = module.process_group or dist.group.WORLD
         return group if dist.get_world_size(group) > 1 else None
 
-    def _track(self, mean: Tensor, variance: Tensor, count: float) -> None:
+    def _track(self, statistics: Tensor, count: float) -> None:
+        """Update the running statistics, as torch's batch norm does."""
         module: Any = self.module
         if not (module.training and module.track_running_stats):
             return
@@ -139,24 +147,8 @@ class TrainingNorm(NamedTuple):
         if module.num_batches_tracked is not None:
             module.num_batches_tracked.add_(1)
             factor = 1.0 / float(module.num_batches_tracked) if factor is None else factor
-        factor = 0.0 if factor is None else factor
-        if module.running_mean is None:
-            return
-        unbiased = variance * (count / max(count - 1.0, 1.0))
-        for running, value in ((module.running_mean, mean), (module.running_var, unbiased)):
-            running.lerp_(value.to(running.dtype), factor)
-
-
-def input_factors(state: NormState, gradient: NormGradient) -> Tensor:
-    """k1, k2 and k3 of the gradient of the input, ``k1 * grad + k2 * input + k3``; (1 or 3, C) in float64.
-
-    Only k1 for frozen statistics.
-    """
-    if gradient.first_mean is None or gradient.second_mean is None:
-        return state.scale.unsqueeze(0)
-    of_input = -state.scale * gradient.second_mean * state.inverse_deviation
-    constant = -state.scale * gradient.first_mean - of_input * state.mean
-    return torch.stack([state.scale, of_input, constant])
+        if module.running_mean is not None:
+            norm_track(statistics, module.running_mean, module.running_var, 0.0 if factor is None else factor, count)
 
 
 def _combine(statistics: Tensor, count: float, group: Any) -> tuple[Tensor, float]:

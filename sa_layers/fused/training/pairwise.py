@@ -77,25 +77,25 @@ class PairwiseTraining(NamedTuple):
     def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
         """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""
         query, key, value = operands
-        dtype, device = torch.promote_types(query.dtype, torch.float32), query.device
+        dtype = torch.promote_types(query.dtype, torch.float32)
         geometry = PairwiseGeometry(self.footprint, self.relation, self._position(values, dtype))
         height, width = self.footprint.output_size(query.shape[1], query.shape[2])
         pairs = query.shape[0] * height * width * self.footprint.taps
         weight1, bias1 = values["layer1.weight"].flatten(1), values.get("layer1.bias")
         weight2 = values["layer2.weight"].flatten(1)
 
-        first = self.first_norm.start(values, lambda: pairwise_statistics(query, key, geometry), pairs, device)
-        center, covariance, statistics = torch.zeros_like(first.scale), None, first.scale
+        first = self.first_norm.start(values, lambda: pairwise_statistics(query, key, geometry), pairs, query)
+        center, covariance, statistics = torch.zeros_like(first.scale), None, first.folded
         if self.second_norm.uses_batch_statistics():
-            center, moments = pairwise_moments(query, key, geometry, *first.prologue(dtype))
+            center, moments = pairwise_moments(query, key, geometry, *first.prologue)
             wide = weight1.double()
             covariance = wide @ moments
             mean, variance = wide @ center, (covariance * wide).sum(1).clamp_min(0)
             statistics = torch.stack([mean if bias1 is None else mean + bias1, variance])
-        second = self.second_norm.start(values, lambda: statistics, pairs, device)
+        second = self.second_norm.start(values, lambda: statistics, pairs, query)
         shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
         mapping = PairwiseMapping(
-            *first.prologue(dtype),
+            *first.prologue,
             first.mean,
             center,
             weight1.to(dtype),
@@ -120,13 +120,13 @@ class PairwiseTraining(NamedTuple):
         # of the hidden features z without their bias: sum dy (z - mean), from sums of dy and of dy (a - center)^T
         offset = weight1 @ mapping.center - mean2
         products = (weight1 * sums.products).sum(1) + offset * sums.hidden
-        gradients, means = self.second_norm.gradients(second, torch.stack([sums.hidden, products]))
+        second_gradient = self.second_norm.gradients(second, torch.stack([sums.hidden, products]))
         features, position = sums.features, sums.position
         of_weight1 = sums.products + torch.outer(sums.hidden, mapping.center)
         of_bias1 = sums.hidden
-        if means.first_mean is not None and means.second_mean is not None and covariance is not None:
-            slope = means.second_mean * second.inverse_deviation
-            constant = means.first_mean + slope * offset
+        if covariance is not None:
+            mean, slope = second_gradient.means
+            constant = mean + slope * offset
             of_weight1 = of_weight1 - pairs * (torch.outer(constant, mapping.center) + slope.unsqueeze(1) * covariance)
             of_bias1 = of_bias1 - pairs * constant
             back = weight1.t() * second.scale
@@ -135,17 +135,19 @@ class PairwiseTraining(NamedTuple):
             )
             features = features + added_features
             position = _sum(position, added_position)
-        gradients["layer1.weight"] = second.scale.unsqueeze(1) * of_weight1
-        gradients["layer1.bias"] = second.scale * of_bias1
-        gradients["layer2.weight"] = sums.weight2
-        gradients["layer2.bias"] = sums.weight2.new_zeros(len(sums.weight2))  # it cancels in the softmax
-
-        of_norm1, means = self.first_norm.gradients(first, features)
-        gradients |= of_norm1
-        if means.first_mean is not None and means.second_mean is not None:
-            factors = first.scale * torch.stack([means.first_mean, means.second_mean * first.inverse_deviation])
+        first_gradient = self.first_norm.gradients(first, features)
+        if not first.is_frozen:
+            factors = first.scale * first_gradient.means
             added_position = pairwise_norm_backward(query, key, geometry, mapping, factors, out.query, out.key)
             position = _sum(position, added_position)
+        gradients: Gradients = {
+            **first_gradient.tensors,
+            **second_gradient.tensors,
+            "layer1.weight": second.scale.unsqueeze(1) * of_weight1,
+            "layer1.bias": second.scale * of_bias1,
+            "layer2.weight": sums.weight2,
+            "layer2.bias": sums.weight2.new_zeros(len(sums.weight2)),  # it cancels in the softmax
+        }
         if position is not None:
             gradients |= self._position_gradients(position)
         return gradients

@@ -20,7 +20,7 @@ from ...ops.patchwise_training import (
 from ...ops.torch_internals import value_of
 from .attention import Operands
 from .function import Gradients, Values
-from .norm import NormState, TrainingNorm, input_factors
+from .norm import NormState, TrainingNorm
 
 
 class PatchwiseState(NamedTuple):
@@ -53,20 +53,20 @@ class PatchwiseTraining(NamedTuple):
     def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
         """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""
         query, key, value = operands
-        dtype, device = torch.promote_types(query.dtype, torch.float32), query.device
+        dtype = torch.promote_types(query.dtype, torch.float32)
         height, width = self.footprint.output_size(query.shape[1], query.shape[2])
         count, bias1 = query.shape[0] * height * width, values.get("layer1.bias")
         first = self.first_norm.start(
-            values, lambda: patchwise_statistics(query, key, self.footprint, self.relation), count, device
+            values, lambda: patchwise_statistics(query, key, self.footprint, self.relation), count, query
         )
         weight1 = values["layer1.weight"].flatten(1).to(dtype)
-        hidden = patchwise_hidden(query, key, self.footprint, self.relation, *first.prologue(dtype), weight1)
+        hidden = patchwise_hidden(query, key, self.footprint, self.relation, *first.prologue, weight1)
 
         def statistics() -> Tensor:
             mean, variance = channel_statistics(hidden)
             return torch.stack([mean if bias1 is None else mean + bias1, variance])
 
-        second = self.second_norm.start(values, statistics, count, device)
+        second = self.second_norm.start(values, statistics, count, query)
         shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
         scale_and_shift = second.scale.to(dtype), shift2.to(dtype)
         output = patchwise_forward(hidden, value, self.footprint, *scale_and_shift, *self._second_layer(values, dtype))
@@ -86,29 +86,33 @@ class PatchwiseTraining(NamedTuple):
         )
         mean = second.mean if bias1 is None else second.mean - bias1
         sums = mask_and_sum(of_hidden, hidden, *scale_and_shift, mean)
-        gradients, means = self.second_norm.gradients(second, sums)
-        factors = input_factors(second._replace(mean=mean), means)
-        norm_backward(of_hidden, hidden, factors, of_hidden, False)
+        second_gradient = self.second_norm.gradients(second, sums)
+        factors = second_gradient.factors
+        if bias1 is not None and not second.is_frozen:  # the norm's input is hidden + bias1
+            factors = factors.clone()
+            factors[2] += factors[1] * bias1
+        norm_backward(of_hidden, hidden, factors, of_hidden)
         of_weight1, features = patchwise_hidden_backward(
             of_hidden,
             query,
             key,
             self.footprint,
             self.relation,
-            *first.prologue(dtype),
+            *first.prologue,
             first.mean,
             values["layer1.weight"].flatten(1).to(dtype),
             out.query,
             out.key,
         )
+        first_gradient = self.first_norm.gradients(first, features)
+        if not first.is_frozen:
+            factors = first.scale * first_gradient.means
+            patchwise_norm_backward(query, key, self.footprint, self.relation, first.mean, factors, out.query, out.key)
+        gradients: Gradients = {**first_gradient.tensors, **second_gradient.tensors}
         gradients |= {"layer1.weight": of_weight1, "layer2.weight": of_weight2, "layer2.bias": of_bias2}
         if bias1 is not None:
             gradients["layer1.bias"] = of_hidden.double().sum((0, 1, 2))
-        of_norm1, means = self.first_norm.gradients(first, features)
-        if means.first_mean is not None and means.second_mean is not None:
-            factors = first.scale * torch.stack([means.first_mean, means.second_mean * first.inverse_deviation])
-            patchwise_norm_backward(query, key, self.footprint, self.relation, first.mean, factors, out.query, out.key)
-        return gradients | of_norm1
+        return gradients
 
     def _second_layer(self, values: Values, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         weight, bias = values["layer2.weight"].flatten(1).to(dtype), values.get("layer2.bias")

@@ -49,7 +49,7 @@ class StemStep(NamedTuple):
     def forward(self, values: Values, *maps: Tensor) -> tuple[Tensor, Kept]:
         """(N, c, H, W) -> (N, C, H // 2, W // 2), channels last in memory."""
         (image,) = maps
-        dtype, device = torch.promote_types(image.dtype, torch.float32), image.device
+        dtype = torch.promote_types(image.dtype, torch.float32)
         weight, bias = values["linear.weight"].flatten(1).double(), values.get("linear.bias")
         mean, covariance = weight.new_zeros(weight.shape[1]), None
         if self.norm.uses_batch_statistics():
@@ -60,7 +60,7 @@ class StemStep(NamedTuple):
             of_mean = weight @ mean if bias is None else weight @ mean + bias
             return torch.stack([of_mean, ((weight @ covariance) * weight).sum(1).clamp_min(0)])
 
-        state = self.norm.start(values, statistics, image[:, 0].numel(), device)
+        state = self.norm.start(values, statistics, image[:, 0].numel(), image)
         scaled = (weight * state.scale.unsqueeze(1)).to(dtype)
         shift = (state.shift if bias is None else state.shift + state.scale * bias).to(dtype)
         output = stem_forward(image, scaled, shift)
@@ -78,19 +78,19 @@ class StemStep(NamedTuple):
         of_output, of_products = sums[0], sums[1:].t()  # sum d, and sum d (x - mean) for each channel of the image
         offset = weight @ mean - norm.mean if bias is None else weight @ mean + bias - norm.mean
         of_normed = (weight * of_products).sum(1) + offset * of_output
-        gradients, means = self.norm.gradients(norm, torch.stack([of_output, of_normed]))
+        of_norm = self.norm.gradients(norm, torch.stack([of_output, of_normed]))
         of_weight = of_products + torch.outer(of_output, mean)
         of_bias, matrix, constants = of_output, None, None
-        if means.first_mean is not None and means.second_mean is not None and covariance is not None:
+        if covariance is not None:
             count = image[:, 0].numel()
-            slope = means.second_mean * norm.inverse_deviation
-            constant = means.first_mean + slope * offset
+            of_mean, slope = of_norm.means
+            constant = of_mean + slope * offset
             of_weight = of_weight - count * (torch.outer(constant, mean) + slope.unsqueeze(1) * (weight @ covariance))
             of_bias = of_bias - count * constant
             back = weight.t() * norm.scale
             matrix, constants = -(back * slope) @ weight, -(back @ constant)
-        gradients["linear.weight"] = norm.scale.unsqueeze(1) * of_weight
-        gradients["linear.bias"] = norm.scale * of_bias
+        gradients = of_norm.tensors
+        gradients |= {"linear.weight": norm.scale.unsqueeze(1) * of_weight, "linear.bias": norm.scale * of_bias}
         of_image = None
         if f"{MAP}0" in needed:
             of_image = stem_input_gradient(of_pooled, image, scaled, shift, mean, matrix, constants)

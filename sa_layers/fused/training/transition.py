@@ -22,7 +22,7 @@ from ...ops.torch_internals import value_of
 from ..channels_last import to_channels_first
 from .attention import pixels_of
 from .function import MAP, Gradients, Kept, Values
-from .norm import NormState, TrainingNorm, input_factors
+from .norm import NormState, TrainingNorm
 
 
 class TransitionStep(NamedTuple):
@@ -45,11 +45,10 @@ class TransitionStep(NamedTuple):
     def forward(self, values: Values, *maps: Tensor) -> tuple[Tensor, Kept]:
         """(N, C, H, W) -> (N, D, H, W) or (N, D, H // 2, W // 2), channels last in memory."""
         pixels = pixels_of(maps[0]).contiguous()
-        dtype = torch.promote_types(pixels.dtype, torch.float32)
         state = None
         if self.norm is not None:
-            state = self.norm.start(values, lambda: channel_statistics(pixels), pixels[..., 0].numel(), pixels.device)
-        prologue = None if state is None else state.prologue(dtype)
+            state = self.norm.start(values, lambda: channel_statistics(pixels), pixels.shape[:3].numel(), pixels)
+        prologue = None if state is None else state.prologue
         features, kept = pixels, [pixels]
         if self.pools:
             features = max_pooling(pixels, prologue and prologue.scale, prologue and prologue.shift)
@@ -64,7 +63,7 @@ class TransitionStep(NamedTuple):
         """Compute the gradients of the input and of the parameters."""
         pixels, state = kept.maps[0], kept.state
         grad, gradients = pixels_of(grad), Gradients()
-        prologue = None if state is None else state.prologue(torch.promote_types(pixels.dtype, torch.float32))
+        prologue = None if state is None else state.prologue
         if any(name.startswith("transition") for name in needed):
             features, before = (kept.maps[1], None) if self.pools else (pixels, prologue)
             biased = "transition.bias" in values
@@ -85,18 +84,16 @@ class TransitionStep(NamedTuple):
             max_pooling_backward(of_pooled, pixels, None, None, None, of_input)
             return [to_channels_first(of_input)], gradients
         assert prologue is not None
-        of_norm, means = self.norm.gradients(
-            state, max_pooling_sums(of_pooled, pixels, prologue.scale, prologue.shift, state.mean)
-        )
-        factors = input_factors(state, means)
-        max_pooling_backward(of_pooled, pixels, prologue.scale, prologue.shift, factors, of_input)
-        return [to_channels_first(of_input)], gradients | of_norm
+        sums = max_pooling_sums(of_pooled, pixels, prologue.scale, prologue.shift, state.mean)
+        of_norm = self.norm.gradients(state, sums)
+        max_pooling_backward(of_pooled, pixels, prologue.scale, prologue.shift, of_norm.factors, of_input)
+        return [to_channels_first(of_input)], gradients | of_norm.tensors
 
     def _norm_backward(self, state: NormState, sums: Tensor, gradient: Tensor, pixels: Tensor) -> Gradients:
         assert self.norm is not None
-        of_norm, means = self.norm.gradients(state, sums)
-        norm_backward(gradient, pixels, input_factors(state, means), gradient, False)
-        return of_norm
+        of_norm = self.norm.gradients(state, sums)
+        norm_backward(gradient, pixels, of_norm.factors, gradient)
+        return of_norm.tensors
 
 
 class NormStep(NamedTuple):
@@ -111,8 +108,8 @@ class NormStep(NamedTuple):
     def forward(self, values: Values, *maps: Tensor) -> tuple[Tensor, Kept]:
         """(N, C, H, W) -> (N, C, H, W), channels last in memory."""
         pixels = pixels_of(maps[0]).contiguous()
-        state = self.norm.start(values, lambda: channel_statistics(pixels), pixels[..., 0].numel(), pixels.device)
-        output = affine_relu(pixels, *state.prologue(torch.promote_types(pixels.dtype, torch.float32)))
+        state = self.norm.start(values, lambda: channel_statistics(pixels), pixels.shape[:3].numel(), pixels)
+        output = affine_relu(pixels, *state.prologue)
         return to_channels_first(output), Kept([pixels], state)
 
     def backward(
@@ -120,10 +117,10 @@ class NormStep(NamedTuple):
     ) -> tuple[Sequence[Tensor | None], Gradients]:
         """Compute the gradients of the input and of the norm."""
         (pixels,), state = kept.maps, kept.state
-        prologue = state.prologue(torch.promote_types(pixels.dtype, torch.float32))
+        prologue = state.prologue
         of_input = pixels_of(grad).clone()
         sums = mask_and_sum(of_input, pixels, prologue.scale, prologue.shift, state.mean)
-        gradients, means = self.norm.gradients(state, sums)
+        of_norm = self.norm.gradients(state, sums)
         if f"{MAP}0" in needed:
-            norm_backward(of_input, pixels, input_factors(state, means), of_input, False)
-        return [to_channels_first(of_input)], gradients
+            norm_backward(of_input, pixels, of_norm.factors, of_input)
+        return [to_channels_first(of_input)], of_norm.tensors
