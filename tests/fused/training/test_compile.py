@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .step import Step, check_step, collect, expected_step, plain_torch, random_loss, take_step
-from .subjects import BLOCKS, features_for, subject
+from .subjects import BLOCKS, SUBJECTS, features_for, subject
 
 CASES = [
     ("pairwise block", "eager"),
-    *(
-        pytest.param(name, "aot_eager", marks=pytest.mark.slow)
-        for name in ("pairwise block", "patchwise block", "pairwise network", "patchwise network")
-    ),
+    *((name, "aot_eager") for name in SUBJECTS if name.endswith(("block", "network"))),
 ]
 
 
@@ -47,6 +44,7 @@ class Listed(nn.Module):
         return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "backend"), CASES)
 def test_steps_of_two_sizes(name: str, backend: str) -> None:
     """Two steps, the second with another batch size, then one with frozen norms, and an evaluation."""
@@ -90,12 +88,13 @@ def test_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         plain = take_step(copy.deepcopy(module), features)
         compiled = Listed(copy.deepcopy(module), "aot_eager").step(features)
+    largest = max(float(gradient.norm()) for gradient in exact.gradients.values() if gradient is not None)
     for key, wanted in exact.gradients.items():
         ours, theirs = compiled.gradients[key], plain.gradients[key]
         assert ours is not None
         assert theirs is not None
         assert wanted is not None
-        assert (ours - wanted).norm() <= 1.5 * (theirs - wanted).norm() + 0.05 * wanted.norm() + 0.01, key
+        assert (ours - wanted).norm() <= 1.5 * (theirs - wanted).norm() + 0.05 * wanted.norm() + 0.01 * largest, key
 
 
 def test_of_a_whole_step() -> None:
