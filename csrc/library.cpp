@@ -100,7 +100,6 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
       "normed_projection(Tensor features, Tensor weight, Tensor bias, Tensor scale, Tensor shift, "
       "Tensor(a!) result) -> bool");
   // 2x2 max-pooling, (N, H / 2, W / 2, C), of the features or, with scale and shift, of relu(scale * features + shift).
-  // It has a kernel on CUDA only.
   library.def("max_pooling(Tensor features, Tensor? scale=None, Tensor? shift=None) -> Tensor");
   // relu(max over 2x2 pixels of (weight^T * pixel) + shift); weight (C, D) -> (N, H / 2, W / 2, D)
   library.def("pooled_projection(Tensor image, Tensor weight, Tensor shift) -> Tensor");
@@ -122,4 +121,27 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   library.def(
       "linear_backward_weight(Tensor grad, Tensor pixels, Tensor? scale, Tensor? shift, bool with_bias) -> "
       "(Tensor weight, Tensor bias)");
+
+  // Norms and the poolings after them in training. Maps are channels last, (..., C), or (N, H, W, C) where they are
+  // pooled; slices of a wider map's channels are read and written in place. scale and shift are as above; mean and
+  // factors, and all results, are float64. Sums are over all pixels.
+  // (2, C): mean and biased variance
+  library.def("channel_statistics(Tensor pixels) -> Tensor");
+  // grad = scale * pixels + shift <= 0 ? 0 : grad. Returns (2, C): the sums of grad and of grad * (pixels - mean).
+  library.def("mask_and_sum(Tensor(a!) grad, Tensor pixels, Tensor scale, Tensor shift, Tensor mean) -> Tensor");
+  // out = k1 * grad + k2 * pixels + k3, or out += ...; factors are k1, k2, k3, (3, C), or only k1, (1, C). out may be
+  // grad.
+  library.def("norm_backward(Tensor grad, Tensor pixels, Tensor factors, Tensor(a!) out, bool accumulate) -> ()");
+  // With d the gradient that arrives at scale * pixels + shift through 2x2 max-pooling and a ReLU: the sums of d and of
+  // d * (pixels - mean), (2, C), and out = k1 * d + k2 * pixels + k3. Without factors out = d, without scale and shift
+  // there is only the pooling.
+  library.def("max_pooling_sums(Tensor grad_pooled, Tensor pixels, Tensor scale, Tensor shift, Tensor mean) -> Tensor");
+  library.def(
+      "max_pooling_backward(Tensor grad_pooled, Tensor pixels, Tensor? scale, Tensor? shift, Tensor? factors, "
+      "Tensor(a!) out) -> ()");
+  // The stem of an image (N, c, H, W) with c <= 8: mean (c) and biased covariance (c, c) of the image's channels; and,
+  // with d the gradient that arrives at weight^T * pixel + shift, weight (c, C), the sums of d and of
+  // d * (pixel - mean), (1 + c, C).
+  library.def("image_moments(Tensor image) -> (Tensor mean, Tensor covariance)");
+  library.def("stem_backward(Tensor grad_pooled, Tensor image, Tensor weight, Tensor shift, Tensor mean) -> Tensor");
 }

@@ -14,8 +14,14 @@ OPERATORS = (
     "aggregation",
     "aggregation_value_gradient",
     "aggregation_weight_gradient",
+    "channel_statistics",
     "cpu_capability",
+    "image_moments",
+    "mask_and_sum",
     "max_pooling",
+    "max_pooling_backward",
+    "max_pooling_sums",
+    "norm_backward",
     "normed_projection",
     "pairwise_attention",
     "pairwise_attention_implementations",
@@ -29,6 +35,7 @@ OPERATORS = (
     "softmax_aggregation",
     "softmax_aggregation_logits_gradient",
     "softmax_aggregation_value_gradient",
+    "stem_backward",
 )
 _PACKAGE = Path(__file__).parent.parent
 _HOW = "build them with `pip install --no-build-isolation .` (add -e to stay in a source tree)"

@@ -82,6 +82,16 @@ def _pooled_projection_flops(weight: Shape, out_shape: Shape) -> int:
     return 2 * 4 * prod(weight) * prod(out_shape[:3])
 
 
+def _image_moments_flops(image: Shape) -> int:
+    """A product for every pair of channels."""
+    return 2 * prod(image) * image[1]
+
+
+def _stem_backward_flops(grad_pooled: Shape, weight: Shape) -> int:
+    """The projection of four pixels for each pixel of the output, and the products of one of them with the gradient."""
+    return 2 * 5 * prod(weight) * prod(grad_pooled[:3])
+
+
 def _projection_flops(weights: Sequence[Shape], result: Shape) -> int:
     """A matrix-vector product of each layer for every pixel of the result."""
     return 2 * prod(result[:-1]) * sum(map(prod, weights))
@@ -107,6 +117,8 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "normed_projection": _normed_projection_flops,
     "pooled_projection": _pooled_projection_flops,
     "projection": _projection_flops,
+    "image_moments": _image_moments_flops,
+    "stem_backward": _stem_backward_flops,
 }
 
 if extension.is_available():

@@ -31,9 +31,14 @@ needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(exte
 WITHOUT_PRODUCTS = (
     "affine_relu",
     "affine_relu_",
+    "channel_statistics",
     "copy",
     "cpu_capability",
+    "mask_and_sum",
     "max_pooling",
+    "max_pooling_backward",
+    "max_pooling_sums",
+    "norm_backward",
     "pairwise_attention_implementations",  # lists, for `info`
     "patchwise_attention_implementations",
 )

@@ -7,6 +7,7 @@
 #define SA_LAYERS_CPU_LINEAR_POOLED_PROJECTION_H
 #endif
 
+#include "cpu/simd/all_small.h"
 #include "cpu/simd/vector.h"
 #include "footprint.h"
 
@@ -14,8 +15,9 @@ SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
 // kVectors vectors of output channels, or the first lanes of one, of one output pixel. `corner` points to the upper
-// left of its four pixels in the image's first channel. NaN stays NaN, as in torch's max-pooling and ReLU.
-template <int kVectors, typename T, typename Lanes>
+// left of its four pixels in the image's first channel. NaN stays NaN, as in torch's max-pooling and ReLU. The
+// tests for NaN, which products of small numbers do not need, take as long as the rest.
+template <bool kMayBeNan, int kVectors, typename T, typename Lanes>
 ALWAYS_INLINE void pool_projections(const T* corner, int64_t width, int64_t channel_stride, int64_t in_channels,
                                     const Compute<T>* weight, const Compute<T>* shift, int64_t channels, T* to,
                                     Lanes lanes) {
@@ -34,9 +36,33 @@ ALWAYS_INLINE void pool_projections(const T* corner, int64_t width, int64_t chan
   for (int v = 0; v < kVectors; ++v) {
     Vector<T> pooled = sums[0][v];
 #pragma GCC unroll 4
-    for (int p = 1; p < 4; ++p) pooled = sums[p][v] > pooled || sums[p][v] != sums[p][v] ? sums[p][v] : pooled;
+    for (int p = 1; p < 4; ++p) {
+      if constexpr (kMayBeNan) {
+        pooled = sums[p][v] > pooled || sums[p][v] != sums[p][v] ? sums[p][v] : pooled;
+      } else {
+        pooled = maximum(pooled, sums[p][v]);
+      }
+    }
     const Vector<T> result = pooled + load(shift + v * kLanes<T>, lanes);
-    store(to + v * kLanes<T>, result < 0 ? Vector<T>{} : result, lanes);
+    store(to + v * kLanes<T>, relu(result), lanes);
+  }
+}
+
+template <bool kMayBeNan, typename T>
+inline void pooled_projection_row(const T* corner, const Compute<T>* weight, const Compute<T>* shift,
+                                  int64_t in_channels, int64_t width, int64_t step, int64_t channels, T* to) {
+  constexpr int kVectors = kVectorBytes == 64 ? 4 : 2;  // the accumulators of four pixels fit the registers
+  constexpr int64_t lanes = kLanes<T>;
+  for (int64_t column = 0; column < width / 2; ++column, corner += 2, to += channels) {
+    int64_t c = 0;
+    for (; c + kVectors * lanes <= channels; c += kVectors * lanes) {
+      pool_projections<kMayBeNan, kVectors>(corner, width, step, in_channels, weight + c, shift + c, channels, to + c,
+                                            AllLanes{});
+    }
+    for (; c < channels; c += lanes) {
+      pool_projections<kMayBeNan, 1>(corner, width, step, in_channels, weight + c, shift + c, channels, to + c,
+                                     SomeLanes{0, min(lanes, channels - c)});
+    }
   }
 }
 
@@ -45,23 +71,14 @@ template <typename T>
 void pooled_projection(const T* image, const Compute<T>* weight, const Compute<T>* shift, int64_t in_channels,
                        int64_t height, int64_t width, int64_t channels, T* result, int64_t first_row,
                        int64_t last_row) {
-  constexpr int kVectors = kVectorBytes == 64 ? 4 : 2;  // the accumulators of four pixels fit the registers
-  constexpr int64_t lanes = kLanes<T>;
-  const int64_t out_height = height / 2, out_width = width / 2, step = height * width;
+  const int64_t out_height = height / 2, step = height * width;
+  const bool small_weight = all_small(weight, in_channels * channels);
   for (int64_t row = first_row; row < last_row; ++row) {
     const T* corner = image + row / out_height * in_channels * step + row % out_height * 2 * width;
-    T* to = result + row * out_width * channels;
-    for (int64_t column = 0; column < out_width; ++column, corner += 2, to += channels) {
-      int64_t c = 0;
-      for (; c + kVectors * lanes <= channels; c += kVectors * lanes) {
-        pool_projections<kVectors>(corner, width, step, in_channels, weight + c, shift + c, channels, to + c,
-                                   AllLanes{});
-      }
-      for (; c < channels; c += lanes) {
-        pool_projections<1>(corner, width, step, in_channels, weight + c, shift + c, channels, to + c,
-                            SomeLanes{0, min(lanes, channels - c)});
-      }
-    }
+    bool small = small_weight;
+    for (int64_t k = 0; k < in_channels; ++k) small = all_small(corner + k * step, 2 * width) && small;
+    const auto pool = small ? pooled_projection_row<false, T> : pooled_projection_row<true, T>;
+    pool(corner, weight, shift, in_channels, width, step, channels, result + row * (width / 2) * channels);
   }
 }
 

@@ -207,12 +207,16 @@ ALWAYS_INLINE void store(float* to, Vector<float> from, SomeLanes lanes) {
 }
 #endif
 
-template <typename T>
-inline Compute<T> load_one(const T* from) {
-  return load(from, SomeLanes{0, 1})[0];
-}
 inline float load_one(const float* from) { return *from; }
 inline double load_one(const double* from) { return *from; }
+inline float load_one(const BFloat16* from) { return bit_cast<float>(static_cast<uint32_t>(from->bits) << 16); }
+// As load() does.
+inline float load_one(const Half* from) {
+  const uint32_t magnitude = (from->bits & 0x7fffu) << 13, sign = (from->bits & 0x8000u) << 16;
+  const uint32_t scaled = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
+  const uint32_t infinite = magnitude >= (0x7c00u << 13) ? 0x7f800000u : 0;
+  return bit_cast<float>(scaled | infinite | sign);
+}
 
 // Converts contiguous elements from one storage type to another.
 template <typename From, typename To>
