@@ -116,6 +116,8 @@ def check(problem: Problem, dtype: torch.dtype) -> None:
     results, wanted = compute(problem.to(dtype)), expected(problem)
     compare(results.outputs, wanted.outputs, dtype, tolerance)
     compare([results.grad_pixels], [wanted.grad_pixels], dtype, tolerance)
+    # sums over pixels, whose rounding errors do not cancel where the numbers do
+    tolerance *= max(1, problem.pixels[..., 0].numel() / 64) ** 0.5
     compare(results.grad_weights, wanted.grad_weights, dtype, tolerance)
     compare(results.grad_biases, wanted.grad_biases, dtype, tolerance)
     assert (results.sums is None) == (wanted.sums is None)

@@ -78,8 +78,10 @@ inline void pack_activations(const Activations& activations, int64_t pixel, int6
   for (int64_t first = 0; first < count; first += kBlockRows, rows += InterleavedRows::kBlock) {
     const float* from = activations.pixels + (pixel + first) * stride + channel;
     const int64_t block = min(kBlockRows, count - first);
+    // Narrow maps are bound by memory, which is read faster row by row.
+    const int64_t quarters = depth <= 4 * kPanelColumns ? 0 : block / kQuarterRows;
     int64_t i = 0;
-    for (; i + kQuarterRows <= block; i += kQuarterRows, from += kQuarterRows * stride) {
+    for (; i < quarters * kQuarterRows; i += kQuarterRows, from += kQuarterRows * stride) {
       for_each_vector(depth, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
         Vector<float> features[kQuarterRows];
 #pragma GCC unroll 4
