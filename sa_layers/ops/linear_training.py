@@ -14,6 +14,7 @@ from torch import Tensor
 from .affine_relu import AffineReLU, affine_relu
 from .backend import choose, devices_of
 from .native import native_operator
+from .norm_training import mask_and_sum
 
 NONE = (None, None)
 
@@ -103,15 +104,12 @@ def linear_backward_input(
         read = (None,) * 4 if prologue is None else (pixels, *prologue, mean)
         sums = _native_backward_input(grad, weights, *read, out)
         return out, None if prologue is None else sums
-    result = as_rows(out)
-    torch.mm(grad.flatten(0, 2), join_weights(weights, grad.dtype), out=result)
+    torch.mm(grad.flatten(0, 2), join_weights(weights, grad.dtype), out=as_rows(out))
     if prologue is None:
         return out, None
     assert pixels is not None
     assert mean is not None
-    out.masked_fill_(torch.addcmul(prologue.shift, pixels, prologue.scale) <= 0, 0)
-    rows = result.double()
-    return out, torch.stack([rows.sum(0), (rows * (pixels.flatten(0, 2) - mean)).sum(0)])
+    return out, mask_and_sum(out, pixels, *prologue, mean)
 
 
 def linear_backward_weight(

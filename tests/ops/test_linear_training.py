@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sa_layers.ops import AffineReLU, backend
+from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.linear_training import linear_backward_input, linear_backward_weight, linear_forward
 
 from .weight_forms import FORMS, strided
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 on_dtypes = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+needs_kernels = pytest.mark.skipif(not extension.is_available(), reason=str(extension.why_not()))
 on_backends = pytest.mark.parametrize("name", [None, "torch"])
 
 
@@ -115,6 +116,8 @@ def check(problem: Problem, dtype: torch.dtype) -> None:
     results, wanted = compute(problem.to(dtype)), expected(problem)
     compare(results.outputs, wanted.outputs, dtype, tolerance)
     compare([results.grad_pixels], [wanted.grad_pixels], dtype, tolerance)
+    # sums over pixels, whose rounding errors do not cancel where the numbers do
+    tolerance *= max(1, problem.pixels[..., 0].numel() / 64) ** 0.5
     compare(results.grad_weights, wanted.grad_weights, dtype, tolerance)
     compare(results.grad_biases, wanted.grad_biases, dtype, tolerance)
     assert (results.sums is None) == (wanted.sums is None)
@@ -260,3 +263,136 @@ def compare_all(results: Results, wanted: Results, tolerance: float) -> None:
 def tensors_of(results: Results) -> list[Tensor]:
     sums = [] if results.sums is None else [results.sums]
     return [*results.outputs, results.grad_pixels, *sums, *results.grad_weights, *results.grad_biases]
+
+
+@on_backends
+@on_dtypes
+def test_writes_into_slices(dtype: torch.dtype, name: str | None) -> None:
+    """Channels of a wider map, whose other channels stay as they are; and the residual itself."""
+    problem = make_problem((2, 3, 7), 37, [4, 4, 16]).to(dtype)
+    forward = problem.pixels, problem.weights, problem.biases, problem.prologue
+    backward = problem.grad, problem.weights, problem.pixels, problem.prologue, problem.mean
+    with backend(name):
+        for wanted, function, arguments in (
+            (linear_forward(*forward), linear_forward, forward),
+            (linear_backward_input(*backward)[0], linear_backward_input, backward),
+        ):
+            wide = torch.full((2, 3, 7, wanted.shape[3] + 5), 7, dtype=dtype)
+            function(*arguments, out=wide[..., 2:-3])  # type: ignore[operator]
+            assert torch.equal(wide[..., 2:-3], wanted)
+            assert (wide[..., :2] == 7).all()
+            assert (wide[..., -3:] == 7).all()
+        wanted, total = linear_forward(*forward, problem.residual), problem.residual.clone()
+        assert linear_forward(*forward, total, out=total) is total
+        assert torch.equal(total, wanted)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("pixels", "channels", "width"), [(49, 300, 96), (300, 1100, 160), (2100, 70, 48), (5000, 24, 20), (500, 520, 600)]
+)
+def test_threads_change_no_bit(pixels: int, channels: int, width: int) -> None:
+    problem, before = make_problem((1, 1, pixels), channels, [width]).to(torch.float32), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(tensors_of(compute(problem)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(all(map(torch.equal, results[0], other)) for other in results[1:])
+
+
+@needs_kernels
+def test_sums_over_many_pixels_stay_accurate() -> None:
+    """The means of gradients and pixels are far from 0, so that every partial sum grows with the pixels."""
+    problem = make_problem((1, 320, 320), 16, [24])
+    problem = problem._replace(grad=problem.grad + 2, pixels=problem.pixels + 8)
+    results, wanted = compute(problem.to(torch.float32)), expected(problem)
+    compare(results.grad_weights, wanted.grad_weights, torch.float32, 1e-6)
+    compare(results.grad_biases, wanted.grad_biases, torch.float32, 1e-6)
+    assert results.sums is not None
+    assert wanted.sums is not None
+    compare([results.sums], [wanted.sums], torch.float64, 1e-6)
+
+
+MAP = torch.zeros(1, 2, 2, 8)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": torch.zeros(4, 8)}, "pixels must have 4 dimensions"),
+        ({"pixels": MAP.double()}, "pixels must be float32"),
+        ({"weights": []}, "weights must be a list of tensors"),
+        ({"weights": [torch.zeros(5, 7)]}, "weights must have 8 input channels"),
+        ({"weights": [torch.zeros(5, 8).double()]}, "weights must have the dtype"),
+        ({"weights": [torch.zeros(2, 8), torch.zeros(3, 7)]}, r"weights must have the shape \(3, 8\), got \(3, 7\)"),
+        ({"biases": [torch.zeros(4)]}, r"biases must have the shape \(5\), got \(4\)"),
+        ({"biases": [torch.zeros(5)] * 2}, "biases must be empty or as many as weights, got 2 and 1"),
+        ({"scale": torch.zeros(8)}, "scale and shift must be given together"),
+        ({"residual": MAP}, r"residual must have the shape \(1, 2, 2, 5\)"),
+        ({"result": MAP}, r"result must have the shape \(1, 2, 2, 5\)"),
+        ({"result": torch.zeros(1, 2, 5, 2).transpose(2, 3)}, "result must be channels last"),
+        ({"result": torch.zeros(1, 1, 1, 5).expand(1, 2, 2, 5)}, "result must be channels last"),
+    ],
+)
+def test_refusals_of_forward(change: dict[str, Any], message: str) -> None:
+    """Calls that would read or write out of bounds."""
+    arguments = {
+        "pixels": MAP,
+        "weights": [torch.zeros(5, 8)],
+        "biases": [],
+        **dict.fromkeys(("scale", "shift", "residual")),
+        "result": torch.zeros(1, 2, 2, 5),
+    }
+    torch.ops.sa_layers.linear_forward(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.linear_forward(**arguments | change)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grad": MAP}, r"grad must have 5 channels, got the shape \(1, 2, 2, 8\)"),
+        ({"weights": [torch.zeros(5, 7)]}, r"result must have the shape \(1, 2, 2, 7\)"),
+        ({"pixels": None}, "pixels, scale, shift and mean must be given together"),
+        ({"mean": None}, "pixels, scale, shift and mean must be given together"),
+        ({"shift": None}, "scale and shift must be given together"),
+        ({"mean": torch.zeros(7).double()}, r"mean must have the shape \(8\), got \(7\)"),
+        ({"mean": torch.zeros(8)}, "mean must be float64"),
+        ({"pixels": torch.zeros(1, 2, 2, 9)}, r"pixels must have the shape \(1, 2, 2, 8\)"),
+        ({"result": torch.zeros(1, 2, 1, 8)}, r"result must have the shape \(1, 2, 2, 8\)"),
+    ],
+)
+def test_refusals_of_backward_input(change: dict[str, Any], message: str) -> None:
+    arguments = {
+        "grad": torch.zeros(1, 2, 2, 5),
+        "weights": [torch.zeros(5, 8)],
+        "pixels": MAP,
+        "scale": torch.zeros(8),
+        "shift": torch.zeros(8),
+        "mean": torch.zeros(8).double(),
+        "result": torch.zeros(1, 2, 2, 8),
+    }
+    torch.ops.sa_layers.linear_backward_input(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.linear_backward_input(**arguments | change)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grad": torch.zeros(1, 2, 3, 5)}, r"pixels must have the shape \(1, 2, 3, 8\)"),
+        ({"grad": torch.zeros(1, 2, 2, 5).double()}, "grad must be float32"),
+        ({"scale": torch.zeros(8), "shift": torch.zeros(7)}, "shift must have the shape"),
+    ],
+)
+def test_refusals_of_backward_weight(change: dict[str, Any], message: str) -> None:
+    arguments = {"grad": torch.zeros(1, 2, 2, 5), "pixels": MAP, "scale": None, "shift": None, "with_bias": True}
+    torch.ops.sa_layers.linear_backward_weight(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sa_layers.linear_backward_weight(**arguments | change)

@@ -52,6 +52,9 @@ constexpr int kBlockRows = 14, kBlockGroups = 2;
 constexpr int kBlockRows = SA_LAYERS_TARGET == SA_LAYERS_AVX2 ? 6 : 3, kBlockGroups = 1;
 #endif
 
+// The rows that a packed block has space for, so that no vector of it straddles two cache lines.
+constexpr int kSpaceRows = ceil_div(kBlockRows, kLanes<float> / 4) * (kLanes<float> / 4);
+
 struct Product {
   const float* rows;
   int64_t count, depth;
@@ -77,9 +80,9 @@ struct RowMajor {
 struct InterleavedRows {
   static constexpr int kSteps = 4;
   static constexpr bool kAddsBias = false;
-  static constexpr int64_t kBlock = kBlockRows * kDepth;
+  static constexpr int64_t kBlock = kSpaceRows * kDepth;
   static constexpr int64_t left(int64_t row, int64_t column) {
-    return column / 4 * 4 * kBlockRows + row * 4 + column % 4;
+    return column / 4 * 4 * kSpaceRows + row * 4 + column % 4;
   }
   static constexpr int64_t matrix_stride(const Product&) { return kGroupColumns; }
 };
@@ -87,12 +90,13 @@ struct InterleavedRows {
 struct BiasedRows : InterleavedRows {
   static constexpr bool kAddsBias = true;
 };
-// The left factor holds each column of all rows of a block in turn, as a transposed matrix has them.
+// The left factor holds each column of all rows of a block in turn, as a transposed matrix has them, in a vector.
+// Blocks are one vector longer than a power of two, so that their vectors do not compete for one set of the cache.
 struct TransposedRows {
   static constexpr int kSteps = 4;
   static constexpr bool kAddsBias = false;
-  static constexpr int64_t kBlock = kBlockRows * kDepth;
-  static constexpr int64_t left(int64_t row, int64_t column) { return column * kBlockRows + row; }
+  static constexpr int64_t kBlock = kLanes<float> * (kDepth + 1);
+  static constexpr int64_t left(int64_t row, int64_t column) { return column * kLanes<float> + row; }
   static constexpr int64_t matrix_stride(const Product&) { return kGroupColumns; }
 };
 

@@ -19,12 +19,20 @@ inline Vector<double> load_as_doubles(const float* from) {
   return __builtin_convertvector(half, Vector<double>);
 }
 
-// Adds a vector to as many numbers.
+// Adds a vector to as many numbers. Without intrinsics, GCC 12 would keep the vector in memory wherever it is summed.
 ALWAYS_INLINE void add_to_doubles(double* to, Vector<float> from) {
-  float all[kLanes<float>];
-  store(all, from);
-#pragma GCC unroll 2
-  for (int64_t i = 0; i < kLanes<float>; i += kLanes<double>) store(to + i, load(to + i) + load_as_doubles(all + i));
+#if SA_LAYERS_TARGET == SA_LAYERS_AVX512
+  constexpr __mmask8 all = 0xff;
+  const Vector<double> low = _mm512_maskz_cvtps_pd(all, _mm512_maskz_extractf32x8_ps(all, from, 0));
+  const Vector<double> high = _mm512_maskz_cvtps_pd(all, _mm512_maskz_extractf32x8_ps(all, from, 1));
+#elif SA_LAYERS_TARGET == SA_LAYERS_AVX2
+  const Vector<double> low = _mm256_cvtps_pd(_mm256_castps256_ps128(from));
+  const Vector<double> high = _mm256_cvtps_pd(_mm256_extractf128_ps(from, 1));
+#else
+  const Vector<double> low = {from[0], from[1]}, high = {from[2], from[3]};
+#endif
+  store(to, load(to) + low);
+  store(to + kLanes<double>, load(to + kLanes<double>) + high);
 }
 
 }  // namespace sa_layers::cpu::SA_LAYERS_NAMESPACE

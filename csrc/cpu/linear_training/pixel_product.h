@@ -15,20 +15,30 @@ SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
 constexpr int64_t kMaxProductPanels = 4;  // that are multiplied together
+constexpr int64_t kPackedPanels = 8;      // that are packed together, unless all are packed already
 
-// Packs a part of the depth of a panel: to[k * kPanelColumns + column].
-inline void pack_matrix(const PixelProduct& problem, int64_t panel, int64_t first, int64_t depth, float* to) {
-  const int64_t channels = problem.weight_channels, column = panel * kPanelColumns;
+// Packs a part of the depth of some panels: to[(panel * depth + k) * kPanelColumns + column]. Rows of the weights are
+// far apart, so that each is read for all panels at once.
+inline void pack_matrix(const PixelProduct& problem, int64_t panel, int64_t panels, int64_t first, int64_t depth,
+                        float* to) {
+  const int64_t channels = problem.weight_channels, panel_size = depth * kPanelColumns;
   if (problem.transposes) {
-    return to_planes(problem.weights[panel] + first, channels, kPanelColumns, depth, to, kPanelColumns);
+    for (int64_t p = 0; p < panels; ++p) {
+      to_planes(problem.weights[panel + p] + first, channels, kPanelColumns, depth, to + p * panel_size, kPanelColumns);
+    }
+    return;
   }
-  const int64_t columns = min(kPanelColumns, problem.columns - column);
-  for (int64_t k = first; k < first + depth; ++k, to += kPanelColumns) {
-    const float* from = problem.weights[k / kPanelColumns] + k % kPanelColumns * channels + column;
-    if (columns == kPanelColumns) {
-      for_each_vector(kPanelColumns, [&](int64_t c, auto) ALWAYS_INLINE_LAMBDA { store(to + c, load(from + c)); });
-    } else {
-      for (int64_t c = 0; c < kPanelColumns; ++c) to[c] = c < columns ? from[c] : 0.0f;
+  const int64_t column = panel * kPanelColumns;
+  for (int64_t k = 0; k < depth; ++k) {
+    const float* from = problem.weights[(first + k) / kPanelColumns] + (first + k) % kPanelColumns * channels + column;
+    for (int64_t p = 0; p < panels; ++p, from += kPanelColumns) {
+      float* const row = to + p * panel_size + k * kPanelColumns;
+      if (column + (p + 1) * kPanelColumns <= channels) {
+        for_each_vector(kPanelColumns, [&](int64_t c, auto) ALWAYS_INLINE_LAMBDA { store(row + c, load(from + c)); });
+      } else {
+        const int64_t columns = channels - column - p * kPanelColumns;
+        for (int64_t c = 0; c < kPanelColumns; ++c) row[c] = c < columns ? from[c] : 0.0f;
+      }
     }
   }
 }
@@ -36,31 +46,32 @@ inline void pack_matrix(const PixelProduct& problem, int64_t panel, int64_t firs
 // Packs the panels begin <= panel < end whole, for matrices that fit the cache.
 template <typename T>
 void pack_matrices(const PixelProduct& problem, int64_t begin, int64_t end, float* matrix) {
-  const int64_t size = problem.depth * kPanelColumns;
-  for (int64_t panel = begin; panel < end; ++panel)
-    pack_matrix(problem, panel, 0, problem.depth, matrix + panel * size);
+  pack_matrix(problem, begin, end - begin, 0, problem.depth, matrix + begin * problem.depth * kPanelColumns);
 }
 
 // Masks some columns of some pixels of the result, and adds them to the sums.
 inline void mask_and_add(const PixelProduct& problem, int64_t pixel, int64_t count, int64_t column, int64_t columns,
                          double* sums) {
-  const ReluMask& mask = problem.mask;
-  const float* pixels = mask.pixels.data + pixel * mask.pixels.stride + column;
-  float* result = problem.result + pixel * problem.result_stride + column;
-  for_each_vector(columns, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
+  const ReluMask mask = problem.mask;
+  const float* const pixels = mask.pixels.data + pixel * mask.pixels.stride + column;
+  float* const result = problem.result + pixel * problem.result_stride + column;
+  const int64_t stride = mask.pixels.stride, result_stride = problem.result_stride;
+  double* const product_sums = sums + problem.panels * kPanelColumns;
+  for_each_vector(columns, [=](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
     const Vector<float> scale = load(mask.scale + column + c, lanes), shift = load(mask.shift + column + c, lanes);
     const Vector<float> mean = load(mask.mean + column + c, lanes);
+    const float* from = pixels + c;
+    float* to = result + c;
     Vector<float> sum = {}, products = {};
-    for (int64_t i = 0; i < count; ++i) {
-      const Vector<float> x = load(pixels + i * mask.pixels.stride + c, lanes);
-      Vector<float> grad = load(result + i * problem.result_stride + c, lanes);
-      grad = scale * x + shift <= 0 ? Vector<float>{} : grad;  // NaN lets it pass, as torch's ReLU does
-      store(result + i * problem.result_stride + c, grad, lanes);
-      sum += grad;
-      products += grad * (x - mean);
+    for (int64_t i = 0; i < count; ++i, from += stride, to += result_stride) {
+      const Vector<float> x = load(from, lanes), all = load(to, lanes);
+      const Vector<float> grad = scale * x + shift <= 0 ? Vector<float>{} : all;  // NaN passes, as in torch's ReLU
+      store(to, grad, lanes);
+      sum = sum + grad;
+      products = products + grad * (x - mean);
     }
     add_to_doubles(sums + column + c, sum);
-    add_to_doubles(sums + problem.panels * kPanelColumns + column + c, products);
+    add_to_doubles(product_sums + column + c, products);
   });
 }
 
@@ -82,7 +93,7 @@ struct Step {
 
 // Multiplies a block of pixels. A block with columns beyond the last of the result is computed in `corner`.
 inline void multiply_step(const PixelProduct& problem, const Step& step, const float* rows, const float* matrix,
-                          float* corner) {
+                          int64_t panel_stride, float* corner) {
   const int64_t column = step.panel * kPanelColumns;
   const int64_t columns = min(step.panels * kPanelColumns, problem.columns - column);
   float* const result = problem.result + step.pixel * problem.result_stride + column;
@@ -103,7 +114,7 @@ inline void multiply_step(const PixelProduct& problem, const Step& step, const f
                         step.depth,
                         matrix,
                         kPanelColumns,
-                        (problem.matrix_is_cached ? problem.depth : step.depth) * kPanelColumns,
+                        panel_stride,
                         initial.data,
                         initial.stride,
                         is_whole ? result : corner,
@@ -120,32 +131,61 @@ inline void multiply_step(const PixelProduct& problem, const Step& step, const f
   }
 }
 
+// Prefetches what a step reads of maps besides the activations, and the result. The contiguous piece of each row is too
+// short for the hardware prefetcher.
+inline void prefetch_step(const PixelProduct& problem, const Step& step) {
+  const int64_t column = step.panel * kPanelColumns;
+  const auto prefetch = [&](const float* map, int64_t stride) ALWAYS_INLINE_LAMBDA {
+    const float* row = map + step.pixel * stride + column;
+    for (int64_t i = 0; i < kBlockRows; ++i, row += stride) {
+      for (int64_t panel = 0; panel < step.panels; ++panel) __builtin_prefetch(row + panel * kPanelColumns);
+    }
+  };
+  if (!step.is_first) prefetch(problem.result, problem.result_stride);
+  if (step.is_first && problem.residual.data != nullptr) prefetch(problem.residual.data, problem.residual.stride);
+  if (step.is_last && problem.mask.pixels.data != nullptr)
+    prefetch(problem.mask.pixels.data, problem.mask.pixels.stride);
+}
+
 // Memory of a task.
 struct ProductMemory {
   float *rows, *matrix, *corner;
 };
 
-// Multiplies the pixels from first to last with some panels.
+// Multiplies the pixels from first to last with some panels. While a step is computed, the maps of the next one are
+// prefetched, or of the first one of the next tile.
 inline void multiply_tile(const PixelProduct& problem, int64_t first, int64_t last, int64_t first_panel,
                           int64_t last_panel, double* sums, const ProductMemory& memory) {
   const int64_t max_panels = last - first <= kBlockRows ? kMaxProductPanels : kBlockGroups;
+  const int64_t group_panels = problem.matrix_is_cached ? last_panel - first_panel : kPackedPanels;
   for (int64_t k = 0; k < problem.depth; k += kDepth) {
     const int64_t depth = min(kDepth, problem.depth - k);
+    const bool is_last = k + depth == problem.depth;
+    const int64_t panel_stride = (problem.matrix_is_cached ? problem.depth : depth) * kPanelColumns;
     pack_activations(problem.activations, first, last - first, k, depth, memory.rows);
-    for (int64_t panel = first_panel; panel < last_panel; panel += max_panels) {
-      const int64_t panels = min(max_panels, last_panel - panel);
-      const float* packed = problem.matrix + (panel * problem.depth + k) * kPanelColumns;
+    for (int64_t group = first_panel; group < last_panel; group += group_panels) {
+      const int64_t group_end = min(group + group_panels, last_panel);
+      const float* matrix = problem.matrix + (group * problem.depth + k) * kPanelColumns;
       if (!problem.matrix_is_cached) {
-        for (int64_t p = 0; p < panels; ++p) {
-          pack_matrix(problem, panel + p, k, depth, memory.matrix + p * depth * kPanelColumns);
-        }
-        packed = memory.matrix;
+        pack_matrix(problem, group, group_end - group, k, depth, memory.matrix);
+        matrix = memory.matrix;
       }
-      const float* rows = memory.rows;
-      for (int64_t pixel = first; pixel < last; pixel += kBlockRows, rows += InterleavedRows::kBlock) {
-        const Step step{pixel,  min(kBlockRows, last - pixel), panel, panels, depth,
-                        k == 0, k + depth == problem.depth,    sums};
-        multiply_step(problem, step, rows, packed, memory.corner);
+      for (int64_t panel = group, panels; panel < group_end; panel += panels, matrix += panels * panel_stride) {
+        panels = min(max_panels, group_end - panel);
+        const float* rows = memory.rows;
+        for (int64_t pixel = first; pixel < last; pixel += kBlockRows, rows += InterleavedRows::kBlock) {
+          const Step step{pixel, min(kBlockRows, last - pixel), panel, panels, depth, k == 0, is_last, sums};
+          Step next = step;
+          if (pixel + kBlockRows < last) {
+            next.pixel += kBlockRows;
+          } else if (panel + panels < last_panel) {
+            next.pixel = first, next.panel += panels;
+          } else {
+            next.pixel = last, next.panel = first_panel;
+          }
+          prefetch_step(problem, next);
+          multiply_step(problem, step, rows, matrix, panel_stride, memory.corner);
+        }
       }
     }
   }
@@ -160,7 +200,7 @@ void multiply_pixels(const PixelProduct& problem, int64_t begin, int64_t end) {
   const int64_t columns = problem.panels * kPanelColumns;
   // Aligned to a page: otherwise some maps take 10 % longer.
   const Scratch<float, 4096> rows(ceil_div(tile, kBlockRows) * InterleavedRows::kBlock);
-  const Scratch<float> matrix(problem.matrix_is_cached ? 0 : kMaxProductPanels * kDepth * kPanelColumns);
+  const Scratch<float> matrix(problem.matrix_is_cached ? 0 : kPackedPanels * kDepth * kPanelColumns);
   const Scratch<float> corner(kBlockRows * kMaxProductPanels * kPanelColumns);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t band = task / problem.panel_parts, part = task % problem.panel_parts;

@@ -14,58 +14,67 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-constexpr int64_t kMaxOutputs = 42 * 16;  // whose packed gradients fit the second-level cache
+constexpr int64_t kMaxOutputs = 42 * 8;  // whose packed gradients fit the second-level cache
 static_assert(kBlockRows <= kLanes<float> && kMaxOutputs % kBlockRows == 0);
+constexpr int64_t kChannelPanels = 16;                               // that are packed together
+constexpr int64_t kChannelPanelSize = (kDepth + 1) * kPanelColumns;  // no power of two, as TransposedRows::kBlock
 
-// Packs the gradients of some outputs of some pixels into TransposedRows, and adds them to the sums unless these are
-// null. A store writes a few lanes too many; the next one overwrites them.
+// Packs the gradients of some outputs of some pixels into TransposedRows, and adds them to `sums`, a vector for each
+// block.
 inline void pack_gradients(const PixelRows& grad, int64_t pixel, int64_t count, int64_t output, int64_t outputs,
-                           float* to, double* sums) {
+                           float* to, float* sums) {
+  constexpr int kPixels = 4;  // which are read together, so that the sums are read and written less often
   const float* from = grad.data + pixel * grad.stride + output;
-  for (int64_t first = 0; first < outputs; first += kBlockRows, to += TransposedRows::kBlock) {
-    Vector<float> sum = {};
-    const auto pack = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
-      for (int64_t i = 0; i < count; ++i) {
-        const Vector<float> row = load(from + i * grad.stride + first, lanes);
-        store(to + i * kBlockRows, row);
-        sum += row;
-      }
-    };
-    if (first + kLanes<float> <= outputs) {
-      pack(AllLanes{});
-    } else {
-      pack(SomeLanes{0, outputs - first});
+  const auto pack = [=](const float* row, int64_t pixels, float* packed, float* sum, auto lanes) ALWAYS_INLINE_LAMBDA {
+    Vector<float> rows[kPixels] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < kPixels; ++i) {
+      if (i >= pixels) continue;
+      rows[i] = load(row + i * grad.stride, lanes);
+      store(packed + i * kLanes<float>, rows[i]);
     }
-    if (sums == nullptr) continue;
-    for (int64_t i = 0; i < min(kBlockRows, outputs - first); ++i) sums[first + i] += sum[i];
-  }
+    store(sum, load(sum) + ((rows[0] + rows[1]) + (rows[2] + rows[3])));
+  };
+  const auto pack_pixels = [=](int64_t i, int64_t pixels) ALWAYS_INLINE_LAMBDA {
+    const float* row = from + i * grad.stride;
+    float *packed = to + TransposedRows::left(0, i), *sum = sums;
+    int64_t first = 0;
+    for (; first + kLanes<float> <= outputs; first += kBlockRows) {
+      pack(row + first, pixels, packed, sum, AllLanes{});
+      packed += TransposedRows::kBlock, sum += kLanes<float>;
+    }
+    for (; first < outputs; first += kBlockRows) {
+      pack(row + first, pixels, packed, sum, SomeLanes{0, outputs - first});
+      packed += TransposedRows::kBlock, sum += kLanes<float>;
+    }
+  };
+  int64_t i = 0;
+  for (; i + kPixels <= count; i += kPixels) pack_pixels(i, kPixels);
+  if (i < count) pack_pixels(i, count - i);
 }
 
-// Packs 16 channels of some pixels, after the norm and the ReLU: to[pixel * kPanelColumns + channel].
+// Packs some channels of some pixels, after the norm and the ReLU, kChannelPanelSize for every 16 channels:
+// to[pixel * kPanelColumns + channel].
 inline void pack_channels(const Activations& activations, int64_t pixel, int64_t count, int64_t channel,
                           int64_t channels, float* to) {
   const bool normalises = activations.scale != nullptr;
   const float* from = activations.pixels + pixel * activations.stride + channel;
-  for (int64_t c = 0; c < kPanelColumns; c += kLanes<float>) {
-    const auto pack = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
-      if (normalises) {
-        const Vector<float> scale = load(activations.scale + channel + c, lanes);
-        const Vector<float> shift = load(activations.shift + channel + c, lanes);
-        for (int64_t i = 0; i < count; ++i) {
-          const Vector<float> features = load(from + i * activations.stride + c, lanes);
-          store(to + i * kPanelColumns + c, relu(scale * features + shift));
-        }
-      } else {
-        for (int64_t i = 0; i < count; ++i) {
-          store(to + i * kPanelColumns + c, load(from + i * activations.stride + c, lanes));
-        }
-      }
-    };
-    if (c + kLanes<float> <= channels) {
-      pack(AllLanes{});
-    } else {
-      pack(SomeLanes{0, max(0, channels - c)});
-    }
+  const float *scale = activations.scale + channel, *shift = activations.shift + channel;
+  for (int64_t i = 0; i < count; ++i, from += activations.stride, to += kPanelColumns) {
+    for_each_vector(channels, [=](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
+      Vector<float> features = load(from + c, lanes);
+      if (normalises) features = relu(load(scale + c, lanes) * features + load(shift + c, lanes));
+      store(to + c / kPanelColumns * kChannelPanelSize + c % kPanelColumns, features);
+    });
+  }
+}
+
+// Adds the gradients of the bias of some outputs, of which `sums` has a vector for each block, and clears `sums`.
+inline void add_bias_gradients(float* sums, int64_t outputs, double* to) {
+  for (int64_t output = 0; output < outputs; ++output) {
+    float* const sum = sums + output / kBlockRows * kLanes<float> + output % kBlockRows;
+    if (to != nullptr) to[output] += *sum;
+    *sum = 0;
   }
 }
 
@@ -73,8 +82,10 @@ inline void pack_channels(const Activations& activations, int64_t pixel, int64_t
 template <typename T>
 void weight_gradient(const WeightGradient& problem, int64_t begin, int64_t end) {
   const int64_t max_outputs = min(kMaxOutputs, problem.outputs);
-  const Scratch<float, 4096> gradients(ceil_div(max_outputs, kBlockRows) * TransposedRows::kBlock + kLanes<float>);
-  const Scratch<float, 4096> features(kBlockGroups * kDepth * kPanelColumns);
+  const Scratch<float, 4096> gradients(ceil_div(max_outputs, kBlockRows) * TransposedRows::kBlock);
+  const Scratch<float, 4096> features(kChannelPanels * kChannelPanelSize);
+  const Scratch<float> vector_sums(ceil_div(max_outputs, kBlockRows) * kLanes<float>);
+  for (int64_t i = 0; i < ceil_div(max_outputs, kBlockRows) * kLanes<float>; ++i) vector_sums.data()[i] = 0;
   const float zeros[kBlockGroups * kPanelColumns] = {};
   for (int64_t task = begin; task < end; ++task) {
     const int64_t band = task / problem.panel_parts, part = task % problem.panel_parts;
@@ -90,28 +101,27 @@ void weight_gradient(const WeightGradient& problem, int64_t begin, int64_t end) 
       const int64_t depth = first_pixel + pixels * (step + 1) / steps - pixel;
       for (int64_t output = 0; output < problem.outputs; output += max_outputs) {
         const int64_t outputs = min(max_outputs, problem.outputs - output);
-        pack_gradients(problem.grad, pixel, depth, output, outputs, gradients.data(),
-                       bias_sums ? bias_sums + output : nullptr);
-        for (int64_t panel = first_panel; panel < last_panel; panel += kBlockGroups) {
-          const int64_t panels = min(kBlockGroups, last_panel - panel);
-          for (int64_t p = 0; p < panels; ++p) {
-            const int64_t channel = (panel + p) * kPanelColumns;
-            pack_channels(problem.activations, pixel, depth, channel, problem.channels - channel,
-                          features.data() + p * depth * kPanelColumns);
-          }
-          for (int64_t row = 0; row < outputs; row += kBlockRows) {
-            float* const to = sums + (output + row) * problem.sums_stride + panel * kPanelColumns;
-            const Product product{gradients.data() + row / kBlockRows * TransposedRows::kBlock,
-                                  min(kBlockRows, outputs - row),
-                                  depth,
-                                  features.data(),
-                                  kPanelColumns,
-                                  depth * kPanelColumns,
-                                  step == 0 ? zeros : to,
-                                  step == 0 ? 0 : problem.sums_stride,
-                                  to,
-                                  problem.sums_stride};
-            multiply<TransposedRows, 1>(product, panels);
+        pack_gradients(problem.grad, pixel, depth, output, outputs, gradients.data(), vector_sums.data());
+        add_bias_gradients(vector_sums.data(), outputs, bias_sums ? bias_sums + output : nullptr);
+        for (int64_t group = first_panel; group < last_panel; group += kChannelPanels) {
+          const int64_t group_end = min(group + kChannelPanels, last_panel), channel = group * kPanelColumns;
+          const int64_t channels = min(group_end * kPanelColumns, problem.channels) - channel;
+          pack_channels(problem.activations, pixel, depth, channel, channels, features.data());
+          for (int64_t panel = group; panel < group_end; panel += kBlockGroups) {
+            for (int64_t row = 0; row < outputs; row += kBlockRows) {
+              float* const to = sums + (output + row) * problem.sums_stride + panel * kPanelColumns;
+              const Product product{gradients.data() + row / kBlockRows * TransposedRows::kBlock,
+                                    min(kBlockRows, outputs - row),
+                                    depth,
+                                    features.data() + (panel - group) * kChannelPanelSize,
+                                    kPanelColumns,
+                                    kChannelPanelSize,
+                                    step == 0 ? zeros : to,
+                                    step == 0 ? 0 : problem.sums_stride,
+                                    to,
+                                    problem.sums_stride};
+              multiply<TransposedRows, 1>(product, min(kBlockGroups, group_end - panel));
+            }
           }
         }
       }
