@@ -72,6 +72,19 @@ def test_every_module_can_be_watched(name: str, kind: str) -> None:
                 torch.testing.assert_close(result, value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", HOOKS)
+@pytest.mark.parametrize("name", ["pairwise stage", "pairwise network"])
+def test_poolings_can_be_watched(name: str, kind: str) -> None:
+    """A fused path pools beside the transition, or before the stem is done."""
+    module, features = subject(name), features_for(name)
+    for key in [key for key, part in module.named_modules() if isinstance(part, nn.MaxPool2d)]:
+        with plain_torch():
+            expected, wanted = watch(module, features, kind, key)
+        step, seen = watch(module, features, kind, key)
+        check_step(step, expected)
+        assert len(seen) == len(wanted) == 1
+
+
 @LARGE
 def test_hooks_that_are_removed(name: str) -> None:
     """The fused path is left while a hook is there, and taken again afterwards.
