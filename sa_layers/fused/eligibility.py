@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..ops import why_not_fused
 from ..ops.torch_internals import (
     MODULE_METHODS,
+    NORM_CHECK,
     has_backward_hooks,
     has_forward_hooks,
     has_global_backward_hooks,
@@ -26,6 +27,7 @@ from ..ops.torch_internals import (
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm computes what BatchNorm2d does
 NUMBERS = {1: "one", 2: "two", 3: "three"}
+PARENTS = {parent for norm in NORMS for parent in norm.__mro__}
 HOOKED = "has a forward hook or an overridden forward"
 PLAIN = (nn.Parameter, Tensor)  # other tensors, such as distributed or quantised ones, are left to torch's operators
 
@@ -145,7 +147,7 @@ def why_not_norm(norm: nn.Module, training: bool = False) -> str | None:
     """What keeps a norm from being a scale and a shift for each channel."""
     if type(norm) is nn.Identity:  # tools that multiply a norm into a convolution leave one in its place
         return HOOKED if has_hooks(norm, training) else None
-    if type(norm) not in NORMS:
+    if not computes_as_torch(norm):
         return f"is a {type(norm).__name__} instead of a BatchNorm2d"
     if has_hooks(norm, training):
         return HOOKED
@@ -160,6 +162,17 @@ def why_not_norm(norm: nn.Module, training: bool = False) -> str | None:
         if value is not None and type(value) not in PLAIN:
             return f"has a {type(value).__name__} as its {name}"
     return None if isinstance(norm.eps, float | int) and norm.eps > 0 else f"has {norm.eps!r} as its eps"
+
+
+def computes_as_torch(norm: nn.Module) -> bool:
+    """Whether a norm is one of torch's, or of a subclass that only changes the check of its input, as mmengine's."""
+    kind = type(norm)
+    if kind in NORMS:
+        return True
+    if not isinstance(norm, NORMS):
+        return False
+    own = {name for parent in kind.__mro__ if parent not in PARENTS for name in vars(parent)}
+    return own <= {NORM_CHECK, "__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"}
 
 
 def why_not_relu(activation: nn.Module, training: bool = False) -> str | None:

@@ -114,7 +114,10 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
             block.add_residual(pixels, block.new_operands(pixels), folded)
             return like_input(features, pixels.add_(block.expansion.bias()[0]))
         if accepts(features, self.expansion.weight, training=True) and (step := self.trained(features)) is not None:
-            return in_format_of(features, run(step, *autocast(features)))
+            (cast,) = autocast(features)
+            if cast.dtype == features.dtype:
+                return in_format_of(features, run(step, features))
+            return features + in_format_of(features, run(step._replace(adds_input=False), cast))
         normalised = self.norm1(features)
         if normalised is features or isinstance(self.norm1, nn.Identity):  # an in-place activation would overwrite it
             normalised = features.clone()

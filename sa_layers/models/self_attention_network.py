@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import matching
 from ..fused import FusedModule
-from ..fused.channels_last import in_format_of, like_input
+from ..fused.channels_last import like_input
 from ..fused.eligibility import HOOKED, accepts, has_hooks
 from ..fused.evaluation.network import EvaluationNetwork
 from ..fused.evaluation.parameters import Parameters
@@ -156,8 +156,7 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             return tuple(like_input(image, pixels) for pixels in evaluated)
         first = next(self.stages.parameters(), None)
         if first is not None and accepts(image, first, training=True) and (plan := self.trained(image)) is not None:
-            computed = plan.compute(*autocast(image), self.out_indices)
-            return tuple(in_format_of(image, features) for features in computed)
+            return tuple(plan.compute(*autocast(image), self.out_indices))
         features, outputs = self.stem(image), []
         for index, stage in enumerate(self._called_stages()):
             features = stage(features)

@@ -156,7 +156,7 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
     def pooling_stride(self) -> int | None:
         """The stride of the pooling, or None if it is a module that must be called."""
         pool = self.pool
-        if has_hooks(pool):
+        if has_hooks(pool, training=True):
             return None
         if type(pool) is nn.MaxPool2d:
             options = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices)

@@ -95,9 +95,7 @@ def mask_and_sum_in_torch(grad: Tensor, pixels: Tensor, scale: Tensor, shift: Te
     return _sums(grad, pixels, mean)
 
 
-def norm_backward(
-    grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None = None
-) -> None:
+def norm_backward(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None = None) -> None:
     """Compute the gradient of a norm's input, ``k1 * grad + k2 * pixels + k3``, into a map.
 
     Args:
@@ -121,9 +119,7 @@ def norm_backward(
         norm_backward_in_torch(grad, pixels, factors, out, residual)
 
 
-def norm_backward_in_torch(
-    grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None
-) -> None:
+def norm_backward_in_torch(grad: Tensor, pixels: Tensor, factors: Tensor, out: Tensor, residual: Tensor | None) -> None:
     """Compute :func:`norm_backward` in plain torch."""
     result = factors[0] * grad.double()
     if len(factors) > 1:
@@ -216,7 +212,7 @@ def max_pooling_backward_in_torch(
     if factors is None:
         out.copy_(grad)
     else:
-        norm_backward_in_torch(grad, pixels, factors, out, accumulate=False)
+        norm_backward_in_torch(grad, pixels, factors, out, residual=None)
 
 
 def _sums(grad: Tensor, pixels: Tensor, mean: Tensor) -> Tensor:

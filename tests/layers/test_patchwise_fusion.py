@@ -126,7 +126,8 @@ def test_conversions_are_seen() -> None:
     check(layer.bfloat16(), tolerance=2e-2)
     layer.float()
     check(layer)
-    assert "float32" in str(why_not(layer.double(), features_for(layer)))
+    with torch.no_grad():
+        assert "float32" in str(why_not(layer.double(), features_for(layer)))
 
 
 def test_copies_and_pickles() -> None:
@@ -184,14 +185,8 @@ def patch_a_method(layer: PatchwiseSelfAttention) -> None:
         ({"act_layer": nn.GELU}, None, "mapping.1 is a GELU"),
         ({"norm_layer": lambda channels: nn.GroupNorm(1, channels)}, None, "mapping.0 is a GroupNorm"),
         ({"norm_layer": lambda channels: nn.BatchNorm2d(channels, affine=False)}, None, "no weight"),
-        (
-            {"norm_layer": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False)},
-            None,
-            "no running statistics",
-        ),
         ({}, replace_a_layer, "mapping.5 is a Doubled"),
         ({}, patch_a_method, "mapping.1 has a forward hook"),
-        ({}, lambda layer: layer.train(), "in training mode"),
     ],
 )
 @torch.no_grad()
@@ -208,7 +203,7 @@ def test_refusals(options: dict[str, Any], change: Callable[[nn.Module], Any] | 
 def test_gradients_are_those_of_the_modules() -> None:
     layer = make()
     features = features_for(layer).requires_grad_()
-    assert "a gradient is needed" in str(why_not(layer, features))
+    assert why_not(layer, features) is None
     layer(features).sum().backward()
     assert features.grad is not None
     assert all(parameter.grad is not None for parameter in layer.parameters())

@@ -44,6 +44,8 @@ class BlockStep(NamedTuple):
     attention: AttentionTraining
     second_norm: TrainingNorm
     expansion: nn.Module
+    adds_input: bool = True
+    """Whether the output includes the input of the block, and not only the residual."""
 
     def tensors(self) -> Values:
         """All parameters of the block."""
@@ -68,7 +70,7 @@ class BlockStep(NamedTuple):
         attended, kept, attention = self.attention.forward(of_attention(values), operands)
         second = self.second_norm.start(values, lambda: channel_statistics(attended), count, pixels)
         expansion = [values["expansion.weight"]], [values.get("expansion.bias")]
-        output = linear_forward(attended, *expansion, second.prologue, residual=pixels)
+        output = linear_forward(attended, *expansion, second.prologue, pixels if self.adds_input else None)
         return to_channels_first(output), Kept([pixels, transformed, *kept], BlockState(first, second, attention))
 
     def backward(
@@ -117,7 +119,7 @@ class BlockStep(NamedTuple):
         assert sums is not None
         of_norm = self.first_norm.gradients(state.first, sums)
         gradients |= of_norm.tensors
-        norm_backward(of_pixels, pixels, of_norm.factors, of_pixels, residual=grad)
+        norm_backward(of_pixels, pixels, of_norm.factors, of_pixels, grad if self.adds_input else None)
         return [to_channels_first(of_pixels)], gradients
 
     def _transforms(self, values: Values) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...ops import backend
+
 Values = dict[str, Tensor]
 """Tensors of a step by name, as they were in the forward pass."""
 Gradients = dict[str, Tensor | None]
@@ -101,7 +103,7 @@ class StepFunction(torch.autograd.Function):
         kept = Kept(saved[len(names) :], ctx.state)
         labels = [f"{MAP}{index}" for index in range(ctx.maps)] + list(names)
         needed = frozenset(label for label, need in zip(labels, ctx.needs_input_grad[3:], strict=True) if need)
-        with _without_autocast(grad.device):
+        with backend("native"), _without_autocast(grad.device):  # that of the forward pass, whichever is forced now
             of_maps, of_tensors = ctx.step.backward(values, kept, grad, needed)
         gradients: list[Tensor | None] = [
             gradient if label in needed else None for label, gradient in zip(labels, of_maps, strict=False)
@@ -110,3 +112,22 @@ class StepFunction(torch.autograd.Function):
             gradient = of_tensors.get(name) if name in needed else None
             gradients.append(None if gradient is None else gradient.to(values[name].dtype).view(values[name].shape))
         return None, None, None, *gradients
+
+
+def read_instead(output: Tensor, features: Tensor) -> Tensor:
+    """Return ``features`` as what the next step reads of ``output``, which has the same values in another format.
+
+    The gradient goes to ``output``, where a user of the output expects all of it.
+    """
+    result: Tensor = _ReadInstead.apply(output, features.detach())
+    return result
+
+
+class _ReadInstead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, features: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

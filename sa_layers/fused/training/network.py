@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .function import run
+from ..channels_last import in_format_of
+from .function import read_instead, run
 from .norm import TrainingNorm
 from .stem import StemStep
 from .transition import NormStep, TransitionStep
@@ -36,7 +37,7 @@ class NetworkPlan(NamedTuple):
     """A stage that is watched, or of which a part is not eligible, is called as a module."""
 
     def compute(self, image: Tensor, out_indices: Collection[int]) -> Iterator[Tensor]:
-        """Yield the features of some stages, (N, channels, H, W), from the image."""
+        """Yield the features of some stages, (N, channels, H, W), in the memory format of the image."""
         features = self.call_stem(image) if self.stem is None else run(self.stem, image)
         pooled, norm = self.stem is not None, None
         for index, stage in enumerate(self.stages):
@@ -50,4 +51,6 @@ class NetworkPlan(NamedTuple):
             pooled = False
             if index in out_indices:
                 features, norm = features if norm is None else run(NormStep(norm), features), None
-                yield features
+                output = in_format_of(image, features)
+                yield output
+                features = features if output is features else read_instead(output, features)

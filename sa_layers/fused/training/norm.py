@@ -104,7 +104,11 @@ class TrainingNorm(NamedTuple):
             both = torch.zeros(2, self.channels, dtype=torch.float64, device=like.device)
             both[1] = 1
         elif self.uses_batch_statistics():
-            eps, count, group, both = module.eps, float(numbers), self._group(), statistics()
+            eps, count, group = module.eps, float(numbers), self._group()
+            if numbers == 1 and group is None:
+                size = torch.Size([1, self.channels, 1, 1])
+                raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
+            both = statistics()
             if group is not None:
                 both, count = _combine(both, count, group)
             self._track(both, count)

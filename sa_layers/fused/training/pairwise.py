@@ -78,16 +78,24 @@ class PairwiseTraining(NamedTuple):
         """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""
         query, key, value = operands
         dtype = torch.promote_types(query.dtype, torch.float32)
-        geometry = PairwiseGeometry(self.footprint, self.relation, self._position(values, dtype))
+        position, offset = self._position(values, dtype)
+        geometry = PairwiseGeometry(self.footprint, self.relation, position)
         height, width = self.footprint.output_size(query.shape[1], query.shape[2])
         pairs = query.shape[0] * height * width * self.footprint.taps
         weight1, bias1 = values["layer1.weight"].flatten(1), values.get("layer1.bias")
         weight2 = values["layer2.weight"].flatten(1)
 
-        first = self.first_norm.start(values, lambda: pairwise_statistics(query, key, geometry), pairs, query)
+        def statistics_of_features() -> Tensor:
+            mean, variance = pairwise_statistics(query, key, geometry)
+            return torch.stack([_add_to_end(mean, offset), variance])
+
+        first = self.first_norm.start(values, statistics_of_features, pairs, query)
+        scale1, shift1 = first.prologue
+        if offset is not None:
+            shift1 = _add_to_end(first.shift, first.scale[-len(offset) :] * offset).to(dtype)
         center, covariance, statistics = torch.zeros_like(first.scale), None, first.folded
         if self.second_norm.uses_batch_statistics():
-            center, moments = pairwise_moments(query, key, geometry, *first.prologue)
+            center, moments = pairwise_moments(query, key, geometry, scale1, shift1)
             wide = weight1.double()
             covariance = wide @ moments
             mean, variance = wide @ center, (covariance * wide).sum(1).clamp_min(0)
@@ -95,8 +103,9 @@ class PairwiseTraining(NamedTuple):
         second = self.second_norm.start(values, lambda: statistics, pairs, query)
         shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
         mapping = PairwiseMapping(
-            *first.prologue,
-            first.mean,
+            scale1,
+            shift1,
+            _add_to_end(first.mean, None if offset is None else -offset),
             center,
             weight1.to(dtype),
             second.scale,
@@ -152,12 +161,22 @@ class PairwiseTraining(NamedTuple):
             gradients |= self._position_gradients(position)
         return gradients
 
-    def _position(self, values: Values, dtype: torch.dtype) -> PairPosition | None:
+    def _position(self, values: Values, dtype: torch.dtype) -> tuple[PairPosition | None, Tensor | None]:
+        """The matrices of the position, without the constants that the first norm subtracts, and these constants.
+
+        A constant that is far larger than the differences between positions would cost their precision.
+        """
         if self.position is None:
-            return None
+            return None, None
         matrix = torch.cat([values["position.weight"].flatten(1), values["position.bias"].unsqueeze(1)], dim=1)
-        query, key = position_matrices(matrix.to(dtype), self.position.kind)
-        return PairPosition(query.contiguous(), key.contiguous(), self.position.size)
+        query, key = (matrices.contiguous() for matrices in position_matrices(matrix.to(dtype), self.position.kind))
+        offset = None
+        if self.position.kind == "absolute":
+            constant = [query] if self.footprint.padding_mode == "zeros" else [query, key]  # a zero is not constant
+            offset = torch.stack([matrices[:, 2] for matrices in constant]).sum(0).double()
+            for matrices in constant:
+                matrices[:, 2] = 0
+        return PairPosition(query, key, self.position.size), offset
 
     def _position_gradients(self, gradient: Tensor) -> Gradients:
         """From the gradients of the two matrices, (2, P, 3), to those of the linear layer."""
@@ -176,3 +195,10 @@ class PairwiseTraining(NamedTuple):
 
 def _sum(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     return one if two is None else two if one is None else one + two
+
+
+def _add_to_end(vector: Tensor, offset: Tensor | None) -> Tensor:
+    """Add to the last channels, those of the position."""
+    if offset is None:
+        return vector
+    return torch.cat([vector[: -len(offset)], vector[-len(offset) :] + offset])
