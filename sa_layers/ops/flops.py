@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
+from .footprint import output_size
 from .native import by_name
 
 Shape = Sequence[int]
@@ -67,6 +68,59 @@ def _pairwise_attention_flops(
     return pairs * (_RELATION_FLOPS[relation] * query[1] + 2 * sum(map(prod, weights)) + 2 * value[1])
 
 
+def _pairwise_statistics_flops(query: Shape, kernel_size: Shape, stride: Shape, relation: str) -> int:
+    """The relation of every pair."""
+    return _pairs(query, kernel_size, stride) * _RELATION_FLOPS[relation] * query[3]
+
+
+def _pairwise_moments_flops(query: Shape, scale1: Shape, kernel_size: Shape, stride: Shape, relation: str) -> int:
+    """The relation, and a product for every two features."""
+    pairs = _pairs(query, kernel_size, stride)
+    return pairs * (_RELATION_FLOPS[relation] * query[3] + 2 * scale1[0] ** 2)
+
+
+def _pairwise_forward_flops(
+    query: Shape, value: Shape, mapping: Sequence[Shape], kernel_size: Shape, stride: Shape, relation: str
+) -> int:
+    """As :func:`_pairwise_attention_flops`."""
+    pairs = _pairs(query, kernel_size, stride)
+    return pairs * (_RELATION_FLOPS[relation] * query[3] + 2 * _layer_weights(mapping) + 2 * value[3])
+
+
+def _pairwise_backward_flops(
+    query: Shape, value: Shape, mapping: Sequence[Shape], kernel_size: Shape, stride: Shape, relation: str
+) -> int:
+    """The relation and the layers again, and the gradients of both factors of the relation, layers and aggregation."""
+    pairs = _pairs(query, kernel_size, stride)
+    return pairs * (_relation_and_gradients(relation) * query[3] + 2 * (3 * _layer_weights(mapping) + 2 * value[3]))
+
+
+def _pairwise_correction_flops(query: Shape, matrix: Shape, kernel_size: Shape, stride: Shape, relation: str) -> int:
+    """The relation again, its product with the matrix, and the gradients of both of its factors."""
+    pairs = _pairs(query, kernel_size, stride)
+    return pairs * (_relation_and_gradients(relation) * query[3] + 2 * prod(matrix))
+
+
+def _pairwise_norm_backward_flops(query: Shape, kernel_size: Shape, stride: Shape, relation: str) -> int:
+    """The relation again, and the gradients of both of its factors."""
+    return _pairs(query, kernel_size, stride) * _relation_and_gradients(relation) * query[3]
+
+
+def _pairs(query: Shape, kernel_size: Shape, stride: Shape) -> int:
+    """All pairs of a pixel and a tap of its footprint, for a query (N, H, W, C)."""
+    return query[0] * prod(output_size(query[1], query[2], stride)) * prod(kernel_size)
+
+
+def _layer_weights(mapping: Sequence[Shape]) -> int:
+    """The multiply-adds of both layers for each pair, from the list of parameters of a pairwise mapping."""
+    return prod(mapping[4]) + prod(mapping[7])
+
+
+def _relation_and_gradients(relation: str) -> int:
+    """The relation and its two gradients, for each channel of each pair."""
+    return _RELATION_FLOPS[relation] + 2 * _RELATION_GRADIENT_FLOPS[relation]
+
+
 def _patchwise_attention_flops(
     query: Shape, weights: Sequence[Shape], kernel_size: Shape, relation: str, out_shape: Shape
 ) -> int:
@@ -117,6 +171,20 @@ def _projection_flops(weights: Sequence[Shape], result: Shape) -> int:
     return 2 * prod(result[:-1]) * sum(map(prod, weights))
 
 
+def _linear_flops(pixels: Shape, weights: Sequence[Shape]) -> int:
+    """A matrix-vector product of each layer for every pixel."""
+    return 2 * prod(pixels[:3]) * sum(map(prod, weights))
+
+
+def _linear_backward_input_flops(grad: Shape, weights: Sequence[Shape]) -> int:
+    return _linear_flops(grad, weights)
+
+
+def _linear_backward_weight_flops(grad: Shape, pixels: Shape) -> int:
+    """An outer product for every pixel."""
+    return 2 * prod(grad) * pixels[3]
+
+
 def _normed_projection_flops(features: Shape, weight: Shape, out_shape: Shape | None) -> int:
     """As :func:`_projection_flops`, or zero if the operator reports that it does not support the sizes."""
     return 2 * prod(features[:-1]) * prod(weight) if out_shape else 0
@@ -133,6 +201,12 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "pairwise_relation_query_gradient": _relation_gradient_flops,
     "pairwise_relation_key_gradient": _relation_gradient_flops,
     "pairwise_attention": _pairwise_attention_flops,
+    "pairwise_training_statistics": _pairwise_statistics_flops,
+    "pairwise_training_moments": _pairwise_moments_flops,
+    "pairwise_training_forward": _pairwise_forward_flops,
+    "pairwise_training_backward": _pairwise_backward_flops,
+    "pairwise_training_correction": _pairwise_correction_flops,
+    "pairwise_training_norm_backward": _pairwise_norm_backward_flops,
     "patchwise_attention": _patchwise_attention_flops,
     "patchwise_hidden": _patchwise_hidden_flops,
     "patchwise_hidden_backward": _patchwise_hidden_backward_flops,
@@ -141,6 +215,9 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "normed_projection": _normed_projection_flops,
     "pooled_projection": _pooled_projection_flops,
     "projection": _projection_flops,
+    "linear_forward": _linear_flops,
+    "linear_backward_input": _linear_backward_input_flops,
+    "linear_backward_weight": _linear_backward_weight_flops,
     "image_moments": _image_moments_flops,
     "stem_backward": _stem_backward_flops,
 }
