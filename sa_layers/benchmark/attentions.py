@@ -28,7 +28,7 @@ from .measure import Timing, time_interleaved
 from .memory import peak_memory
 from .problems import OURS, STAGES, Stage
 from .report import Column, Report, Row, duration, ratio, size
-from .training import TrainingStep, add_frozen, check_gradients, measure_steps, prepare_training
+from .training import GRADIENT_TOLERANCES, TrainingStep, add_frozen, check_gradients, measure_steps, prepare_training
 
 COLUMNS = [
     Column("implementation", "implementation"),
@@ -167,7 +167,7 @@ def measure_training(
     with without_tf32():
         gradients = {name: step.gradients() for name, step in steps.items()}
     for name, found in gradients.items():
-        check_gradients(name, found, OURS, gradients[OURS], dtype)
+        check_gradients(name, found, OURS, gradients[OURS], GRADIENT_TOLERANCES[dtype])
     yield from rows(*measure_steps(steps, device, seconds=seconds, min_rounds=5 if seconds else 2))
 
 

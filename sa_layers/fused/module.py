@@ -55,7 +55,9 @@ class FusedModule(nn.Module, Generic[Plan]):
         if self._why_not_trained(features) is not None:
             return None
         plan, structure = self.current_training_plan()
-        return None if isinstance(plan, str) or not structure.is_trained(features) else plan
+        if isinstance(plan, str) or not structure.is_trained(features) or structure.why_not_trained() is not None:
+            return None
+        return plan
 
     def current_training_plan(self) -> tuple[Any, Structure]:
         """The plan of training, or the sentence of :meth:`why_not_eligible`; and the structure of the module."""
@@ -117,6 +119,7 @@ class FusedModule(nn.Module, Generic[Plan]):
         tensors = [*features, *structure.tensors]
         if structure.is_trained(features):
             obstacle = self._why_not_trained(tensors) or self.why_not_eligible(training=True)
+            obstacle = obstacle or structure.why_not_trained()
             return obstacle or self.why_not_accepted(features, training=True) or self.why_not_parts(training=True)
         obstacle = why_not_original() or self.why_not_eligible() or why_not_this_call(tensors)
         return obstacle or self.why_not_accepted(features) or self.why_not_parts()

@@ -81,6 +81,13 @@ class Structure:
             return True
         return any(norm.training or norm.running_mean is None for norm in self._norms)
 
+    def why_not_trained(self) -> str | None:
+        """One sentence on why the norms cannot be trained, or None; torch's own norm raises an error then."""
+        kept = (value for norm in self._norms for value in (norm.running_mean, norm.running_var) if value is not None)
+        if torch.is_grad_enabled() and any(value.requires_grad for value in kept):
+            return "running statistics require a gradient"
+        return None
+
     def holds(self, root: nn.Module) -> bool:
         """Whether this is still the structure of ``root``."""
         try:

@@ -118,9 +118,9 @@ def test_both_phases_are_measured() -> None:
 
 def test_gradients_that_differ_are_rejected() -> None:
     one = [torch.ones(3), torch.ones(2)]
-    check_gradients("this", [tensor + 1e-3 for tensor in one], "that", one, torch.float32)
+    check_gradients("this", [tensor + 1e-3 for tensor in one], "that", one, 1e-2)
     message = "the gradients of this differ from those of that: the norm of the difference is 0.1 of theirs"
     with pytest.raises(BenchmarkError, match=message):
-        check_gradients("this", [tensor + 0.1 for tensor in one], "that", one, torch.float32)
+        check_gradients("this", [tensor + 0.1 for tensor in one], "that", one, 1e-2)
     with pytest.raises(BenchmarkError, match="nan of theirs"):
-        check_gradients("this", [tensor * torch.nan for tensor in one], "that", one, torch.bfloat16)
+        check_gradients("this", [tensor * torch.nan for tensor in one], "that", one, float("inf"))

@@ -81,4 +81,4 @@ def pixels_of(features: Tensor) -> Tensor:
     fits = all(
         size == 1 or have == want for size, have, want in zip(pixels.shape, pixels.stride(), expected, strict=True)
     )
-    return pixels if fits and step >= channels else pixels.contiguous()
+    return pixels if fits and step >= channels else pixels.clone(memory_format=torch.contiguous_format)
