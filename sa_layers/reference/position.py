@@ -54,7 +54,7 @@ def pair_position_backward(
     dilation: IntOrPair,
     padding_mode: str,
 ) -> PairPosition:
-    """Compute the gradients of both matrices of a position, each in the place of its matrix."""
+    """Compute the gradients of the two matrices of a position, as a :class:`PairPosition`."""
     grid = _grid(size, position.size)
     maps = np.zeros((1, len(position.query), *size))  # a sum's gradients do not depend on its terms
     gradients = pairwise_relation_backward(

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from ...ops.linear_training import linear_backward_input, linear_backward_weight, linear_forward
 from ...ops.norm_training import channel_statistics, norm_backward
-from ...ops.torch_internals import value_of
 from ..channels_last import to_channels_first
 from .attention import AttentionTraining, Operands, pixels_of
-from .function import MAP, Gradients, Kept, Values
+from .function import MAP, Gradients, Kept, Values, tensors_of
 from .norm import NormState, TrainingNorm
 
 
@@ -51,7 +50,7 @@ class BlockStep(NamedTuple):
         """All parameters of the block."""
         values = {**self.first_norm.tensors(), **self.second_norm.tensors()}
         for name, module in self._linear().items():
-            values |= {f"{name}.{part}": value for part in PARTS if (value := value_of(module, part)) is not None}
+            values |= tensors_of(name, module)
         return values | {f"attention.{name}": value for name, value in self.attention.tensors().items()}
 
     def _linear(self) -> dict[str, nn.Module]:

@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...ops import backend
+from ...ops.torch_internals import value_of
 
 Values = dict[str, Tensor]
 """Tensors of a step by name, as they were in the forward pass."""
@@ -63,6 +64,12 @@ class Step(Protocol):
 
 
 MAP = "map:"
+
+
+def tensors_of(name: str, module: nn.Module) -> Values:
+    """The weight and the bias of a module, those that it has, as ``name.weight`` and ``name.bias``."""
+    parts = {f"{name}.{part}": value_of(module, part) for part in ("weight", "bias")}
+    return {key: value for key, value in parts.items() if value is not None}
 
 
 def run(step: Step, *maps: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from ...ops import AffineReLU
 from ...ops.norm_factors import norm_gradient, norm_scale_and_shift, norm_track
-from ...ops.torch_internals import value_of
-from .function import Gradients, Values
+from .function import Gradients, Values, tensors_of
 
 
 class NormState(NamedTuple):
@@ -78,10 +77,7 @@ class TrainingNorm(NamedTuple):
 
     def tensors(self) -> Values:
         """Weight and bias, if the norm has them."""
-        if isinstance(self.module, nn.Identity):
-            return {}
-        named = {f"{self.name}.{part}": value_of(self.module, part) for part in ("weight", "bias")}
-        return {name: value for name, value in named.items() if value is not None}
+        return {} if isinstance(self.module, nn.Identity) else tensors_of(self.name, self.module)
 
     def uses_batch_statistics(self) -> bool:
         """Whether the statistics are those of the input."""

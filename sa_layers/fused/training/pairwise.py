@@ -6,7 +6,6 @@ between passes only sums over all pairs exist, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -23,10 +22,9 @@ from ...ops.pairwise_training import (
     pairwise_norm_backward,
     pairwise_statistics,
 )
-from ...ops.torch_internals import value_of
 from ..position import position_matrices
 from .attention import Operands
-from .function import Gradients, Values
+from .function import Gradients, Values, tensors_of
 from .norm import NormState, TrainingNorm
 
 
@@ -63,16 +61,9 @@ class PairwiseTraining(NamedTuple):
 
     def tensors(self) -> Values:
         """The parameters of the mapping and of the position encoding."""
-        return {**self.first_norm.tensors(), **self.second_norm.tensors(), **dict(self._linear_tensors())}
-
-    def _linear_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        modules = {"layer1": self.layers[0], "layer2": self.layers[1]}
-        if self.position is not None:
-            modules["position"] = self.position.linear
-        for name, module in modules.items():
-            for part in ("weight", "bias"):
-                if (value := value_of(module, part)) is not None:
-                    yield f"{name}.{part}", value
+        values = {**self.first_norm.tensors(), **self.second_norm.tensors()}
+        values |= tensors_of("layer1", self.layers[0]) | tensors_of("layer2", self.layers[1])
+        return values if self.position is None else values | tensors_of("position", self.position.linear)
 
     def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
         """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""

@@ -17,9 +17,8 @@ from ...ops.patchwise_training import (
     patchwise_norm_backward,
     patchwise_statistics,
 )
-from ...ops.torch_internals import value_of
 from .attention import Operands
-from .function import Gradients, Values
+from .function import Gradients, Values, tensors_of
 from .norm import NormState, TrainingNorm
 
 
@@ -44,11 +43,7 @@ class PatchwiseTraining(NamedTuple):
     def tensors(self) -> Values:
         """The parameters of the mapping."""
         values = {**self.first_norm.tensors(), **self.second_norm.tensors()}
-        for name, module in {"layer1": self.layers[0], "layer2": self.layers[1]}.items():
-            for part in ("weight", "bias"):
-                if (value := value_of(module, part)) is not None:
-                    values[f"{name}.{part}"] = value
-        return values
+        return values | tensors_of("layer1", self.layers[0]) | tensors_of("layer2", self.layers[1])
 
     def forward(self, values: Values, operands: Operands) -> tuple[Tensor, list[Tensor], Any]:
         """(N, H, W, Cr) twice and (N, H, W, C) -> (N, Ho, Wo, C), and what is kept."""

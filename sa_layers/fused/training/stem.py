@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.stem_training import image_moments, stem_backward, stem_forward, stem_input_gradient
-from ...ops.torch_internals import value_of
 from ..channels_last import to_channels_first
 from .attention import pixels_of
-from .function import MAP, Gradients, Kept, Values
+from .function import MAP, Gradients, Kept, Values, tensors_of
 from .norm import NormState, TrainingNorm
 
 
@@ -40,11 +39,7 @@ class StemStep(NamedTuple):
 
     def tensors(self) -> Values:
         """The parameters of the linear layer and of the norm."""
-        values = self.norm.tensors()
-        for part in ("weight", "bias"):
-            if (value := value_of(self.linear, part)) is not None:
-                values[f"linear.{part}"] = value
-        return values
+        return self.norm.tensors() | tensors_of("linear", self.linear)
 
     def forward(self, values: Values, *maps: Tensor) -> tuple[Tensor, Kept]:
         """(N, c, H, W) -> (N, C, H // 2, W // 2), channels last in memory."""

@@ -18,10 +18,9 @@ from ...ops.norm_training import (
     max_pooling_sums,
     norm_backward,
 )
-from ...ops.torch_internals import value_of
 from ..channels_last import to_channels_first
 from .attention import pixels_of
-from .function import MAP, Gradients, Kept, Values
+from .function import MAP, Gradients, Kept, Values, tensors_of
 from .norm import NormState, TrainingNorm
 
 
@@ -37,10 +36,7 @@ class TransitionStep(NamedTuple):
     def tensors(self) -> Values:
         """The parameters of norm and transition."""
         values = {} if self.norm is None else self.norm.tensors()
-        for part in ("weight", "bias"):
-            if (value := value_of(self.transition, part)) is not None:
-                values[f"transition.{part}"] = value
-        return values
+        return values | tensors_of("transition", self.transition)
 
     def forward(self, values: Values, *maps: Tensor) -> tuple[Tensor, Kept]:
         """(N, C, H, W) -> (N, D, H, W) or (N, D, H // 2, W // 2), channels last in memory."""
