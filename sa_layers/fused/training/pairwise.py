@@ -26,6 +26,7 @@ from ..position import position_matrices
 from .attention import Operands
 from .function import Gradients, Values, tensors_of
 from .norm import NormState, TrainingNorm
+from .unwritten_layer import mean_terms, output_moments
 
 
 class PositionPlan(NamedTuple):
@@ -87,10 +88,7 @@ class PairwiseTraining(NamedTuple):
         center, covariance, statistics = torch.zeros_like(first.scale), None, first.folded
         if self.second_norm.uses_batch_statistics():
             center, moments = pairwise_moments(query, key, geometry, scale1, shift1)
-            wide = weight1.double()
-            covariance = wide @ moments
-            mean, variance = wide @ center, (covariance * wide).sum(1).clamp_min(0)
-            statistics = torch.stack([mean if bias1 is None else mean + bias1, variance])
+            statistics, covariance = output_moments(weight1.double(), bias1, center, moments)
         second = self.second_norm.start(values, lambda: statistics, pairs, query)
         shift2 = second.shift if bias1 is None else second.shift + second.scale * bias1
         mapping = PairwiseMapping(
@@ -125,13 +123,10 @@ class PairwiseTraining(NamedTuple):
         of_weight1 = sums.products + torch.outer(sums.hidden, mapping.center)
         of_bias1 = sums.hidden
         if covariance is not None:
-            mean, slope = second_gradient.means
-            constant = mean + slope * offset
-            of_weight1 = of_weight1 - pairs * (torch.outer(constant, mapping.center) + slope.unsqueeze(1) * covariance)
-            of_bias1 = of_bias1 - pairs * constant
-            back = weight1.t() * second.scale
+            terms = mean_terms(weight1, second.scale, second_gradient.means, offset, mapping.center, covariance, pairs)
+            of_weight1, of_bias1 = of_weight1 + terms.weight, of_bias1 + terms.bias
             added_features, added_position = pairwise_correction(
-                query, key, geometry, mapping, -(back * slope) @ weight1, -(back @ constant), out.query, out.key
+                query, key, geometry, mapping, terms.matrix, terms.offset, out.query, out.key
             )
             features = features + added_features
             position = _sum(position, added_position)

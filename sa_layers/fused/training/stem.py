@@ -17,6 +17,7 @@ from ..channels_last import to_channels_first
 from .attention import pixels_of
 from .function import MAP, Gradients, Kept, Values, tensors_of
 from .norm import NormState, TrainingNorm
+from .unwritten_layer import mean_terms, output_moments
 
 
 class StemState(NamedTuple):
@@ -26,6 +27,7 @@ class StemState(NamedTuple):
     mean: Tensor
     """(c,), float64: that of the image, or zeros."""
     covariance: Tensor | None
+    """(C, c): that of the layer's output and the image, with batch statistics."""
     weight: Tensor
     """(C, c): the layer's weight with the norm's scale."""
     shift: Tensor
@@ -50,16 +52,19 @@ class StemStep(NamedTuple):
         if self.norm.uses_batch_statistics():
             mean, covariance = image_moments(image)
 
+        moments = None if covariance is None else output_moments(weight, bias, mean, covariance)
+
         def statistics() -> Tensor:
-            assert covariance is not None
-            of_mean = weight @ mean if bias is None else weight @ mean + bias
-            return torch.stack([of_mean, ((weight @ covariance) * weight).sum(1).clamp_min(0)])
+            assert moments is not None
+            return moments.statistics
 
         state = self.norm.start(values, statistics, image[:, 0].numel(), image)
         scaled = (weight * state.scale.unsqueeze(1)).to(dtype)
         shift = (state.shift if bias is None else state.shift + state.scale * bias).to(dtype)
         output = stem_forward(image, scaled, shift)
-        return to_channels_first(output), Kept([image], StemState(state, mean, covariance, scaled, shift))
+        return to_channels_first(output), Kept(
+            [image], StemState(state, mean, moments and moments.covariance, scaled, shift)
+        )
 
     def backward(
         self, values: Values, kept: Kept, grad: Tensor, needed: frozenset[str]
@@ -77,13 +82,9 @@ class StemStep(NamedTuple):
         of_weight = of_products + torch.outer(of_output, mean)
         of_bias, matrix, constants = of_output, None, None
         if covariance is not None:
-            count = image[:, 0].numel()
-            of_mean, slope = of_norm.means
-            constant = of_mean + slope * offset
-            of_weight = of_weight - count * (torch.outer(constant, mean) + slope.unsqueeze(1) * (weight @ covariance))
-            of_bias = of_bias - count * constant
-            back = weight.t() * norm.scale
-            matrix, constants = -(back * slope) @ weight, -(back @ constant)
+            terms = mean_terms(weight, norm.scale, of_norm.means, offset, mean, covariance, image[:, 0].numel())
+            of_weight, of_bias = of_weight + terms.weight, of_bias + terms.bias
+            matrix, constants = terms.matrix, terms.offset
         gradients = of_norm.tensors
         gradients |= {"linear.weight": norm.scale.unsqueeze(1) * of_weight, "linear.bias": norm.scale * of_bias}
         of_image = None
