@@ -4,6 +4,7 @@ from .mapping import make_mapping
 from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
 from .position import PositionEncoding
+from .self_attention import SelfAttention
 from .self_attention_block import ATTENTIONS, SelfAttentionBlock
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "PairwiseSelfAttention",
     "PatchwiseSelfAttention",
     "PositionEncoding",
+    "SelfAttention",
     "SelfAttentionBlock",
     "make_mapping",
 ]

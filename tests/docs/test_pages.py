@@ -71,3 +71,9 @@ def test_site_builds(tmp_path: Path, run_python: RunPython) -> None:
     options = ("--fail-on-warning", "--keep-going", "--quiet", "-b", "html")
     run_python(None, "-m", "sphinx", *options, REPOSITORY / "docs", tmp_path / "site")
     assert "pairwise_relation" in (tmp_path / "site/reference/operators.html").read_text()
+    commands = (tmp_path / "site/reference/commands.html").read_text()
+    assert "usage: python -m sa_layers.export" in commands
+    assert "usage: python -m sa_layers.benchmark networks" in commands
+    formulas = (tmp_path / "site/layers.html").read_text()
+    assert re.search(r'src="_static/mathjax/tex-chtml\.js', formulas), "formulas need a network"
+    assert (tmp_path / "site/_static/mathjax/tex-chtml.js").is_file()
