@@ -225,7 +225,7 @@ packages = ["sa_layers"] + [
 setup(
     packages=[*packages, "sa_layers.backbones"],
     package_dir={"sa_layers": "sa_layers", "sa_layers.backbones": "backbones"},
-    package_data={"sa_layers": ["py.typed"]},
+    package_data={"sa_layers": ["py.typed"], "sa_layers.visualize.page": ["page.html", "page.js"]},
     ext_modules=[] if problem else [kernel_extension()] if cuda_problem else [kernel_extension(), cuda_extension()],
     cmdclass={"build_py": BuildPackage, "bdist_wheel": PlatformWheel}
     | ({} if problem else {"build_ext": build_ext_command()}),

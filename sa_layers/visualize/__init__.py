@@ -13,23 +13,28 @@ from .errors import VisualizationError
 
 if TYPE_CHECKING:
     from .measures import difference, entropy
+    from .page import Photograph, write_page
     from .receptive_field import effective_receptive_field
     from .weights import LayerWeights, attention_weights
 
 __all__ = [
     "LayerWeights",
+    "Photograph",
     "VisualizationError",
     "attention_weights",
     "difference",
     "effective_receptive_field",
     "entropy",
+    "write_page",
 ]
 _MODULES = {
     "LayerWeights": "weights",
+    "Photograph": "page",
     "attention_weights": "weights",
     "difference": "measures",
     "effective_receptive_field": "receptive_field",
     "entropy": "measures",
+    "write_page": "page",
 }
 
 

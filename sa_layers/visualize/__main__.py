@@ -28,6 +28,7 @@ def visualize(
     pixels: Mapping[str, tuple[int, int]] | None = None,
     out: str | Path = "attention",
     trust: bool = False,
+    page: bool = False,
 ) -> list[LayerWeights]:
     """Draw attention weights and receptive fields of a config's model, and print measures of the weights.
 
@@ -40,6 +41,8 @@ def visualize(
         out: Folder in which weights.png and receptive_field.png are written. Defaults to 'attention'.
         trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
             Defaults to False.
+        page: Whether to write index.html too, a page that shows the weights at the pixel that one points at. Defaults
+            to False.
 
     Returns:
         The weights of every layer.
@@ -56,6 +59,7 @@ def visualize(
     from sa_layers.visualize.drawing import draw_receptive_fields, draw_weights
     from sa_layers.visualize.geometry import check_pixel
     from sa_layers.visualize.openmmlab import load_model, preprocess
+    from sa_layers.visualize.page import Photograph, write_page
     from sa_layers.visualize.pixels import choose_pixels
     from sa_layers.visualize.receptive_field import effective_receptive_field
     from sa_layers.visualize.weights import attention_weights, last_of_each_stage
@@ -89,8 +93,14 @@ def visualize(
         make_parent(folder / name)
         with output_file(folder / name) as partial:
             partial.write_bytes(png.tobytes())
+    if page:
+        write_page(
+            folder / "index.html", [Photograph(Path(image).name, rgb, layers)], f"Attention in {Path(image).name}"
+        )
     print_measures(layers, pixels)
     print(f"pictures: {', '.join(str(folder / name) for name in pictures)}")
+    if page:
+        print(f"page: {folder / 'index.html'}")
     return layers
 
 
@@ -139,10 +149,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", metavar="FOLDER", default="attention", help="folder of the pictures (default: attention)"
     )
+    parser.add_argument(
+        "--page", action="store_true", help="write index.html too, which shows the weights at the pixel one points at"
+    )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     given = parser.parse_args(argv)
     pixels = {f"pixel {number}": (x, y) for number, (x, y) in enumerate(given.pixel or [], start=1)}
-    visualize(given.image, given.config, given.checkpoint, pixels, given.out, given.trust)
+    visualize(given.image, given.config, given.checkpoint, pixels, given.out, given.trust, given.page)
     return 0
 
 

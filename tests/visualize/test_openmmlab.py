@@ -119,9 +119,12 @@ def test_large_photograph_is_downscaled(folder: Path, tmp_path: Path, capsys: py
     """Pixels are given in coordinates of the photograph."""
     large = cv2.resize(cv2.imread(str(folder / "photograph.png")), (1024, 200))
     cv2.imwrite(str(tmp_path / "large.png"), large)
-    arguments = [tmp_path / "large.png", folder / "mmseg.py", "--pixel", 1023, 100, "--out", tmp_path]
+    arguments = [tmp_path / "large.png", folder / "mmseg.py", "--pixel", 1023, 100, "--page", "--out", tmp_path]
     assert main([str(argument) for argument in arguments]) == 0
-    assert "pixel 1 at x 511 y 50" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "pixel 1 at x 511 y 50" in printed
+    assert f"page: {tmp_path / 'index.html'}" in printed
+    assert "start(document, [" in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
