@@ -61,7 +61,7 @@ CHECKPOINTS = (
 ).split()
 IMAGE_CONFIG = "visualize photograph.png"
 NETWORK = "export --depth 10 --attention patchwise --format torch-export"
-BENCHMARKS = ("operators", "attentions", "networks", "calls", "configs good.py")
+BENCHMARKS = ("operators", "attentions", "networks", "deployments", "calls", "configs good.py")
 
 CASES = [
     # complexity
@@ -119,6 +119,7 @@ CASES = [
         if name not in ("good", "no_attention", "mean", "no_checkpoint", "no_server")
     ),
     *(f"export good.py {path} a.pt2 --format torch-export" for path in ("garbage.pth", "other.pth", "nowhere.pth")),
+    *(f"{NETWORK} --threads {threads} a.pt2" for threads in ("0", "-1", "two")),
     "export nowhere.py a.onnx",
     "export folder.pth a.onnx",
     "export binary.py a.onnx",
@@ -150,7 +151,7 @@ CASES = [
     *(f"benchmark {name} --quick --seconds {seconds}" for name in BENCHMARKS for seconds in ("-1", "nan", "inf", "x")),
     *(
         f"benchmark {name} --quick --size {size}"
-        for name in ("networks", "calls")
+        for name in ("networks", "deployments", "calls")
         for size in ("5", "0", "-1", "x", "99999")
     ),
     *(f"benchmark {name} --quick --dtype float8" for name in BENCHMARKS),
@@ -169,6 +170,8 @@ CASES = [
     "benchmark networks --quick --task training",
     "benchmark networks --quick --task 'training step' --size 32 --batch 1",
     "benchmark calls --quick --task 'training step' --size 33 --batch 1",
+    "benchmark deployments --quick --runtime tflite",
+    "benchmark deployments --quick --device cpu --dtype float64",
     "benchmark calls --runs 0",
     "benchmark calls --depth 11",
     "benchmark configs",

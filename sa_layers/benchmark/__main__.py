@@ -9,13 +9,14 @@ from types import ModuleType
 
 from ..command_line import command
 from ..output_file import check_output
-from . import attentions, calls, configs, machine, networks, operators, report
+from . import attentions, calls, configs, deployments, machine, networks, operators, report
 from .plot import check_plot
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "operators": operators,
     "attentions": attentions,
     "networks": networks,
+    "deployments": deployments,
     "calls": calls,
     "configs": configs,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -52,22 +53,34 @@ class Candidate(NamedTuple):
 
 
 def make_candidates(depth: int, attentions: Sequence[str], image: Tensor) -> dict[str, Candidate]:
-    """Make the networks of one depth, by name."""
+    """Make the networks of one depth, by name, in several versions."""
+    candidates = {}
+    for name, model in make_networks(depth, attentions).items():
+        model.to(image.device, image.dtype)
+        candidates[name] = Candidate(model, image)
+        if isinstance(model, SelfAttentionClassifier):
+            candidates[f"{name}, unfused"] = Candidate(model, image, partial(fused, False))
+            candidates[f"{name}, plain torch"] = Candidate(model, image, partial(backend, "torch"))
+        else:
+            other, channels_last = arranged(model), image.to(memory_format=torch.channels_last)
+            candidates[f"{name}, channels last"] = Candidate(other, channels_last)
+    return candidates
+
+
+def make_networks(depth: int, attentions: Sequence[str]) -> dict[str, nn.Module]:
+    """Make the SANs of one depth and the ResNet that they replace, by name."""
     with importing("benchmark"):
         from torchvision.models.resnet import Bottleneck, ResNet
 
-    device, dtype = image.device, image.dtype
-    candidates = {}
-    for attention in attentions:
-        model, name = SelfAttentionClassifier(depth, attention).to(device, dtype), f"SAN{depth} {attention}"
-        candidates[name] = Candidate(model, image)
-        candidates[f"{name}, unfused"] = Candidate(model, image, partial(fused, False))
-        candidates[f"{name}, plain torch"] = Candidate(model, image, partial(backend, "torch"))
+    made: dict[str, nn.Module] = {f"SAN{depth} {name}": SelfAttentionClassifier(depth, name) for name in attentions}
     resnet_depth, blocks = RESNETS[depth]
-    for name, layout in (("", torch.contiguous_format), (", channels last", torch.channels_last)):
-        model = ResNet(Bottleneck, list(blocks)).to(device, dtype).to(memory_format=layout)
-        candidates[f"ResNet-{resnet_depth}{name}"] = Candidate(model, image.to(memory_format=layout))
-    return candidates
+    return made | {f"ResNet-{resnet_depth}": ResNet(Bottleneck, list(blocks))}
+
+
+def arranged(model: nn.Module) -> nn.Module:
+    """Return a copy of a network with channels-last weights."""
+    other: Any = copy.deepcopy(model)
+    return other.to(memory_format=torch.channels_last)
 
 
 def add_amp(candidates: dict[str, Candidate]) -> None:

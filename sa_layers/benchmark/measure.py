@@ -31,6 +31,17 @@ class Timing(NamedTuple):
         return statistics.median(self.means)
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper quartile over the rounds.
+
+        Example:
+            >>> Timing((1.0, 2.0, 3.0, 4.0, 5.0)).quartiles
+            (2.0, 4.0)
+        """
+        lower, _, upper = statistics.quantiles(self.means, n=4, method="inclusive")
+        return lower, upper
+
+    @property
     def fastest(self) -> float:
         """Minimum over the rounds."""
         return min(self.means)

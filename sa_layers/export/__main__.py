@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from ..checkpoints.reading import TRUST
-from ..command_line import command, image_size
+from ..command_line import command, image_size, integer
 from ..layers import ATTENTIONS
 from ..models import SelfAttentionNetwork
-from . import FORMATS, export, find, load_openmmlab, make_network, verify
+from . import FORMATS, export, find, load_openmmlab, make_network, verify, why_not_banded
 from .formats import check_path
+from .timing import time_program
 from .verification import check_sizes
 
 
@@ -23,16 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sa_layers.export",
         usage="%(prog)s [options] ([CONFIG [CHECKPOINT]] | --depth D --attention A) OUT",
-        description="Export a SAN, or the segmentor or classifier of an OpenMMLab config, as a program with dynamic "
+        description="Export a SAN, or the model of an OpenMMLab config, as a program with dynamic "
         "batch and image sizes. The exported program is run at two image sizes, and its largest difference from the "
-        "model is printed.",
+        "model is printed, then the time that each takes for one image.",
     )
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="CONFIG: config of mmseg or mmpretrain; CHECKPOINT: checkpoint of its model (default: random parameters); "
-        "OUT: file to write, .onnx or .pt2",
+        help="CONFIG: config of mmseg, mmpretrain or mmdet (backbone and neck); CHECKPOINT: checkpoint of its model "
+        "(default: random parameters); OUT: file to write, .onnx or .pt2",
     )
     parser.add_argument(
         "--depth", type=int, choices=SelfAttentionNetwork.arch_settings, help="depth of the SAN, without a CONFIG"
@@ -51,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[(224, 224), (320, 256)],
         help="image sizes at which the program is verified (default: 224x224 320x256)",
     )
+    parser.add_argument(
+        "--threads",
+        type=integer(1, 1024),
+        metavar="N",
+        help="number of CPU threads for which the program and the model are timed (default: torch's default)",
+    )
     given = parser.parse_intermixed_args(argv)
     *source, out = given.files
     san = given.depth is not None and given.attention is not None
@@ -60,13 +69,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--checkpoint cannot be used with a CONFIG: give CONFIG CHECKPOINT OUT")
 
     check_path(out, find(given.format))
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    progress = Progress()
     model = _make_model(given, source)
     check_sizes(model, given.sizes)
-    export(model, out, given.format)
+    if given.format == "onnx":
+        _print_exceptions(model)
+    export(model, out, given.format, progress=progress)
+    progress("verifying")
     largest = verify(model, out, given.format, given.sizes)
+    progress("timing")
+    of_program, of_model = time_program(model, out, given.format, given.sizes[0])
     sizes = " and ".join(f"{height}x{width}" for height, width in given.sizes)
     print(f"wrote {out} ({given.format}): differs from the model by at most {largest:.1e} at {sizes}")
+    (height, width), threads = given.sizes[0], torch.get_num_threads()
+    runtime = "onnxruntime" if given.format == "onnx" else given.format
+    print(
+        f"one image of {height}x{width} on {threads} thread{'s' * (threads > 1)}: {of_program.median * 1000:.3g} ms in "
+        f"{runtime}, {of_model.median * 1000:.3g} ms as a module in torch"
+    )
     return 0
+
+
+class Progress:
+    """Prints each step to standard error, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __call__(self, step: str) -> None:
+        """Print a step that begins."""
+        print(f"{time.monotonic() - self._begin:6.1f} s  {step}", file=sys.stderr, flush=True)
+
+
+def _print_exceptions(model: nn.Module) -> None:
+    """Print how many attentions are exported in the slower way, and why the first of them is."""
+    exceptions = why_not_banded(model)
+    if exceptions:
+        name, reason = next(iter(exceptions.items()))
+        print(f"{len(exceptions)} attentions have no band graph and will be slower: {name}: {reason}", file=sys.stderr)
 
 
 def _make_model(given: argparse.Namespace, source: Sequence[str]) -> nn.Module:

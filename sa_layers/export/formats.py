@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..output_file import OutputError, check_output, output_file
+from .band import banded, share_tables
 from .errors import ExportError
+from .onnx_runtime import open_session, run_session
 
 Program = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -28,14 +31,25 @@ class Format(NamedTuple):
     suffix: str
     packages: tuple[str, ...]
     translate: Callable[[ExportedProgram], Callable[[Path], Any]]
-    read: Callable[[Path], Program]
+    read: Callable[[Path, int | None], Program]
+    tracing: Callable[[nn.Module], AbstractContextManager[Any]] = nullcontext
+    """The context in which torch.export traces the model. Defaults to none."""
 
 
-def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels: int = 3, stride: int = 32) -> None:
+def export(
+    model: nn.Module,
+    path: str | Path,
+    format: str = "onnx",
+    in_channels: int = 3,
+    stride: int = 32,
+    progress: Callable[[str], object] = lambda step: None,
+) -> None:
     """Export a model as a program with dynamic batch and image sizes.
 
     The program contains only operators of torch or ONNX and runs without sa_layers. Torch programs require image sizes
     that are multiples of the model's stride and larger than it. ONNX programs accept all sizes that the model accepts.
+    In an ONNX program, every attention for which :func:`why_not_banded` gives no reason is a band graph with folded
+    norms, which is several times faster than its decomposition into operators of torch.
 
     Args:
         model: Module that takes an image (N, in_channels, H, W) and returns a tensor or a tuple of tensors. It is
@@ -44,6 +58,8 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
         format: 'onnx' (default), 'torch-export' or 'aotinductor', which is compiled for the model's device.
         in_channels: Number of channels of the image. Defaults to 3.
         stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
+        progress: Is called with the name of each step before it: 'tracing', 'translating', 'writing'. Defaults to
+            nothing.
 
     Raises:
         ExportError: If the format is unknown, a required package is missing, torch cannot export the model, or ``path``
@@ -62,13 +78,17 @@ def export(model: nn.Module, path: str | Path, format: str = "onnx", in_channels
     image = torch.zeros(2, in_channels, 3 * stride, 4 * stride, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad():
-            program = torch.export.export(
-                model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-            )
+            progress("tracing")
+            with writer.tracing(model):
+                program = torch.export.export(
+                    model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+                )
+            progress("translating")
             write = writer.translate(program)
     except Exception as error:  # of torch, of onnxscript, of a compiler, of the model
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(f"the model cannot be exported: {type(error).__name__}: {reason}") from error
+    progress("writing")
     try:
         with output_file(path) as partial:
             write(partial)
@@ -93,8 +113,14 @@ def check_path(path: str | Path, format: Format) -> None:
         raise ExportError(str(error)) from error
 
 
-def load(path: str | Path, format: str = "onnx") -> Program:
+def load(path: str | Path, format: str = "onnx", threads: int | None = None) -> Program:
     """Load a program written by :func:`export`.
+
+    Args:
+        path: File to read.
+        format: Format of the file.
+        threads: The number of threads in onnxruntime, which then do not spin; see :func:`.onnx_runtime.open_session`.
+            Torch programs use torch's threads. Defaults to None, for onnxruntime's own settings.
 
     Returns:
         A function from an image to a tuple of tensors.
@@ -105,7 +131,7 @@ def load(path: str | Path, format: str = "onnx") -> Program:
     reader = find(format)
     if not Path(path).is_file():
         raise ExportError(f"there is no file {str(path)!r}")
-    return reader.read(Path(path))
+    return reader.read(Path(path), threads)
 
 
 def find(format: str) -> Format:
@@ -130,24 +156,29 @@ def outputs(result: Any) -> tuple[Tensor, ...]:
 
 
 def _to_onnx(program: ExportedProgram) -> Callable[[Path], Any]:
+    from .onnx_graph import OPSET, TRANSLATIONS, simplify  # needs onnxscript
+
     count = len(program.graph_signature.user_outputs)
+    share_tables(program.graph)
     exported = torch.onnx.export(
         program,
         dynamo=True,
         verbose=False,
+        optimize=False,
+        opset_version=OPSET,
+        custom_translation_table=TRANSLATIONS,
         input_names=["image"],
         output_names=["output"] if count == 1 else [f"output{index}" for index in range(count)],
         dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
     )
     assert exported is not None
+    simplify(exported.model)
     return lambda path: exported.save(str(path))
 
 
-def _read_onnx(path: Path) -> Program:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: tuple(map(torch.from_numpy, session.run(None, {"image": image.cpu().numpy()})))
+def _read_onnx(path: Path, threads: int | None) -> Program:
+    session = open_session(path, threads)
+    return lambda image: run_session(session, image)
 
 
 def _to_torch_export(program: ExportedProgram) -> Callable[[Path], Any]:
@@ -156,7 +187,7 @@ def _to_torch_export(program: ExportedProgram) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(buffer.getbuffer())
 
 
-def _read_torch_export(path: Path) -> Program:
+def _read_torch_export(path: Path, threads: int | None) -> Program:
     module = torch.export.load(path).module()
     return lambda image: outputs(module(image))
 
@@ -167,13 +198,13 @@ def _to_aotinductor(program: ExportedProgram) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(buffer.getbuffer())
 
 
-def _read_aotinductor(path: Path) -> Program:
+def _read_aotinductor(path: Path, threads: int | None) -> Program:
     compiled = torch._inductor.aoti_load_package(str(path))
     return lambda image: outputs(compiled(image))
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _to_onnx, _read_onnx),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _to_onnx, _read_onnx, banded),
     "torch-export": Format(".pt2", (), _to_torch_export, _read_torch_export),
     "aotinductor": Format(".pt2", (), _to_aotinductor, _read_aotinductor),
 }

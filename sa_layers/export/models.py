@@ -1,8 +1,9 @@
-"""Models to export: a network of this library, or the segmentor or classifier of an OpenMMLab config."""
+"""Models to export: a network of this library, or the model of an OpenMMLab config."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +23,26 @@ class Logits(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, classes) for classifiers, (N, classes, H / 4, W / 4) for most segmentors."""
         return self.model(image, mode="tensor")
+
+
+class Features(nn.Module):
+    """An OpenMMLab detector as a module that maps a normalised image to the maps of its backbone and neck.
+
+    Its heads compute boxes by operators of mmcv, which mmdeploy exports.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) -> maps (N, C, H / stride, W / stride), finest first."""
+        extract: Any = self.model.extract_feat
+        return tuple(extract(image))
+
+
+WRAPPERS: dict[str, type[Logits | Features]] = {"mmseg": Logits, "mmpretrain": Logits, "mmdet": Features}
+"""What is exported of the model of each toolbox."""
 
 
 def make_network(
@@ -45,11 +66,12 @@ def make_network(
     return network.eval()
 
 
-def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None, trust: bool = False) -> Logits:
-    """Build the model of an mmseg or mmpretrain config in evaluation mode, from normalised image to logits.
+def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None, trust: bool = False) -> Logits | Features:
+    """Build the model of an OpenMMLab config in evaluation mode, as a module that takes a normalised image.
 
     Args:
-        config: Config file.
+        config: Config file of mmseg or mmpretrain, whose model returns logits, or of mmdet, whose model returns the
+            maps of its backbone and neck.
         checkpoint: Checkpoint file. Defaults to None, which keeps random parameters.
         trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
             Defaults to False.
@@ -62,14 +84,14 @@ def load_openmmlab(config: str | Path, checkpoint: str | Path | None = None, tru
     """
     settings = read_config(config)
     scope = settings.get("default_scope")
-    if scope not in ("mmseg", "mmpretrain"):
-        raise ExportError(f"config {config} must be one of mmseg or mmpretrain, got scope {scope!r}")
+    if scope not in WRAPPERS:
+        raise ExportError(f"config {config} must be one of {', '.join(WRAPPERS)}, got scope {scope!r}")
     model = build_model(settings)
     if checkpoint is not None:
         _load(model, checkpoint, trust)
     if scope == "mmseg":
         _replace_upsampling(model)
-    return Logits(model).eval()
+    return WRAPPERS[scope](model).eval()
 
 
 def _replace_upsampling(model: nn.Module) -> None:

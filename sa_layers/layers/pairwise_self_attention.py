@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,10 +90,7 @@ class PairwiseSelfAttention(SelfAttention):
 
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why fused operators cannot replace the layer, or None."""
-        if method := overridden(self, FUSED_METHODS, PairwiseSelfAttention):
-            return f"{type(self).__name__} overrides {method}"
-        layer_numbers = (2,) if training else (1, 2, 3)
-        if obstacle := self._why_not_position(training) or why_not_mapping(self.mapping, layer_numbers, training):
+        if obstacle := self.why_not_foldable((2,) if training else (1, 2, 3), training):
             return obstacle
         layers: Any = self.mapping[2::3]
         weight, widths = layers[0].weight, [layers[0].in_channels, *(layer.out_channels for layer in layers)]
@@ -101,6 +99,11 @@ class PairwiseSelfAttention(SelfAttention):
         if training:
             return pairwise_why_not(weight.dtype, *sizes, PairwiseGeometry(self.footprint, self.relation))
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
+
+    def why_not_foldable(self, layers: Sequence[int], training: bool = False) -> str | None:  # noqa: D102 - in the base
+        if method := overridden(self, FUSED_METHODS, PairwiseSelfAttention):
+            return f"{type(self).__name__} overrides {method}"
+        return self._why_not_position(training) or why_not_mapping(self.mapping, layers, training)
 
     def plan(self, parameters: Parameters) -> Attend:
         """Return the fused operator with its operands."""

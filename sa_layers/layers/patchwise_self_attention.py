@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.fx
@@ -77,15 +78,18 @@ class PatchwiseSelfAttention(SelfAttention):
 
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the fused operator cannot replace the layer: overrides, mapping or sizes; or None."""
-        if method := overridden(self, FUSED_METHODS, PatchwiseSelfAttention):
-            return f"{type(self).__name__} overrides {method}"
-        if obstacle := why_not_mapping(self.mapping, training=training):
+        if obstacle := self.why_not_foldable((2,), training):
             return obstacle
         weight: Any = self.mapping[2].weight
         sizes = (self.relation_channels, self.out_channels, self.weight_channels)
         if training:
             return patchwise_why_not(weight.dtype, *sizes, self.footprint, self.relation)
         return why_no_kernel(weight.device, weight.dtype, *sizes, self.footprint, self.relation)
+
+    def why_not_foldable(self, layers: Sequence[int], training: bool = False) -> str | None:  # noqa: D102 - in the base
+        if method := overridden(self, FUSED_METHODS, PatchwiseSelfAttention):
+            return f"{type(self).__name__} overrides {method}"
+        return why_not_mapping(self.mapping, layers, training)
 
     def plan(self, parameters: Parameters) -> Attend:
         """Return the fused operator with its operands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -167,6 +168,15 @@ class SelfAttention(FusedModule[Attend]):
 
     def attend_unfused(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Compute :meth:`attend` by calling the mapping."""
+        raise NotImplementedError
+
+    def why_not_foldable(self, layers: Sequence[int], training: bool = False) -> str | None:
+        """One sentence on why the mapping and the position are not linear layers with norms and ReLUs, or None.
+
+        Args:
+            layers: The numbers of linear layers of the mapping that are allowed.
+            training: Whether gradients or batch statistics are computed. Defaults to False.
+        """
         raise NotImplementedError
 
     def plan_mapping(self, parameters: Parameters) -> MappingPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,21 @@ model = dict(
         num_classes=6, norm_cfg=dict(type="BN"), align_corners=False, loss_decode=dict(type="CrossEntropyLoss")))
 """
 )
-SIZES = ("--sizes", "96x64", "64x128")
+DETECTOR = (
+    BACKBONE
+    + """
+default_scope = "mmdet"
+model = dict(
+    type="RetinaNet", backbone=backbone,
+    neck=dict(type="FPN", in_channels=[32, 64, 64, 96], out_channels=32, start_level=1, num_outs=4),
+    bbox_head=dict(
+        type="RetinaHead", num_classes=5, in_channels=32, stacked_convs=1, feat_channels=32,
+        anchor_generator=dict(
+            type="AnchorGenerator", octave_base_scale=4, scales_per_octave=3, ratios=[1.0], strides=[8, 16, 32, 64]),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder")))
+"""
+)
+SIZES = ("--threads", "1", "--sizes", "96x64", "64x128")
 
 
 @pytest.mark.slow
@@ -44,9 +59,10 @@ SIZES = ("--sizes", "96x64", "64x128")
 @pytest.mark.parametrize(
     ("toolbox", "config", "format"),
     [
-        ("mmpretrain", CLASSIFIER, "torch-export"),
+        ("mmpretrain", CLASSIFIER, "onnx"),
         ("mmseg", SEGMENTOR, "onnx"),
-        *([("mmpretrain", CLASSIFIER, "onnx")] if exhaustive() else []),
+        ("mmdet", DETECTOR, "onnx"),
+        *([("mmpretrain", CLASSIFIER, "torch-export")] if exhaustive() else []),
     ],
 )
 def test_whole_models(
@@ -60,9 +76,17 @@ def test_whole_models(
     (tmp_path / "config.py").write_text(config)
     out = tmp_path / ("model.onnx" if format == "onnx" else "model.pt2")
     assert main([str(tmp_path / "config.py"), str(out), "--format", format, *SIZES]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith(f"wrote {out} ({format}): differs from the model by at most ")
-    assert line.endswith(" at 96x64 and 64x128")
+    printed = capsys.readouterr()
+    wrote, times = printed.out.splitlines()[-2:]
+    assert wrote.startswith(f"wrote {out} ({format}): differs from the model by at most ")
+    assert wrote.endswith(" at 96x64 and 64x128")
+    runtime = "onnxruntime" if format == "onnx" else format
+    assert re.fullmatch(
+        rf"one image of 96x64 on 1 thread: [\d.]+ ms in {runtime}, [\d.]+ ms as a module in torch", times
+    )
+    steps = [line.split("s  ")[-1] for line in printed.err.splitlines() if re.match(r" *[\d.]+ s  \w+$", line)]
+    assert steps == ["tracing", "translating", "writing", "verifying", "timing"]
+    assert "no band graph" not in printed.err
     scopes = pytest.importorskip("mmengine.registry").DefaultScope
     assert scopes.get_current_instance() is None, "the caller's default scope has changed"
 
@@ -75,9 +99,9 @@ def test_config_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     arguments = [str(config), out, "--format", "torch-export"]
     assert main(arguments) == 2
     assert "config.py is not a file" in capsys.readouterr().err
-    config.write_text("default_scope = 'mmdet'\nmodel = dict(type='RetinaNet')\n")
+    config.write_text("default_scope = 'mmengine'\nmodel = dict(type='ToyModel')\n")
     assert main(arguments) == 2
-    assert "must be one of mmseg or mmpretrain, got scope 'mmdet'" in capsys.readouterr().err
+    assert "must be one of mmseg, mmpretrain, mmdet, got scope 'mmengine'" in capsys.readouterr().err
     config.write_text(CLASSIFIER)
     torch.save({"state_dict": {}}, tmp_path / "empty.pth")
     assert main([str(config), str(tmp_path / "empty.pth"), out, "--format", "torch-export"]) == 2

@@ -1,4 +1,7 @@
-"""Exported programs return the same results as the models, at image and batch sizes other than the exported ones."""
+"""Exported programs return the same results as the models, at image and batch sizes other than the exported ones.
+
+Options of attentions in ONNX are in test_band_graphs.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from torch import nn
 
 from sa_layers.export import FORMATS, ExportError, export, load, make_network, verify
-from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from sa_layers.layers import PatchwiseSelfAttention
 from sa_layers.models import SelfAttentionNetwork
 from tests.sampling import exhaustive
 
@@ -39,24 +42,45 @@ def small(attention: str) -> nn.Module:
     return randomize_norms(SelfAttentionNetwork(attention=attention, **FIVE_BLOCKS))
 
 
+RELATIONS = {
+    "pairwise": ("summation", "concatenation", "hadamard", "dot"),
+    "patchwise": ("star", "clique"),
+}
+NETWORKS: list[dict[str, Any]] = [
+    {"depth": 10, "attention": "pairwise"},
+    *({"depth": depth, "attention": attention} for depth in (10, 15, 19) for attention in ATTENTIONS),
+    *(
+        {"depth": 10, "attention": kind, "relation": each}
+        for kind, relations in RELATIONS.items()
+        for each in relations
+    ),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ATTENTIONS if exhaustive() else ATTENTIONS[:1])
-def test_onnx(attention: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", NETWORKS[1:] if exhaustive() else NETWORKS[:1], ids=lambda options: str(options))
+def test_onnx(options: dict[str, Any], tmp_path: Path) -> None:
     """Equal results at sizes that are not multiples of the stride, standard operators only, named dynamic axes."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model, path = small(attention), tmp_path / "network.onnx"
+    torch.manual_seed(0)
+    model = randomize_norms(SelfAttentionNetwork(out_indices=(1, 2, 3, 4), **options))
+    path = tmp_path / "network.onnx"
     export(model, path)
-    assert verify(model, path, sizes=[*SIZES, (32, 32), (65, 99)]) < 1e-4
+    assert verify(model, path, sizes=[*SIZES, (32, 32), (65, 97)]) < 1e-5
     written = onnx.load(path)
     onnx.checker.check_model(written)
     assert {node.domain for node in written.graph.node} == {""}
+    assert [(each.domain, each.version) for each in written.opset_import] == [("", 20)]
     assert not written.functions
     (image,) = written.graph.input
     axes = [axis.dim_param or axis.dim_value for axis in image.type.tensor_type.shape.dim]
     assert (image.name, axes) == ("image", ["batch", 3, "height", "width"])
     assert [output.name for output in written.graph.output] == ["output0", "output1", "output2", "output3"]
+    operators = [node.op_type for node in written.graph.node]
+    assert operators.count("Range") <= 5 * 4, "the tables of a stage are computed once"
+    assert len(operators) < 2000
 
 
 @pytest.mark.slow
@@ -69,27 +93,6 @@ def test_torch_export(tmp_path: Path) -> None:
     assert not [node for node in program.graph.nodes if "sa_layers" in str(node.target)]
     with pytest.raises(AssertionError, match="Guard failed"):
         program.module()(torch.zeros(1, 3, 65, 96))
-
-
-LAYERS = {
-    "concatenation": lambda: PairwiseSelfAttention(16, 16, 5, relation="concatenation", position="absolute"),
-    "dot": lambda: PairwiseSelfAttention(16, 16, 3, dilation=2, relation="dot", padding_mode="zeros"),
-    "stride": lambda: PairwiseSelfAttention(16, 16, (3, 5), stride=2, relation="hadamard"),
-    "star": lambda: PatchwiseSelfAttention(16, 16, 3, dilation=(1, 2), relation="star"),
-    "clique": lambda: PatchwiseSelfAttention(16, 16, 3, relation="clique"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers(name: str, tmp_path: Path) -> None:
-    """Options that are not the default of any SAN."""
-    for package in FORMATS["onnx"].packages:
-        pytest.importorskip(package)
-    torch.manual_seed(0)
-    model, path = randomize_norms(LAYERS[name]()), tmp_path / "layer.onnx"
-    export(model, path, in_channels=16, stride=4)
-    assert verify(model, path, sizes=((8, 12), (20, 16)), in_channels=16) < 1e-4
 
 
 @pytest.mark.slow

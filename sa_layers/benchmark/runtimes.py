@@ -1,0 +1,76 @@
+"""The runtimes in which a trained network can be deployed on a CPU.
+
+A new runtime is an entry of :data:`RUNTIMES`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..export import export, load
+from .candidates import arranged
+
+Deployed = Callable[[Tensor], Tensor]
+"""From images to logits."""
+
+
+class Runtime(NamedTuple):
+    """A runtime: its heading in tables, its package besides torch, and the function that prepares a network.
+
+    ``prepare`` takes the network in evaluation mode, an image and a folder for files, and returns a function that uses
+    as many threads as torch.
+    """
+
+    heading: str
+    package: str | None
+    prepare: Callable[[nn.Module, Tensor, Path], Deployed]
+
+    def missing_package(self) -> str | None:
+        """The package of the runtime if it is not installed, or None."""
+        return self.package if self.package and importlib.util.find_spec(self.package) is None else None
+
+    def version(self) -> str | None:
+        """The version of the package, or None for torch."""
+        return None if self.package is None else importlib.metadata.version(self.package)
+
+
+def _eager(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
+    return torch.no_grad()(model)
+
+
+def _eager_channels_last(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
+    other = arranged(model)
+    return torch.no_grad()(lambda image: other(image.to(memory_format=torch.channels_last)))
+
+
+def _onnxruntime(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
+    path = folder / "network.onnx"
+    export(model, path)
+    program = load(path, threads=torch.get_num_threads())
+    return lambda image: program(image)[0]
+
+
+def _openvino(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
+    import openvino
+
+    path = folder / "network.onnx"
+    export(model, path)
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
+
+
+RUNTIMES = {
+    "eager": Runtime("torch", None, _eager),
+    "channels-last": Runtime("torch, channels last", None, _eager_channels_last),
+    "onnxruntime": Runtime("onnxruntime", "onnxruntime", _onnxruntime),
+    "openvino": Runtime("OpenVINO", "openvino", _openvino),
+}
