@@ -68,7 +68,7 @@ inline void check_pair(const char* name, const Pair& pair, bool odd) {
 }
 
 inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kernel_size, const Pair& stride,
-                                const Pair& dilation, const std::string& padding_mode) {
+                                const Pair& dilation, const std::string& padding_mode, bool clamp_allowed = false) {
   check_pair("kernel_size", kernel_size, true);
   check_pair("stride", stride, false);
   check_pair("dilation", dilation, false);
@@ -80,11 +80,18 @@ inline Footprint make_footprint(int64_t height, int64_t width, const Pair& kerne
   STD_TORCH_CHECK(height > 0 && width > 0, "height and width must be positive, got ", shape_text({height, width}));
   STD_TORCH_CHECK(height <= kMaxPixels / width, "a map must have at most ", kMaxPixels, " pixels, got ",
                   shape_text({height, width}));
-  STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros",
-                  "padding_mode must be 'reflect' or 'zeros', got '", padding_mode, "'");
+  const bool clamp = clamp_allowed && padding_mode == "clamp";
+  STD_TORCH_CHECK(padding_mode == "reflect" || padding_mode == "zeros" || clamp, "padding_mode must be 'reflect'",
+                  clamp_allowed ? ", 'zeros' or 'clamp'" : " or 'zeros'", ", got '", padding_mode, "'");
+  STD_TORCH_CHECK(
+      !clamp || (height >= kernel_size[0] * dilation[0] && width >= kernel_size[1] * dilation[1]),
+      "a map must have at least kernel_size * dilation pixels along each axis with padding_mode 'clamp', got ",
+      shape_text({height, width}), ", kernel_size ", shape_text(kernel_size), " and dilation ", shape_text(dilation));
   return {{height, kernel_size[0], stride[0], dilation[0]},
           {width, kernel_size[1], stride[1], dilation[1]},
-          padding_mode == "reflect" ? Padding::kReflect : Padding::kZeros};
+          padding_mode == "reflect" ? Padding::kReflect
+          : clamp                   ? Padding::kClamp
+                                    : Padding::kZeros};
 }
 
 }  // namespace sa_layers

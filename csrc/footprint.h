@@ -37,7 +37,8 @@ SA_LAYERS_HOST_DEVICE constexpr int ceil_log2(int64_t a) {
   return exponent;
 }
 
-enum class Padding { kReflect, kZeros };
+// Under kClamp nothing lies beyond the border: a window that would reach over it is moved inwards.
+enum class Padding { kReflect, kZeros, kClamp };
 
 // Reflects an index at both borders of a map until it lies inside, as numpy.pad(mode="reflect") does: the border pixel
 // is not repeated, and the pattern has the period 2 * (size - 1). A map of one pixel repeats that pixel.
@@ -68,6 +69,19 @@ struct Axis {
     if (mode == Padding::kReflect) return reflect(index, size);
     return index >= 0 && index < size ? index : -1;
   }
+
+  // Under kClamp, the first pixel of an output pixel's window. As in NATTEN, every dilation-th pixel belongs to an axis
+  // of its own, along which the window is moved. Needs at least kernel * dilation pixels.
+  SA_LAYERS_HOST_DEVICE int64_t window(int64_t output) const {
+    const int64_t centre = output * stride, phase = centre % dilation;
+    const int64_t last_first = (size - phase + dilation - 1) / dilation - kernel,
+                  first = centre / dilation - kernel / 2;
+    return phase + dilation * (first < 0 ? 0 : first > last_first ? last_first : first);
+  }
+  // The pixel under a tap of an output pixel, or -1 for a padded zero.
+  SA_LAYERS_HOST_DEVICE int64_t source(int64_t output, int64_t tap, Padding mode) const {
+    return mode == Padding::kClamp ? window(output) + tap * dilation : pixel(padded(output, tap), mode);
+  }
 };
 
 // Taps are counted row by row: tap = row_tap * columns.kernel + column_tap.
@@ -81,10 +95,14 @@ struct Footprint {
   SA_LAYERS_HOST_DEVICE int64_t output_pixels() const { return rows.output_size() * columns.output_size(); }
 };
 
-// Channel c of the value uses the weight map c % weight_channels.
+// Which channels of the value share a weight map: channel c uses the weight map c % weight_channels or, in contiguous
+// groups, c / (channels / weight_channels).
+enum class Groups { kInterleaved, kContiguous };
+
 struct Aggregation {
   Footprint footprint;
   int64_t batch, channels, weight_channels;
+  Groups groups = Groups::kInterleaved;
 
   SA_LAYERS_HOST_DEVICE int64_t weight_maps() const { return batch * weight_channels; }
   // The number of channels that share a weight map; the counts differ by at most one if weight_channels does not divide
@@ -92,6 +110,11 @@ struct Aggregation {
   SA_LAYERS_HOST_DEVICE int64_t sharing(int64_t weight_channel) const {
     return (channels - weight_channel + weight_channels - 1) / weight_channels;
   }
+  // The first of them, and the distance from each to the next. weight_channels divides channels in contiguous groups.
+  SA_LAYERS_HOST_DEVICE int64_t first_channel(int64_t weight_channel) const {
+    return groups == Groups::kContiguous ? weight_channel * (channels / weight_channels) : weight_channel;
+  }
+  SA_LAYERS_HOST_DEVICE int64_t channel_step() const { return groups == Groups::kContiguous ? 1 : weight_channels; }
 };
 
 // Of pairwise attention.

@@ -12,28 +12,31 @@ STABLE_TORCH_LIBRARY(sa_layers, library) {
   // 'avx512', 'avx2' or 'default'.
   library.def("cpu_capability() -> str");
 
-  // Channel c of the value uses the channel c % Cw of the weight.
+  // Channel c of the value uses the channel c % Cw of the weight with groups 'interleaved', and c / (C / Cw) with
+  // 'contiguous'. Here and in pairwise relations, padding_mode may also be 'clamp'.
   library.def(
       "aggregation(Tensor value, Tensor weight, int[2] kernel_size, int[2] stride, int[2] dilation, "
-      "str padding_mode) -> Tensor");
+      "str padding_mode, str groups) -> Tensor");
   library.def(
       "aggregation_value_gradient(Tensor grad_output, Tensor weight, SymInt height, SymInt width, int[2] kernel_size, "
-      "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "int[2] stride, int[2] dilation, str padding_mode, str groups) -> Tensor");
   library.def(
       "aggregation_weight_gradient(Tensor grad_output, Tensor value, int weight_channels, int[2] kernel_size, "
-      "int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "int[2] stride, int[2] dilation, str padding_mode, str groups) -> Tensor");
 
   // The weights are a softmax of the logits over the taps. max_logits and normalizers (N, Cw, Ho * Wo), the maximum
   // over the taps and the sum of exp(logit - maximum), are float32, or float64 for float64.
   library.def(
       "softmax_aggregation(Tensor value, Tensor logits, int[2] kernel_size, int[2] stride, int[2] dilation, "
-      "str padding_mode) -> (Tensor output, Tensor max_logits, Tensor normalizers)");
+      "str padding_mode, str groups) -> (Tensor output, Tensor max_logits, Tensor normalizers)");
   library.def(
       "softmax_aggregation_value_gradient(Tensor grad_output, Tensor logits, Tensor max_logits, Tensor normalizers, "
-      "SymInt height, SymInt width, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "SymInt height, SymInt width, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode, str groups) "
+      "-> Tensor");
   library.def(
       "softmax_aggregation_logits_gradient(Tensor grad_output, Tensor value, Tensor logits, Tensor max_logits, "
-      "Tensor normalizers, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode) -> Tensor");
+      "Tensor normalizers, int[2] kernel_size, int[2] stride, int[2] dilation, str padding_mode, str groups) -> "
+      "Tensor");
 
   // relation is 'subtraction', 'summation', 'hadamard', 'dot' or 'concatenation'.
   library.def(

@@ -43,25 +43,39 @@ inline void check_coefficients(const char* name, const Tensor& tensor, const Ten
   STD_TORCH_CHECK(tensor.device() == map.device(), name, " must be on the device of its map");
 }
 
+inline Groups parse_groups(const std::string& name) {
+  STD_TORCH_CHECK(name == "interleaved" || name == "contiguous", "groups must be 'interleaved' or 'contiguous', got '",
+                  name, "'");
+  return name == "contiguous" ? Groups::kContiguous : Groups::kInterleaved;
+}
+
+inline Aggregation make_aggregation(const Footprint& footprint, const Tensor& map, int64_t weight_channels,
+                                    const std::string& groups) {
+  const Aggregation problem{footprint, map.size(0), map.size(1), weight_channels, parse_groups(groups)};
+  STD_TORCH_CHECK(problem.groups == Groups::kInterleaved || problem.channels % weight_channels == 0,
+                  "contiguous groups must divide the channels, ", problem.channels, ", got ", weight_channels);
+  return problem;
+}
+
 // A map, (N, C, ...), and weights.
 inline Aggregation check_aggregation(const char* map_name, const Tensor& map, const char* weight_name,
-                                     const Tensor& weight, const Footprint& footprint) {
+                                     const Tensor& weight, const Footprint& footprint, const std::string& groups) {
   check_dims(map_name, map, 4);
   check_dims(weight_name, weight, 4);
   check_like(weight_name, weight, map_name, map);
   STD_TORCH_CHECK(weight.size(1) > 0, weight_name, " must have at least one channel, got 0");
-  const Aggregation problem{footprint, map.size(0), map.size(1), weight.size(1)};
+  const Aggregation problem = make_aggregation(footprint, map, weight.size(1), groups);
   check_shape(weight_name, weight, weight_shape(problem));
   return problem;
 }
 
 // The operands of a weight's gradient, whose result has `weight_channels`.
 inline Aggregation check_weight_gradient(const Tensor& grad_output, const Tensor& value, int64_t weight_channels,
-                                         const Footprint& footprint) {
+                                         const Footprint& footprint, const std::string& groups) {
   check_dims("value", value, 4);
   check_like("value", value, "grad_output", grad_output);
   STD_TORCH_CHECK(weight_channels > 0, "weight_channels must be positive, got ", weight_channels);
-  const Aggregation problem{footprint, value.size(0), value.size(1), weight_channels};
+  const Aggregation problem = make_aggregation(footprint, value, weight_channels, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   return problem;
 }

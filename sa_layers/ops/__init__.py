@@ -11,8 +11,9 @@ from . import (
 from .affine_relu import AffineReLU
 from .aggregation import aggregation
 from .backend import BACKENDS, backend
-from .footprint import PADDING_MODES, Footprint
+from .footprint import ALL_PADDING_MODES, PADDING_MODES, Footprint
 from .fusion import fused, why_not_fused
+from .groups import GROUPS
 from .mapping_layer import MappingLayer
 from .pairwise_attention import pairwise_attention
 from .pairwise_operands import PairPosition
@@ -22,7 +23,9 @@ from .patchwise_relation import PATCHWISE_RELATIONS, patchwise_relation
 from .softmax_aggregation import softmax_aggregation
 
 __all__ = [
+    "ALL_PADDING_MODES",
     "BACKENDS",
+    "GROUPS",
     "PADDING_MODES",
     "PAIRWISE_RELATIONS",
     "PATCHWISE_RELATIONS",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backend import choose
 from .checks import autocast, check_alike, check_map, check_shape, check_tensors
-from .footprint import Footprint, IntOrPair, output_size
+from .footprint import ALL_PADDING_MODES, Footprint, IntOrPair, output_size
 from .native import differentiable_operator
 from .reference_backend import compute_by_reference
 
@@ -43,7 +43,8 @@ def pairwise_relation(
         relation: One of the five above.
         stride: Pixels between footprints. Defaults to 1.
         dilation: Pixels between taps. Defaults to 1.
-        padding_mode: 'reflect' (default) or 'zeros' beyond the border.
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border, or 'clamp'; see
+            :func:`~sa_layers.ops.aggregation`.
 
     Returns:
         (N, D, Kh * Kw, Ho * Wo).
@@ -57,12 +58,13 @@ def pairwise_relation(
         >>> pairwise_relation(features, features, kernel_size=3)[0, 0, :, 4]
         tensor([ 4.,  3.,  2.,  1.,  0., -1., -2., -3., -4.])
     """
-    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode, allowed=ALL_PADDING_MODES)
     if relation not in PAIRWISE_RELATIONS:
         raise ValueError(f"relation must be one of {', '.join(PAIRWISE_RELATIONS)}, got {relation!r}")
     check_tensors(query=query, key=key)
     query, key = autocast(query, key)
     check_map(query, "query")
+    footprint.check_size(query.shape[2], query.shape[3])
     check_shape(key, "key", tuple(query.shape), f"query {tuple(query.shape)}")
     check_alike(query, "query", key, "key")
     chosen = choose(query.device)

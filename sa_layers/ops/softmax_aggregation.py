@@ -16,7 +16,8 @@ from .aggregation import (
 )
 from .backend import choose
 from .checks import autocast, check_tensors
-from .footprint import Footprint, IntOrPair, output_size
+from .footprint import ALL_PADDING_MODES, Footprint, IntOrPair, output_size
+from .groups import check_groups
 from .native import differentiable_operator, native_operator
 from .reference_backend import compute_by_reference
 
@@ -28,6 +29,7 @@ def softmax_aggregation(
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
+    groups: str = "interleaved",
 ) -> Tensor:
     r"""Average the pixels of every footprint, weighted by a softmax over its taps.
 
@@ -39,7 +41,10 @@ def softmax_aggregation(
         kernel_size: Taps of the footprint, odd; an integer or (height, width).
         stride: Pixels between footprints. Defaults to 1.
         dilation: Pixels between taps. Defaults to 1.
-        padding_mode: 'reflect' (default) or 'zeros' beyond the border.
+        padding_mode: 'reflect' (default) or 'zeros' beyond the border, or 'clamp'; see
+            :func:`~sa_layers.ops.aggregation`.
+        groups: 'interleaved' (default), where channel c uses the logits ``c % Cw``, or 'contiguous', where it uses
+            ``c // (C / Cw)``.
 
     Returns:
         (N, C, Ho, Wo) with ``Ho = ceil(H / stride)``.
@@ -53,16 +58,17 @@ def softmax_aggregation(
         >>> softmax_aggregation(value, torch.zeros(1, 1, 9, 9), kernel_size=3)[0, 0, 1, 1]
         tensor(4.)
     """
-    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode)
+    footprint = Footprint.parse(kernel_size, stride, dilation, padding_mode, allowed=ALL_PADDING_MODES)
+    check_groups(groups)
     check_tensors(value=value, logits=logits)
     value, logits = autocast(value, logits)
     check_aggregation(value, logits, "logits", footprint)
     chosen = choose(value.device)
     if chosen == "native":
-        return native_softmax_aggregation(value, logits, *footprint)[0]
+        return native_softmax_aggregation(value, logits, *footprint, groups)[0]
     if chosen == "reference":
-        return compute_by_reference("softmax_aggregation", value, logits, footprint)
-    return aggregation_in_torch(value, _softmax(logits), footprint)
+        return compute_by_reference("softmax_aggregation", value, logits, footprint, groups=groups)
+    return aggregation_in_torch(value, _softmax(logits), footprint, groups)
 
 
 def _softmax(logits: Tensor) -> Tensor:
@@ -79,7 +85,7 @@ def _fake_softmax_aggregation(value: Tensor, logits: Tensor, stride: Any) -> tup
 
 
 def _setup_softmax_aggregation(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    value, logits, *ctx.footprint = inputs
+    value, logits, *ctx.geometry = inputs
     _, max_logits, normalizers = output
     ctx.mark_non_differentiable(max_logits, normalizers)
     # without the result, which the next operation may change in place
@@ -94,25 +100,25 @@ def _backward_softmax_aggregation(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
     if torch.is_grad_enabled():
         # create_graph: use the softmax and operators that are differentiable any number of times
         weight = _softmax(logits)
-        grad_value = native_value_gradient(grad, weight, *size, *ctx.footprint) if value_needs else None
+        grad_value = native_value_gradient(grad, weight, *size, *ctx.geometry) if value_needs else None
         if logits_needs:
-            grad_weight = native_weight_gradient(grad, value, logits.shape[1], *ctx.footprint)
+            grad_weight = native_weight_gradient(grad, value, logits.shape[1], *ctx.geometry)
             grad_logits = weight * (grad_weight - (weight * grad_weight).sum(2, keepdim=True))
-        return grad_value, grad_logits, *(None,) * 4
+        return grad_value, grad_logits, *(None,) * 5
     if value_needs:
-        grad_value = _value_gradient(grad, logits, max_logits, normalizers, *size, *ctx.footprint)
+        grad_value = _value_gradient(grad, logits, max_logits, normalizers, *size, *ctx.geometry)
     if logits_needs:
-        grad_logits = _logits_gradient(grad, value, logits, max_logits, normalizers, *ctx.footprint)
-    return grad_value, grad_logits, *(None,) * 4
+        grad_logits = _logits_gradient(grad, value, logits, max_logits, normalizers, *ctx.geometry)
+    return grad_value, grad_logits, *(None,) * 5
 
 
 def _tangent_softmax_aggregation(
-    value: Tensor, logits: Tensor, value_change: Tensor, logits_change: Tensor, *footprint: Any
+    value: Tensor, logits: Tensor, value_change: Tensor, logits_change: Tensor, *geometry: Any
 ) -> tuple[Tensor, None, None]:
     weight = _softmax(logits)
     weight_change = weight * (logits_change - (weight * logits_change).sum(2, keepdim=True))
-    by_value = native_aggregation(value_change, weight, *footprint)
-    return by_value + native_aggregation(value, weight_change, *footprint), None, None
+    by_value = native_aggregation(value_change, weight, *geometry)
+    return by_value + native_aggregation(value, weight_change, *geometry), None, None
 
 
 def _fake_value_gradient(grad_output: Tensor, height: int, width: int) -> Tensor:

@@ -28,11 +28,12 @@ def aggregation(
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
+    groups: str = "interleaved",
 ) -> FloatArray:
     """Sum the values of each footprint, each multiplied by its own weight vector.
 
     The paper's Eq. 2 and 4, ``y_i = sum over j in R(i) of weight_ij * value_j``, where Cw weight channels are shared by
-    C value channels, interleaved: channel c uses weight ``c % Cw``.
+    C value channels.
 
     Args:
         value: (N, C, H, W), float16, float32 or float64.
@@ -40,7 +41,8 @@ def aggregation(
         kernel_size: footprint, odd, an int or (height, width).
         stride: an int or a pair; Ho = ceil(H / stride).
         dilation: an int or a pair.
-        padding_mode: 'reflect', or 'zeros' where a neighbour outside the map has the value 0.
+        padding_mode: 'reflect', 'zeros' where a neighbour outside the map has the value 0, or 'clamp'.
+        groups: 'interleaved', where channel c uses weight ``c % Cw``, or 'contiguous', where it uses ``c // (C / Cw)``.
 
     Returns:
         (N, C, Ho, Wo), in the dtype to which NumPy promotes those of value and weight.
@@ -58,9 +60,10 @@ def aggregation(
     check_map("value", value)
     footprint = make_footprint(value.shape[2:], kernel_size, stride, dilation, padding_mode)
     check_weight("weight", weight, value, footprint)
+    weights = weight_of_channels(groups, value.shape[1], weight.shape[1])
 
     output = np.zeros((*value.shape[:2], footprint.pixels))
-    _aggregate(flatten_map(value), to_float64(weight), footprint.neighbours, output)
+    _aggregate(flatten_map(value), to_float64(weight), footprint.neighbours, weights, output)
     dtype = np.result_type(value, weight)
     return output.reshape(*value.shape[:2], *footprint.output_size).astype(dtype)
 
@@ -73,6 +76,7 @@ def aggregation_backward(
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
+    groups: str = "interleaved",
 ) -> tuple[FloatArray, FloatArray]:
     """Compute the gradients of `aggregation`.
 
@@ -84,6 +88,7 @@ def aggregation_backward(
         stride: see `aggregation`.
         dilation: see `aggregation`.
         padding_mode: see `aggregation`.
+        groups: see `aggregation`.
 
     Returns:
         The gradients of value and of weight, each with the shape and dtype of its input.
@@ -102,13 +107,14 @@ def aggregation_backward(
     check_map("value", value)
     footprint = make_footprint(value.shape[2:], kernel_size, stride, dilation, padding_mode)
     check_weight("weight", weight, value, footprint)
+    weights = weight_of_channels(groups, value.shape[1], weight.shape[1])
     check_grad_output(grad_output, (*value.shape[:2], *footprint.output_size))
 
     flat_value = flatten_map(value)
     grad_value = np.zeros_like(flat_value)
     grad_weight = np.zeros(weight.shape)
     flat_grad = to_float64(grad_output.reshape(*value.shape[:2], footprint.pixels))
-    _aggregate_backward(flat_grad, flat_value, to_float64(weight), footprint.neighbours, grad_value, grad_weight)
+    _aggregate_backward(flat_grad, flat_value, to_float64(weight), footprint.neighbours, weights, grad_value, grad_weight)
     return unflatten_map(grad_value, value), grad_weight.astype(weight.dtype)
 
 
@@ -123,13 +129,27 @@ def check_weight(name: str, weight: Any, value: FloatArray, footprint: Footprint
         raise ValueError(f"{name} must have channels that divide value's {channels}, got {weight.shape[1]} channels")
 
 
+def weight_of_channels(groups: Any, channels: int, weight_channels: int) -> NDArray[np.int64]:
+    """Return the weight channel that each channel of value uses."""
+    if groups not in ("interleaved", "contiguous"):
+        raise ValueError(f"groups must be 'interleaved' or 'contiguous', got {groups!r}")
+    index = np.arange(channels, dtype=np.int64)
+    return index % weight_channels if groups == "interleaved" else index // (channels // weight_channels)
+
+
 @compiled
-def _aggregate(value: Float64Array, weight: Float64Array, neighbours: NDArray[np.int64], output: Float64Array) -> None:
+def _aggregate(
+    value: Float64Array,
+    weight: Float64Array,
+    neighbours: NDArray[np.int64],
+    weights: NDArray[np.int64],
+    output: Float64Array,
+) -> None:
     batch, channels, pixels = output.shape
-    weight_channels, taps = weight.shape[1], weight.shape[2]
+    taps = weight.shape[2]
     for n in range(batch):
         for c in range(channels):
-            w = c % weight_channels
+            w = weights[c]
             for i in range(pixels):
                 for t in range(taps):
                     j = neighbours[i, t]
@@ -142,14 +162,15 @@ def _aggregate_backward(
     value: Float64Array,
     weight: Float64Array,
     neighbours: NDArray[np.int64],
+    weights: NDArray[np.int64],
     grad_value: Float64Array,
     grad_weight: Float64Array,
 ) -> None:
     batch, channels, pixels = grad_output.shape
-    weight_channels, taps = weight.shape[1], weight.shape[2]
+    taps = weight.shape[2]
     for n in range(batch):
         for c in range(channels):
-            w = c % weight_channels
+            w = weights[c]
             for i in range(pixels):
                 for t in range(taps):
                     j = neighbours[i, t]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 IntOrPair: TypeAlias = int | tuple[int, int]
 
-PADDING_MODES = ("reflect", "zeros")
+PADDING_MODES = ("reflect", "zeros", "clamp")
 OUTSIDE = -1
 
 
@@ -51,21 +51,23 @@ def make_footprint(
     """List the neighbours of every output pixel.
 
     Padding is ``dilation * (kernel_size - 1) / 2`` on each side, so the output's size is ``ceil(size / stride)``. Under
-    'reflect', an index is reflected at the borders repeatedly if needed, as ``numpy.pad(mode='reflect')`` does.
+    'reflect', an index is reflected at the borders repeatedly if needed, as ``numpy.pad(mode='reflect')`` does. Under
+    'clamp', a footprint that would reach over the border is moved inwards, along the axis of the pixels that are
+    multiples of ``dilation`` apart.
 
     Args:
         size: height and width of the input map.
         kernel_size: height and width of the footprint, odd; one int for both.
         stride: step between two output pixels, at least 1.
         dilation: step between two neighbours, at least 1.
-        padding_mode: 'reflect' or 'zeros'.
+        padding_mode: 'reflect', 'zeros' or 'clamp'.
 
     Returns:
         The footprint of each output pixel.
 
     Raises:
         TypeError: if a geometric argument is not an int or a pair of ints.
-        ValueError: if one is out of range, or ``padding_mode`` is neither of the two.
+        ValueError: if one is out of range, ``padding_mode`` is unknown, or the map too small for 'clamp'.
 
     Example:
         >>> make_footprint((1, 4), (1, 3)).neighbours.tolist()
@@ -76,7 +78,12 @@ def make_footprint(
     stride_height, stride_width = _check_pair("stride", stride)
     dilation_height, dilation_width = _check_pair("dilation", dilation)
     if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be 'reflect' or 'zeros', got {padding_mode!r}")
+        raise ValueError(f"padding_mode must be 'reflect', 'zeros' or 'clamp', got {padding_mode!r}")
+    if padding_mode == "clamp" and (height < kernel_height * dilation_height or width < kernel_width * dilation_width):
+        raise ValueError(
+            f"padding_mode 'clamp' needs a map of at least kernel_size * dilation, "
+            f"({kernel_height * dilation_height}, {kernel_width * dilation_width}) pixels, got ({height}, {width})"
+        )
 
     rows = _positions(height, kernel_height, stride_height, dilation_height, padding_mode)[:, None, :, None]
     columns = _positions(width, kernel_width, stride_width, dilation_width, padding_mode)[None, :, None, :]
@@ -85,16 +92,22 @@ def make_footprint(
 
     output_size = (rows.shape[0], columns.shape[1])
     neighbours = index.reshape(output_size[0] * output_size[1], kernel_height * kernel_width)
-    # The middle tap is never outside, and np.array makes it contiguous, the one layout the loops are compiled for.
-    return Footprint(neighbours, np.array(neighbours[:, neighbours.shape[1] // 2]), output_size)
+    centre_rows, centre_columns = np.arange(0, height, stride_height), np.arange(0, width, stride_width)
+    centres = (centre_rows[:, None] * width + centre_columns).ravel().astype(np.int64)
+    return Footprint(neighbours, centres, output_size)
 
 
 def _positions(size: int, taps: int, stride: int, dilation: int, padding_mode: str) -> NDArray[np.int64]:
-    """Return the (outputs, taps) positions along one axis; those outside the axis are reflected, or OUTSIDE."""
+    """Return the (outputs, taps) positions along one axis; those outside the axis are reflected, moved or OUTSIDE."""
     outputs = -(-size // stride)
     centre = np.arange(outputs, dtype=np.int64)[:, None] * stride
     offset = (np.arange(taps, dtype=np.int64)[None, :] - (taps - 1) // 2) * dilation
     position = centre + offset
+    if padding_mode == "clamp":
+        phase = centre % dilation
+        length = (size - phase + dilation - 1) // dilation  # of the axis of this phase
+        first = np.clip(centre // dilation - taps // 2, 0, length - taps)
+        return phase + (first + np.arange(taps, dtype=np.int64)) * dilation
     if padding_mode == "zeros":
         return np.where((position < 0) | (position >= size), OUTSIDE, position)
     if size == 1:

@@ -53,7 +53,8 @@ def pairwise_relation(
         relation: one of the five above.
         stride: an int or a pair; Ho = ceil(H / stride).
         dilation: an int or a pair.
-        padding_mode: 'reflect', or 'zeros' where key is 0 outside the map, so that 'subtraction' leaves query_i.
+        padding_mode: 'reflect'; 'zeros', where key is 0 outside the map, so that 'subtraction' leaves query_i; or
+            'clamp'.
 
     Returns:
         (N, D, Kh*Kw, Ho*Wo), taps and pixels row-major, in the dtype to which NumPy promotes those of query and key.

@@ -19,6 +19,7 @@ def softmax_aggregation(
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
+    groups: str = "interleaved",
 ) -> FloatArray:
     """Average the values of each footprint, weighted by a softmax over its taps.
 
@@ -28,11 +29,13 @@ def softmax_aggregation(
 
     Args:
         value: (N, C, H, W), float16, float32 or float64.
-        logits: (N, Cw, Kh*Kw, Ho*Wo), where Cw divides C; channel c uses ``logits[:, c % Cw]``.
+        logits: (N, Cw, Kh*Kw, Ho*Wo), where Cw divides C.
         kernel_size: footprint, odd, an int or (height, width).
         stride: an int or a pair; Ho = ceil(H / stride).
         dilation: an int or a pair.
-        padding_mode: 'reflect' or 'zeros'.
+        padding_mode: 'reflect', 'zeros' or 'clamp'.
+        groups: 'interleaved', where channel c uses ``logits[:, c % Cw]``, or 'contiguous', where it uses
+            ``logits[:, c // (C / Cw)]``.
 
     Returns:
         (N, C, Ho, Wo), in the dtype to which NumPy promotes those of value and logits.
@@ -50,7 +53,7 @@ def softmax_aggregation(
     check_weight("logits", logits, value, make_footprint(value.shape[2:], kernel_size, stride, dilation, padding_mode))
 
     # The weight stays in float64 between the two steps; only the result is rounded.
-    output = aggregation(value, _softmax(to_float64(logits)), kernel_size, stride, dilation, padding_mode)
+    output = aggregation(value, _softmax(to_float64(logits)), kernel_size, stride, dilation, padding_mode, groups)
     return output.astype(np.result_type(value, logits))
 
 
@@ -62,6 +65,7 @@ def softmax_aggregation_backward(
     stride: IntOrPair = 1,
     dilation: IntOrPair = 1,
     padding_mode: str = "reflect",
+    groups: str = "interleaved",
 ) -> tuple[FloatArray, FloatArray]:
     """Compute the gradients of `softmax_aggregation`.
 
@@ -73,6 +77,7 @@ def softmax_aggregation_backward(
         stride: see `softmax_aggregation`.
         dilation: see `softmax_aggregation`.
         padding_mode: see `softmax_aggregation`.
+        groups: see `softmax_aggregation`.
 
     Returns:
         The gradients of value and of logits, each with the shape and dtype of its input.
@@ -93,7 +98,7 @@ def softmax_aggregation_backward(
 
     weight = _softmax(to_float64(logits))
     grad_value, grad_weight = aggregation_backward(
-        grad_output, value, weight, kernel_size, stride, dilation, padding_mode
+        grad_output, value, weight, kernel_size, stride, dilation, padding_mode, groups
     )
     return grad_value, _softmax_backward(to_float64(grad_weight), weight).astype(logits.dtype)
 

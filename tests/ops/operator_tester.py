@@ -45,6 +45,7 @@ class OperatorTester:
     options: tuple[Options, ...] = ({},)
     """The variants of the operator, such as its relations."""
     kernel_sizes: tuple[int, ...] = (1, 3, 5, 7)
+    padding_modes: tuple[str, ...] = ops.PADDING_MODES
     autocast_tolerance: float = 0
     """How much autocast may differ from operands that are rounded in advance, relative to the largest number."""
 
@@ -106,16 +107,18 @@ class OperatorTester:
     @given(data=st.data())
     @some_examples
     def test_agrees_with_reference(self, place: torch.device, options: Options, data: st.DataObject) -> None:
-        problem = data.draw(problems(self.kernel_sizes))
+        problem = data.draw(problems(self.kernel_sizes, self.padding_modes))
         operands = [item.to(place) for item in self.operands(problem)]
         *layouts, grad_layout = data.draw(st.tuples(*[st.sampled_from(LAYOUTS)] * (len(operands) + 1)))
         operands = [lay_out(item, layout) for item, layout in zip(operands, layouts, strict=True)]
         self.check(problem, options, tuple(operands), grad_layout)
 
-    @pytest.mark.parametrize("padding_mode", ops.PADDING_MODES)
+    @pytest.mark.parametrize("padding_mode", ops.ALL_PADDING_MODES)
     @pytest.mark.parametrize("problem", CORNERS, ids=str)
     def test_corners(self, place: torch.device, options: Options, problem: Problem, padding_mode: str) -> None:
-        problem = problem._replace(arguments=problem.arguments | {"padding_mode": padding_mode})
+        if padding_mode not in self.padding_modes:
+            pytest.skip(f"{self.name} has no padding mode {padding_mode!r}")
+        problem = problem.with_padding_mode(padding_mode)
         self.check(problem, options, self.place_operands(problem, place), "contiguous")
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -316,12 +319,20 @@ class OperatorTester:
             ({"kernel_size": (3, 3, 3)}, TypeError, "kernel_size must be an integer or a pair of integers, got"),
             ({"stride": 0}, ValueError, "stride must be at least 1, got 0"),
             ({"dilation": (1, -1)}, ValueError, r"dilation must be at least 1, got \(1, -1\)"),
-            ({"padding_mode": "circular"}, ValueError, "padding_mode must be one of reflect, zeros, got 'circular'"),
         ],
     )
     def test_refuses_footprints(self, changes: dict, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             self.call_with(*self.operands(CORNERS[0]), **changes)
+
+    def test_refuses_padding_modes(self) -> None:
+        words = f"padding_mode must be one of {', '.join(self.padding_modes)}, got 'circular'"
+        self.refuses(ValueError, words, *self.operands(CORNERS[0]), padding_mode="circular")
+        if "clamp" in self.padding_modes:
+            words = r"padding_mode 'clamp' needs a map of at least .* \(6, 9\) pixels, got \(6, 7\)"
+            self.refuses(
+                ValueError, words, *self.operands(CORNERS[0]), padding_mode="clamp", kernel_size=3, dilation=(2, 3)
+            )
 
     def call_with(self, *operands: Any, **changes: Any) -> Tensor:
         """Calls the operator for the first corner and the first options, with some arguments changed."""

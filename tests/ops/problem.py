@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sa_layers.ops import Footprint
+from sa_layers.ops import ALL_PADDING_MODES, PADDING_MODES, Footprint
 
 LAYOUTS = ("contiguous", "channels_last", "sliced", "expanded")
 
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 
     @property
     def footprint(self) -> Footprint:
-        return Footprint.parse(**self.arguments)
+        return Footprint.parse(**self.arguments, allowed=ALL_PADDING_MODES)
 
     def normal(self, *shape: int) -> Tensor:
         """float64 on the CPU, different numbers for different shapes."""
@@ -34,6 +34,17 @@ class Problem(NamedTuple):
 
     def map(self) -> Tensor:
         return self.normal(self.batch, self.weight_channels * self.share, *self.size)
+
+    def with_padding_mode(self, padding_mode: str) -> Problem:
+        """With a map that is large enough: under 'clamp', of the footprint's size at least."""
+        problem = self._replace(arguments=self.arguments | {"padding_mode": padding_mode})
+        if padding_mode != "clamp":
+            return problem
+        kernel_size, _, dilation, _ = self.footprint
+        height, width = (
+            max(side, taps * step) for side, taps, step in zip(self.size, kernel_size, dilation, strict=True)
+        )
+        return problem._replace(size=(height, width))
 
     def other_map(self) -> Tensor:
         return self._replace(seed=self.seed + 1).map()
@@ -52,7 +63,9 @@ def arguments(
     return {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "padding_mode": padding_mode}
 
 
-def problems(kernel_sizes: tuple[int, ...]) -> st.SearchStrategy[Problem]:
+def problems(
+    kernel_sizes: tuple[int, ...], padding_modes: tuple[str, ...] = PADDING_MODES
+) -> st.SearchStrategy[Problem]:
     """Batches of none to three, channels of 1 to 72, maps of 1 to 400 pixels, footprints of every kind."""
 
     def pair(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
@@ -64,10 +77,9 @@ def problems(kernel_sizes: tuple[int, ...]) -> st.SearchStrategy[Problem]:
             "kernel_size": pair(st.sampled_from(kernel_sizes)),
             "stride": pair(step),
             "dilation": pair(step),
-            "padding_mode": st.sampled_from(["reflect", "zeros"]),
         }
     )
-    return st.builds(
+    drawn = st.builds(
         Problem,
         batch=st.integers(0, 3),
         weight_channels=st.integers(1, 9),
@@ -76,6 +88,7 @@ def problems(kernel_sizes: tuple[int, ...]) -> st.SearchStrategy[Problem]:
         arguments=footprints,
         seed=st.integers(0, 999),
     )
+    return st.builds(Problem.with_padding_mode, drawn, st.sampled_from(padding_modes))
 
 
 # Always tried: plain, strided and dilated by axis, smaller than the footprint, a single pixel, gaps, no image at all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sa_layers.ops import PAIRWISE_RELATIONS, pairwise_relation
+from sa_layers.ops import ALL_PADDING_MODES, PAIRWISE_RELATIONS, pairwise_relation
 
 from .operator_tester import OperatorTester, Options
 from .problem import CORNERS, Problem
@@ -13,6 +13,7 @@ from .problem import CORNERS, Problem
 
 class TestPairwiseRelation(OperatorTester):
     name = "pairwise_relation"
+    padding_modes = ALL_PADDING_MODES
     options = tuple({"relation": relation} for relation in PAIRWISE_RELATIONS)
 
     def operands(self, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from .problem import CORNERS, Problem
 
 class TestSoftmaxAggregation(OperatorTester):
     name = "softmax_aggregation"
+    options = tuple({"groups": groups} for groups in ops.GROUPS)
+    padding_modes = ops.ALL_PADDING_MODES
 
     def operands(self, problem: Problem) -> tuple[Tensor, Tensor]:
         return problem.map(), problem.weight()
@@ -23,13 +25,14 @@ class TestSoftmaxAggregation(OperatorTester):
 
     def schemas(self, problem: Problem, device: torch.device, options: Options) -> dict[str, tuple]:
         value, logits = self.place_operands(problem, device, torch.float32)
+        geometry = (*problem.footprint, options["groups"])
         fixed = value.detach(), logits.detach()  # derivatives of its gradients are made of other operators
-        output, *softmax = torch.ops.sa_layers.softmax_aggregation(*fixed, *problem.footprint)
+        output, *softmax = torch.ops.sa_layers.softmax_aggregation(*fixed, *geometry)
         grad = torch.randn_like(output)
         return {
-            "softmax_aggregation": (value, logits, *problem.footprint),
-            "softmax_aggregation_value_gradient": (grad, fixed[1], *softmax, *problem.size, *problem.footprint),
-            "softmax_aggregation_logits_gradient": (grad, *fixed, *softmax, *problem.footprint),
+            "softmax_aggregation": (value, logits, *geometry),
+            "softmax_aggregation_value_gradient": (grad, fixed[1], *softmax, *problem.size, *geometry),
+            "softmax_aggregation_logits_gradient": (grad, *fixed, *softmax, *geometry),
         }
 
     def test_a_constant_map_is_its_own_average(self, place: torch.device) -> None:
@@ -49,7 +52,7 @@ class TestSoftmaxAggregation(OperatorTester):
             offset = max(-3e4, min(offset, 3e4))
         for problem in CORNERS:
             value, logits = self.place_operands(problem, place, dtype)
-            self.check(problem, {}, (value, 4 * logits + offset), "contiguous")
+            self.check(problem, self.options[0], (value, 4 * logits + offset), "contiguous")
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
     def test_an_average_of_large_numbers_is_finite(self, place: torch.device, dtype: torch.dtype) -> None:
@@ -65,3 +68,4 @@ class TestSoftmaxAggregation(OperatorTester):
         value, logits = self.operands(CORNERS[0])
         words = r"logits must have the shape \(2, Cw, 9, 42\) for value .*, got"
         self.refuses(ValueError, words, value, logits[:, :, 1:])
+        self.refuses(ValueError, "groups must be one of interleaved, contiguous, got None", value, logits, groups=None)

@@ -99,8 +99,8 @@ def test_even_kernel_size_is_refused(kernel_size: Any) -> None:
 
 @pytest.mark.parametrize("padding_mode", ["circular", "Reflect", "", None, 0])
 def test_unknown_padding_mode_is_refused(padding_mode: Any) -> None:
-    """Only two modes are known."""
-    with pytest.raises(ValueError, match=r"padding_mode must be 'reflect' or 'zeros', got"):
+    """Only three modes are known."""
+    with pytest.raises(ValueError, match=r"padding_mode must be 'reflect', 'zeros' or 'clamp', got"):
         make_footprint((4, 4), 3, padding_mode=padding_mode)
 
 

@@ -21,30 +21,33 @@ template <int kChannels, typename T, typename Weights>
 void gather(const Band& band, const BandTables& tables, const Weights& weights, const Compute<T>* copy, T* output,
             int64_t channel_stride) {
   const int64_t columns = band.footprint.columns.kernel, channel_size = band.size();
-  for_each_vector<T>(band, [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset,
-                               auto lanes) ALWAYS_INLINE_LAMBDA {
-    constexpr bool kPair = decltype(pair)::value;
-    Vector<T> sums[kChannels] = {}, second_sums[kChannels] = {};
-    for_each_tap_row<kPair>(band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
-      for (int64_t j = 0; j < columns; ++j) {
-        const Compute<T>* values = copy + offset + i * band.tap_stride + tables.offset(band, j);
-        Vector<T> weight, second_weight;
-        if constexpr (first.value) weight = weights(i * columns + j, pixel, lanes);
-        if constexpr (second.value) second_weight = weights((i - 1) * columns + j, second_pixel, lanes);
+  for_each_vector<T>(band, tables,
+                     [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset, const int64_t* column_offsets,
+                         auto lanes) ALWAYS_INLINE_LAMBDA {
+                       constexpr bool kPair = decltype(pair)::value;
+                       Vector<T> sums[kChannels] = {}, second_sums[kChannels] = {};
+                       for_each_tap_row<kPair>(
+                           band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
+                             for (int64_t j = 0; j < columns; ++j) {
+                               const Compute<T>* values = copy + offset + i * band.tap_stride + column_offsets[j];
+                               Vector<T> weight, second_weight;
+                               if constexpr (first.value) weight = weights(i * columns + j, pixel, lanes);
+                               if constexpr (second.value)
+                                 second_weight = weights((i - 1) * columns + j, second_pixel, lanes);
 #pragma GCC unroll 8
-        for (int c = 0; c < kChannels; ++c) {
-          Vector<T> value = load(values + c * channel_size);
-          if constexpr (first.value && second.value) keep_in_register(value);
-          if constexpr (first.value) sums[c] += weight * value;
-          if constexpr (second.value) second_sums[c] += second_weight * value;
-        }
-      }
-    });
-    for (int c = 0; c < kChannels; ++c) {
-      store(output + c * channel_stride + pixel, sums[c], lanes);
-      if constexpr (kPair) store(output + c * channel_stride + second_pixel, second_sums[c], lanes);
-    }
-  });
+                               for (int c = 0; c < kChannels; ++c) {
+                                 Vector<T> value = load(values + c * channel_size);
+                                 if constexpr (first.value && second.value) keep_in_register(value);
+                                 if constexpr (first.value) sums[c] += weight * value;
+                                 if constexpr (second.value) second_sums[c] += second_weight * value;
+                               }
+                             }
+                           });
+                       for (int c = 0; c < kChannels; ++c) {
+                         store(output + c * channel_stride + pixel, sums[c], lanes);
+                         if constexpr (kPair) store(output + c * channel_stride + second_pixel, second_sums[c], lanes);
+                       }
+                     });
 }
 
 template <typename T>
@@ -68,7 +71,7 @@ void aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_out
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
     const PlainWeights<T> weights{weight + task.weight_map(problem), problem.footprint.output_pixels()};
-    transposed_gather_channels<T>(problem, task, weights, /*factors=*/nullptr, grad_output, grad_value);
+    value_gradient_of_channels<T>(problem, task, weights, /*factors=*/nullptr, grad_output, grad_value);
   }
 }
 

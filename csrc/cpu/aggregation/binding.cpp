@@ -21,6 +21,9 @@
 namespace sa_layers::cpu {
 namespace {
 
+// For relations, in which the channels share no weights or all of them.
+const char* const kNoGroups = "interleaved";
+
 // Calls kernel(first task, task after the last) for all tasks, in torch's threads.
 template <typename Kernel>
 void run(const AggregationTasks& tasks, const Kernel& kernel) {
@@ -28,10 +31,11 @@ void run(const AggregationTasks& tasks, const Kernel& kernel) {
 }
 
 Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel_size, const Pair& stride,
-                   const Pair& dilation, const std::string& padding_mode) {
+                   const Pair& dilation, const std::string& padding_mode, const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint, groups);
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
   dispatch_dtype("value", value, [&](auto* element) {
@@ -46,9 +50,10 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
 
 Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weight, int64_t height, int64_t width,
                                   const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                  const std::string& padding_mode) {
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint);
+                                  const std::string& padding_mode, const std::string& groups) {
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
   const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
@@ -65,10 +70,11 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
 
 Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& value, int64_t weight_channels,
                                    const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                   const std::string& padding_mode) {
+                                   const std::string& padding_mode, const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_weight_gradient(grad_output, value, weight_channels, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_weight_gradient(grad_output, value, weight_channels, footprint, groups);
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
   const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
   dispatch_dtype("value", value, [&](auto* element) {
@@ -84,10 +90,12 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
 
 std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor& logits,
                                                        const Pair& kernel_size, const Pair& stride,
-                                                       const Pair& dilation, const std::string& padding_mode) {
+                                                       const Pair& dilation, const std::string& padding_mode,
+                                                       const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint, groups);
   STD_TORCH_CHECK(problem.channels >= problem.weight_channels, "value must have at least as many channels as logits, ",
                   problem.weight_channels, ", got ", problem.channels);  // or some normalizers would stay unwritten
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(logits);
@@ -108,9 +116,10 @@ std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, cons
 Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tensor& logits, const Tensor& max_logits,
                                           const Tensor& normalizers, int64_t height, int64_t width,
                                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                          const std::string& padding_mode) {
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint);
+                                          const std::string& padding_mode, const std::string& groups) {
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   check_softmax(max_logits, normalizers, logits, problem);
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(logits);
@@ -129,10 +138,12 @@ Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tenso
 
 Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tensor& value, const Tensor& logits,
                                            const Tensor& max_logits, const Tensor& normalizers, const Pair& kernel_size,
-                                           const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
+                                           const Pair& stride, const Pair& dilation, const std::string& padding_mode,
+                                           const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   check_like("grad_output", grad_output, "value", value);
   check_softmax(max_logits, normalizers, logits, problem);
@@ -190,12 +201,13 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const Pair& ker
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
-  const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation(query, key, footprint);
   const Tensor centres = centres_of(query, stride);
   if (is_product(relation)) {
     const int64_t channels = relation == Relation::kDot ? 1 : problem.channels;
-    return aggregation_weight_gradient(centres, key, channels, kernel_size, stride, dilation, padding_mode);
+    return aggregation_weight_gradient(centres, key, channels, kernel_size, stride, dilation, padding_mode, kNoGroups);
   }
   const Tensor keys = torch::stable::contiguous(key);
   const Tensor result = torch::stable::new_empty(query, relation_shape(problem, relation));
@@ -215,17 +227,18 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
                                         const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation_gradient(grad_output, "key", key, relation, footprint);
   Tensor centres = grad_output;
   if (is_product(relation)) {
-    centres = aggregation(key, grad_output, kernel_size, stride, dilation, padding_mode);
+    centres = aggregation(key, grad_output, kernel_size, stride, dilation, padding_mode, kNoGroups);
   } else {
     // The sum over the taps is an aggregation of ones. Padding by reflection, since padded zeros would not count.
     const Tensor ones = filled(key, value_shape(problem), 1);
     Tensor gradient = grad_output;
     if (relation == Relation::kConcatenation) gradient = torch::stable::narrow(gradient, 1, 0, problem.channels);
-    centres = aggregation(ones, gradient, kernel_size, stride, dilation, "reflect");
+    centres = aggregation(ones, gradient, kernel_size, stride, dilation, "reflect", kNoGroups);
   }
   if (stride[0] == 1 && stride[1] == 1) return centres;
   const Tensor result = filled(key, value_shape(problem), 0);
@@ -237,7 +250,8 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
                                       const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation_gradient(grad_output, "query", query, relation, footprint);
   Tensor gradient = grad_output;
   if (relation == Relation::kConcatenation) {
@@ -245,7 +259,8 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
   }
   const double sign = relation == Relation::kSubtraction ? -1 : 1;
   const Tensor factor = is_product(relation) ? centres_of(query, stride) : filled(query, output_shape(problem), sign);
-  return aggregation_value_gradient(factor, gradient, height, width, kernel_size, stride, dilation, padding_mode);
+  return aggregation_value_gradient(factor, gradient, height, width, kernel_size, stride, dilation, padding_mode,
+                                    kNoGroups);
 }
 
 }  // namespace

@@ -59,23 +59,27 @@ ALWAYS_INLINE void for_each_tap_row(int64_t kernel_rows, const Body& body) {
   }
 }
 
-// Calls body(Constant<is_pair>, pixel of the first row, pixel of the second row, offset in the band's copy, lanes) for
-// vectors that cover the band. The last vector of a row overlaps the one before it instead of being partial: some
-// pixels are written twice with the same value.
+// Calls body(Constant<is_pair>, pixel of the first row, pixel of the second row, offset in the band's copy, offsets of
+// the column taps from there, lanes) for vectors that cover the band. Some pixels are written twice with the same
+// value.
 template <typename T, bool kPairs = true, typename Body>
-ALWAYS_INLINE void for_each_vector(const Band& band, const Body& body) {
+ALWAYS_INLINE void for_each_vector(const Band& band, const BandTables& tables, const Body& body) {
   const Axis& rows = band.footprint.rows;
   const int64_t width = band.footprint.columns.output_size();
-  const int64_t distance = kPairs && rows.dilation % rows.stride == 0 ? rows.dilation / rows.stride : 0;
+  // Under 'clamp', rows near the border share none of their tap rows.
+  const bool shared = kPairs && !band.clamped() && rows.dilation % rows.stride == 0;
+  const int64_t distance = shared ? rows.dilation / rows.stride : 0;
   for_each_pair<T>(band.row_begin, band.row_end, distance, [&](auto pair, int64_t row) ALWAYS_INLINE_LAMBDA {
-    const int64_t pixel = row * width, second = distance * width, offset = (row - band.row_begin) * band.row_stride;
-    if (width < kLanes<T>) {
-      body(pair, pixel, pixel + second, offset, SomeLanes{0, width});
-      return;
-    }
-    for (int64_t i = 0; i < width; i += kLanes<T>) {
-      const int64_t column = min(i, width - kLanes<T>);
-      body(pair, pixel + column, pixel + second + column, offset + column, AllLanes{});
+    const int64_t pixel = row * width, second = pixel + distance * width, offset = band.row_offset(row);
+    for (int64_t i = 0; i < tables.vector_count; ++i) {
+      const ColumnVector vector = tables[i];
+      if (vector.end == kLanes<T>) {
+        body(pair, pixel + vector.column, second + vector.column, offset + vector.column, tables.offsets(i),
+             AllLanes{});
+      } else {
+        body(pair, pixel + vector.column, second + vector.column, offset + vector.column, tables.offsets(i),
+             SomeLanes{0, vector.end});
+      }
     }
   });
 }
@@ -95,9 +99,9 @@ void for_each_block(int64_t channels, const Body& body) {
 template <typename T, typename Body>
 void for_each_copied_block(const Aggregation& problem, const AggregationTask& task, const T* value, T* output,
                            const Body& body) {
-  const Band band(problem.footprint, task.row_begin, task.row_end);
+  const Band band(problem.footprint, task.row_begin, task.row_end, kLanes<T>);
   const BandTables tables(band);
-  const int64_t channels = problem.sharing(task.weight_channel), step = problem.weight_channels;
+  const int64_t channels = problem.sharing(task.weight_channel), step = problem.channel_step();
   const Scratch<Compute<T>> copy(min(channels, 8) * band.size() + kLanes<T>);
   value += task.value_map(problem), output += task.output_map(problem);
   for_each_block(channels, [&](auto width, int64_t first) {

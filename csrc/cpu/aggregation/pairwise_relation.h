@@ -20,22 +20,23 @@ void compute_relation(const Band& band, const BandTables& tables, const T* centr
   const int64_t width = band.footprint.columns.output_size(), pixels = band.footprint.output_pixels();
   const int64_t kernel_columns = band.footprint.columns.kernel;
   for (int64_t tap = 0; tap < band.footprint.taps(); ++tap) {
-    const Compute<T>* under_tap =
-        copy + tap / kernel_columns * band.tap_stride + tables.offset(band, tap % kernel_columns);
+    const Compute<T>* under_tap = copy + tap / kernel_columns * band.tap_stride;
+    const int64_t column_tap = tap % kernel_columns;
     for (int64_t row = band.row_begin; row < band.row_end; ++row) {
-      const Compute<T>* keys = under_tap + (row - band.row_begin) * band.row_stride;
-      for (int64_t column = 0; column < width; column += kLanes<T>) {
-        const int64_t pixel = row * width + column;
+      const Compute<T>* keys = under_tap + band.row_offset(row);
+      for (int64_t i = 0; i < tables.vector_count; ++i) {
+        const ColumnVector vector = tables[i];
+        const int64_t pixel = row * width + vector.column, from = vector.column + tables.offsets(i)[column_tap];
         const auto compute_relation_lanes = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
           Vector<T> result = {};
           if (query_sign != 0) result = load(centres + pixel, lanes);
-          if (key_sign != 0) result += key_sign * load(keys + column);
+          if (key_sign != 0) result += key_sign * load(keys + from);
           store(to + tap * pixels + pixel, result, lanes);
         };
-        if (column + kLanes<T> <= width) {
+        if (vector.end == kLanes<T>) {
           compute_relation_lanes(AllLanes{});
         } else {
-          compute_relation_lanes(SomeLanes{0, width - column});
+          compute_relation_lanes(SomeLanes{0, vector.end});
         }
       }
     }
@@ -51,7 +52,7 @@ void pairwise_relation(const AggregationTasks& tasks, bool concatenate, Compute<
   const int64_t map_size = problem.footprint.taps() * problem.footprint.output_pixels();
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const Band band(problem.footprint, task.row_begin, task.row_end);
+    const Band band(problem.footprint, task.row_begin, task.row_end, kLanes<T>);
     const BandTables tables(band);
     const Scratch<Compute<T>> copy(band.size() + kLanes<T>);
     copy_band(band, tables, key + task.value_map(problem), copy.data());

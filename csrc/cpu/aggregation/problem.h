@@ -11,10 +11,10 @@ struct AggregationTask {
 
   // Offsets of the task's first map in (N, C, H, W), (N, C, Ho, Wo) and (N, Cw, Kh * Kw, Ho * Wo).
   int64_t value_map(const Aggregation& problem) const {
-    return (image * problem.channels + weight_channel) * problem.footprint.pixels();
+    return (image * problem.channels + problem.first_channel(weight_channel)) * problem.footprint.pixels();
   }
   int64_t output_map(const Aggregation& problem) const {
-    return (image * problem.channels + weight_channel) * problem.footprint.output_pixels();
+    return (image * problem.channels + problem.first_channel(weight_channel)) * problem.footprint.output_pixels();
   }
   int64_t weight_map(const Aggregation& problem) const {
     return (image * problem.weight_channels + weight_channel) * problem.footprint.taps() *

@@ -26,7 +26,7 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
   const int64_t taps = band.footprint.taps(), columns = band.footprint.columns.kernel, channel_size = band.size();
   const int halvings = ceil_log2(taps);
   const Compute<T> doublings = static_cast<Compute<T>>(int64_t{1} << halvings);
-  const auto sum = [&](int64_t pixel, int64_t offset, auto lanes) ALWAYS_INLINE_LAMBDA {
+  const auto sum = [&](int64_t pixel, int64_t offset, const int64_t* column_offsets, auto lanes) ALWAYS_INLINE_LAMBDA {
     Vector<T> max_logit = logits(0, pixel, lanes);
     for (int64_t tap = 1; tap < taps; ++tap) {
       const Vector<T> logit = logits(tap, pixel, lanes);
@@ -36,7 +36,7 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
     for (int64_t tap = 0; tap < taps; ++tap) {
       const Vector<T> logit = load(logits.data + tap * logits.tap_stride + pixel, lanes);
       const Vector<T> weight = exp(logit - max_logit, halvings);
-      const Compute<T>* values = copy + offset + tap / columns * band.tap_stride + tables.offset(band, tap % columns);
+      const Compute<T>* values = copy + offset + tap / columns * band.tap_stride + column_offsets[tap % columns];
       total += weight;
 #pragma GCC unroll 8
       for (int c = 0; c < kChannels; ++c) sums[c] += weight * load(values + c * channel_size);
@@ -46,8 +46,10 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
     store(max_logits + pixel, max_logit, lanes);
     store(normalizers + pixel, total * doublings, lanes);
   };
-  for_each_vector<T, /*kPairs=*/false>(band, [&](auto, int64_t pixel, int64_t, int64_t offset, auto lanes)
-                                                 ALWAYS_INLINE_LAMBDA { sum(pixel, offset, lanes); });
+  for_each_vector<T, /*kPairs=*/false>(
+      band, tables,
+      [&](auto, int64_t pixel, int64_t, int64_t offset, const int64_t* column_offsets, auto lanes)
+          ALWAYS_INLINE_LAMBDA { sum(pixel, offset, column_offsets, lanes); });
 }
 
 template <typename T>
@@ -93,7 +95,7 @@ void softmax_aggregation_value_gradient(const AggregationTasks& tasks, const T* 
     const int64_t map = task.softmax_map(problem);
     for (int64_t i = 0; i < pixels; ++i) factors.data()[i] = 1 / normalizers[map + i];
     const Exponentials<T> weights{{logits + task.weight_map(problem), pixels}, max_logits + map};
-    transposed_gather_channels<T>(problem, task, weights, factors.data(), grad_output, grad_value);
+    value_gradient_of_channels<T>(problem, task, weights, factors.data(), grad_output, grad_value);
   }
 }
 

@@ -1,5 +1,6 @@
-// The gradient of the values. It is computed by gathering, so that each pixel is written by one task: every pixel of
-// the map sums over the footprints that read it.
+// The gradient of the values. It is computed by gathering: every pixel of the map sums over the footprints that read
+// it. Under 'clamp' it is computed by scattering instead. A task computes a whole map either way, so the order of every
+// sum is fixed.
 #if defined(SA_LAYERS_CPU_AGGREGATION_VALUE_GRADIENT_H) == defined(SA_LAYERS_TARGET_TOGGLE)
 #ifdef SA_LAYERS_CPU_AGGREGATION_VALUE_GRADIENT_H
 #undef SA_LAYERS_CPU_AGGREGATION_VALUE_GRADIENT_H
@@ -104,16 +105,85 @@ void transposed_gather(const Band& band, const BandTables& tables, const Weights
   });
 }
 
+// The same under 'clamp', in the layout of a band's copy: adds to `copy` under every tap of every vector of output
+// pixels. `gradient` holds maps that are `channel_stride` apart, and `copy` one band a channel and one more vector, all
+// zeros.
+template <int kChannels, typename T, typename Weights>
+void scatter(const Band& band, const BandTables& tables, const Weights& weights, const Compute<T>* factors,
+             const T* gradient, int64_t channel_stride, Compute<T>* copy) {
+  const Axis &rows = band.footprint.rows, &columns = band.footprint.columns;
+  const int64_t channel_size = band.size();
+  for (int64_t row = band.row_begin; row < band.row_end; ++row) {
+    for (int64_t vector = 0; vector < tables.vector_count; ++vector) {
+      const auto add_taps = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
+        const int64_t column = tables[vector].column, pixel = row * columns.output_size() + column;
+        Vector<T> gradients[kChannels];
+        for (int c = 0; c < kChannels; ++c) {
+          gradients[c] = load(gradient + c * channel_stride + pixel, lanes);
+          if (factors != nullptr) gradients[c] *= load(factors + pixel, lanes);
+        }
+        Compute<T>* to = copy + band.row_offset(row) + column;
+        for (int64_t i = 0; i < rows.kernel; ++i, to += band.tap_stride) {
+          for (int64_t j = 0; j < columns.kernel; ++j) {
+            const Vector<T> weight = weights(i * columns.kernel + j, pixel, lanes);
+#pragma GCC unroll 8
+            for (int c = 0; c < kChannels; ++c) {
+              Compute<T>* sums = to + tables.offsets(vector)[j] + c * channel_size;
+              store(sums, load(sums) + weight * gradients[c]);
+            }
+          }
+        }
+      };
+      // Lanes that the vector before it has computed load zeros.
+      const ColumnVector& which = tables[vector];
+      if (which.begin == 0 && which.end == kLanes<T>) {
+        add_taps(AllLanes{});
+      } else {
+        add_taps(SomeLanes{which.begin, which.end});
+      }
+    }
+  }
+}
+
+template <typename T, typename Weights>
+void scatter_channels(const Aggregation& problem, const AggregationTask& task, const Weights& weights,
+                      const Compute<T>* factors, const T* grad_output, T* grad_value) {
+  const Footprint& footprint = problem.footprint;
+  const Band band(footprint, task.row_begin, task.row_end, kLanes<T>);
+  const BandTables tables(band);
+  const int64_t channels = problem.sharing(task.weight_channel), step = problem.channel_step();
+  const int64_t pixels = footprint.pixels(), output_pixels = footprint.output_pixels();
+  const int64_t copy_size = min(channels, 8) * band.size() + kLanes<T>;
+  const Scratch<Compute<T>> copy(copy_size), sums(pixels);
+  grad_output += task.output_map(problem), grad_value += task.value_map(problem);
+  for_each_block(channels, [&](auto width, int64_t first) {
+    for (int64_t i = 0; i < width.value * band.size() + kLanes<T>; ++i) copy.data()[i] = 0;
+    scatter<width.value>(band, tables, weights, factors, grad_output + first * step * output_pixels,
+                         step * output_pixels, copy.data());
+    for (int c = 0; c < width.value; ++c) {
+      for (int64_t i = 0; i < pixels; ++i) sums.data()[i] = 0;
+      const Compute<T>* from = copy.data() + c * band.size();
+      for (int64_t row = 0; row < band.padded_rows; ++row, from += band.row_size) {
+        add_row(band, tables, from, sums.data() + band.map_row(row) * footprint.columns.size);
+      }
+      convert_run(sums.data(), grad_value + (first + c) * step * pixels, pixels);
+    }
+  });
+}
+
 // `factors`, (Ho * Wo) or null, multiply the gradients of every channel.
 template <typename T, typename Weights>
-void transposed_gather_channels(const Aggregation& problem, const AggregationTask& task, const Weights& weights,
+void value_gradient_of_channels(const Aggregation& problem, const AggregationTask& task, const Weights& weights,
                                 const Compute<T>* factors, const T* grad_output, T* grad_value) {
   const Footprint& footprint = problem.footprint;
-  const Band band(footprint, task.row_begin, task.row_end);
+  if (footprint.mode == Padding::kClamp) {
+    return scatter_channels<T>(problem, task, weights, factors, grad_output, grad_value);
+  }
+  const Band band(footprint, task.row_begin, task.row_end, kLanes<T>);
   const BandTables tables(band);
   const PaddedGradients<T> layout(footprint);
   const int64_t channels = problem.sharing(task.weight_channel), block = min(channels, 8);
-  const int64_t pixels = footprint.pixels(), output_pixels = footprint.output_pixels(), step = problem.weight_channels;
+  const int64_t pixels = footprint.pixels(), output_pixels = footprint.output_pixels(), step = problem.channel_step();
   constexpr bool kInPlace = sizeof(T) == sizeof(Compute<T>);  // half precision is rounded once, at the end
   const Scratch<Compute<T>> gradients(block * layout.channel_size), sums(kInPlace ? 0 : block * pixels);
   const Scratch<Compute<T>> row_sums(2 * block * (band.row_size + kLanes<T>));

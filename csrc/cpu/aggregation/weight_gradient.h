@@ -20,34 +20,36 @@ template <int kChannels, typename T, typename Open>
 void correlate(const Band& band, const BandTables& tables, const T* gradient, int64_t channel_stride,
                const Compute<T>* copy, const Open& open) {
   const int64_t columns = band.footprint.columns.kernel, channel_size = band.size();
-  for_each_vector<T>(band, [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset,
-                               auto lanes) ALWAYS_INLINE_LAMBDA {
-    constexpr bool kPair = decltype(pair)::value;
-    auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
-    Vector<T> gradients[kChannels], second_gradients[kChannels];
-    for (int c = 0; c < kChannels; ++c) {
-      const T* from = gradient + c * channel_stride;
-      gradients[c] = sink.scale(load(from + pixel, lanes));
-      if constexpr (kPair) second_gradients[c] = second_sink.scale(load(from + second_pixel, lanes));
-    }
-    for_each_tap_row<kPair>(band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
-      for (int64_t j = 0; j < columns; ++j) {
-        const Compute<T>* values = copy + offset + i * band.tap_stride + tables.offset(band, j);
-        Vector<T> sum = {}, second_sum = {};
+  for_each_vector<T>(band, tables,
+                     [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset, const int64_t* column_offsets,
+                         auto lanes) ALWAYS_INLINE_LAMBDA {
+                       constexpr bool kPair = decltype(pair)::value;
+                       auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
+                       Vector<T> gradients[kChannels], second_gradients[kChannels];
+                       for (int c = 0; c < kChannels; ++c) {
+                         const T* from = gradient + c * channel_stride;
+                         gradients[c] = sink.scale(load(from + pixel, lanes));
+                         if constexpr (kPair) second_gradients[c] = second_sink.scale(load(from + second_pixel, lanes));
+                       }
+                       for_each_tap_row<kPair>(
+                           band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
+                             for (int64_t j = 0; j < columns; ++j) {
+                               const Compute<T>* values = copy + offset + i * band.tap_stride + column_offsets[j];
+                               Vector<T> sum = {}, second_sum = {};
 #pragma GCC unroll 8
-        for (int c = 0; c < kChannels; ++c) {
-          Vector<T> value = load(values + c * channel_size);
-          if constexpr (first.value && second.value) keep_in_register(value);
-          if constexpr (first.value) sum += gradients[c] * value;
-          if constexpr (second.value) second_sum += second_gradients[c] * value;
-        }
-        if constexpr (first.value) sink.add(i * columns + j, sum);
-        if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
-      }
-    });
-    sink.finish();
-    if constexpr (kPair) second_sink.finish();
-  });
+                               for (int c = 0; c < kChannels; ++c) {
+                                 Vector<T> value = load(values + c * channel_size);
+                                 if constexpr (first.value && second.value) keep_in_register(value);
+                                 if constexpr (first.value) sum += gradients[c] * value;
+                                 if constexpr (second.value) second_sum += second_gradients[c] * value;
+                               }
+                               if constexpr (first.value) sink.add(i * columns + j, sum);
+                               if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
+                             }
+                           });
+                       sink.finish();
+                       if constexpr (kPair) second_sink.finish();
+                     });
 }
 
 // The same for any number of channels. Their gradients are kept in scratch: 2 * channels * kLanes<T> elements.
@@ -55,42 +57,45 @@ template <typename T, typename Open>
 void correlate_many(int64_t channels, const Band& band, const BandTables& tables, const T* gradient,
                     int64_t channel_stride, const Compute<T>* copy, Compute<T>* scratch, const Open& open) {
   const int64_t columns = band.footprint.columns.kernel, channel_size = band.size();
-  for_each_vector<T>(band, [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset,
-                               auto lanes) ALWAYS_INLINE_LAMBDA {
-    constexpr bool kPair = decltype(pair)::value;
-    auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
-    for (int64_t c = 0; c < channels; ++c) {
-      const T* from = gradient + c * channel_stride;
-      store(scratch + 2 * c * kLanes<T>, sink.scale(load(from + pixel, lanes)));
-      if constexpr (kPair) {
-        store(scratch + (2 * c + 1) * kLanes<T>, second_sink.scale(load(from + second_pixel, lanes)));
-      }
-    }
-    for_each_tap_row<kPair>(band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
-      for (int64_t j = 0; j < columns; ++j) {
-        const Compute<T>* values = copy + offset + i * band.tap_stride + tables.offset(band, j);
-        Vector<T> sum = {}, second_sum = {};
-        for (int64_t c = 0; c < channels; ++c) {
-          Vector<T> value = load(values + c * channel_size);
-          if constexpr (first.value && second.value) keep_in_register(value);
-          if constexpr (first.value) sum += load(scratch + 2 * c * kLanes<T>) * value;
-          if constexpr (second.value) second_sum += load(scratch + (2 * c + 1) * kLanes<T>) * value;
-        }
-        if constexpr (first.value) sink.add(i * columns + j, sum);
-        if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
-      }
-    });
-    sink.finish();
-    if constexpr (kPair) second_sink.finish();
-  });
+  for_each_vector<T>(
+      band, tables,
+      [&](auto pair, int64_t pixel, int64_t second_pixel, int64_t offset, const int64_t* column_offsets, auto lanes)
+          ALWAYS_INLINE_LAMBDA {
+            constexpr bool kPair = decltype(pair)::value;
+            auto sink = open(pixel, lanes, 0), second_sink = open(kPair ? second_pixel : pixel, lanes, 1);
+            for (int64_t c = 0; c < channels; ++c) {
+              const T* from = gradient + c * channel_stride;
+              store(scratch + 2 * c * kLanes<T>, sink.scale(load(from + pixel, lanes)));
+              if constexpr (kPair) {
+                store(scratch + (2 * c + 1) * kLanes<T>, second_sink.scale(load(from + second_pixel, lanes)));
+              }
+            }
+            for_each_tap_row<kPair>(
+                band.footprint.rows.kernel, [&](auto first, auto second, int64_t i) ALWAYS_INLINE_LAMBDA {
+                  for (int64_t j = 0; j < columns; ++j) {
+                    const Compute<T>* values = copy + offset + i * band.tap_stride + column_offsets[j];
+                    Vector<T> sum = {}, second_sum = {};
+                    for (int64_t c = 0; c < channels; ++c) {
+                      Vector<T> value = load(values + c * channel_size);
+                      if constexpr (first.value && second.value) keep_in_register(value);
+                      if constexpr (first.value) sum += load(scratch + 2 * c * kLanes<T>) * value;
+                      if constexpr (second.value) second_sum += load(scratch + (2 * c + 1) * kLanes<T>) * value;
+                    }
+                    if constexpr (first.value) sink.add(i * columns + j, sum);
+                    if constexpr (second.value) second_sink.add((i - 1) * columns + j, second_sum);
+                  }
+                });
+            sink.finish();
+            if constexpr (kPair) second_sink.finish();
+          });
 }
 
 template <typename T, typename Open>
 void correlate_channels(const Aggregation& problem, const AggregationTask& task, const T* grad_output, const T* value,
                         const Open& open) {
-  const Band band(problem.footprint, task.row_begin, task.row_end);
+  const Band band(problem.footprint, task.row_begin, task.row_end, kLanes<T>);
   const BandTables tables(band);
-  const int64_t channels = problem.sharing(task.weight_channel), step = problem.weight_channels;
+  const int64_t channels = problem.sharing(task.weight_channel), step = problem.channel_step();
   const Scratch<Compute<T>> copy(channels * band.size() + kLanes<T>);
   value += task.value_map(problem), grad_output += task.output_map(problem);
   for (int64_t c = 0; c < channels; ++c) {

@@ -27,7 +27,7 @@ void copy_planes(const Band& band, const BandTables& tables, const ChannelsLast<
                  float* planes) {
   const int64_t width = band.footprint.columns.size;
   for (int64_t row = 0; row < band.padded_rows; ++row, planes += band.row_size) {
-    const int64_t map_row = band.footprint.rows.pixel(band.padded_begin + row, band.footprint.mode);
+    const int64_t map_row = band.map_row(row);
     for (int64_t position = 0; position < band.row_size; ++position) {
       const int64_t column = tables.map_columns[position];
       const bool is_inside = map_row >= 0 && column >= 0;
@@ -90,7 +90,7 @@ void compute_hidden_band(const PatchwiseOperands<T>& operands, const Band& band,
       add_tap(centres.data() + row * centre_row + column, rows * centre_row);
       for (int64_t i = 0; i < band.footprint.rows.kernel; ++i) {
         for (int64_t j = 0; j < band.footprint.columns.kernel; ++j) {
-          const int64_t position = row * band.row_stride + i * band.tap_stride + tables.offset(band, j) + column;
+          const int64_t position = row * band.row_stride + i * band.tap_stride + tables.offsets(0)[j] + column;
           add_tap(keys.data() + position, band.size());
         }
       }
@@ -112,7 +112,7 @@ void compute_hidden_pixel_lanes(const PatchwiseOperands<T>& operands, int64_t pi
                                 float* hidden) {
   const Footprint& footprint = operands.problem.footprint;
   const int64_t width = footprint.columns.output_size();
-  const Band band(footprint, pixel_begin / width, pixel_end / width);
+  const Band band(footprint, pixel_begin / width, pixel_end / width, kLanes<T>);
   switch (operands.problem.weight_channels) {
     case 1:
       return compute_hidden_band<1>(operands, band, hidden);

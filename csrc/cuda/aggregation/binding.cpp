@@ -11,11 +11,15 @@ namespace sa_layers::cuda {
 
 namespace {
 
+// For relations, in which the channels share no weights or all of them.
+const char* const kNoGroups = "interleaved";
+
 Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel_size, const Pair& stride,
-                   const Pair& dilation, const std::string& padding_mode) {
+                   const Pair& dilation, const std::string& padding_mode, const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint, groups);
   const DeviceOf device(value);
   const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
@@ -26,9 +30,10 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
 
 Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weight, int64_t height, int64_t width,
                                   const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                  const std::string& padding_mode) {
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint);
+                                  const std::string& padding_mode, const std::string& groups) {
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   const DeviceOf device(grad_output);
   const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
@@ -41,10 +46,11 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
 
 Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& value, int64_t weight_channels,
                                    const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                   const std::string& padding_mode) {
+                                   const std::string& padding_mode, const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_weight_gradient(grad_output, value, weight_channels, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_weight_gradient(grad_output, value, weight_channels, footprint, groups);
   const DeviceOf device(value);
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
   const Tensor result = torch::stable::new_empty(value, weight_shape(problem));
@@ -56,10 +62,12 @@ Tensor aggregation_weight_gradient(const Tensor& grad_output, const Tensor& valu
 
 std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, const Tensor& logits,
                                                        const Pair& kernel_size, const Pair& stride,
-                                                       const Pair& dilation, const std::string& padding_mode) {
+                                                       const Pair& dilation, const std::string& padding_mode,
+                                                       const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint, groups);
   STD_TORCH_CHECK(problem.channels >= problem.weight_channels, "value must have at least as many channels as logits, ",
                   problem.weight_channels, ", got ", problem.channels);  // or some normalizers would stay unwritten
   const DeviceOf device(value);
@@ -76,9 +84,10 @@ std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, cons
 Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tensor& logits, const Tensor& max_logits,
                                           const Tensor& normalizers, int64_t height, int64_t width,
                                           const Pair& kernel_size, const Pair& stride, const Pair& dilation,
-                                          const std::string& padding_mode) {
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint);
+                                          const std::string& padding_mode, const std::string& groups) {
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   check_softmax(max_logits, normalizers, logits, problem);
   const DeviceOf device(grad_output);
@@ -93,10 +102,12 @@ Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tenso
 
 Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tensor& value, const Tensor& logits,
                                            const Tensor& max_logits, const Tensor& normalizers, const Pair& kernel_size,
-                                           const Pair& stride, const Pair& dilation, const std::string& padding_mode) {
+                                           const Pair& stride, const Pair& dilation, const std::string& padding_mode,
+                                           const std::string& groups) {
   check_dims("value", value, 4);
-  const auto footprint = make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode);
-  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint);
+  const auto footprint =
+      make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
+  const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   check_like("grad_output", grad_output, "value", value);
   check_softmax(max_logits, normalizers, logits, problem);
@@ -127,10 +138,12 @@ Tensor pairwise_relation(const Tensor& query, const Tensor& key, const Pair& ker
                          const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
   check_dims("query", query, 4);
-  const auto footprint = make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(query.size(2), query.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation(query, key, footprint);
   if (relation == Relation::kDot) {
-    return aggregation_weight_gradient(centres_of(query, problem), key, 1, kernel_size, stride, dilation, padding_mode);
+    return aggregation_weight_gradient(centres_of(query, problem), key, 1, kernel_size, stride, dilation, padding_mode,
+                                       kNoGroups);
   }
   const DeviceOf device(query);
   const Tensor queries = torch::stable::contiguous(query), keys = torch::stable::contiguous(key);
@@ -144,7 +157,8 @@ Tensor pairwise_relation_query_gradient(const Tensor& grad_output, const Tensor&
                                         const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                         const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation_gradient(grad_output, "key", key, relation, footprint);
   const DeviceOf device(key);
   const Tensor gradients = torch::stable::contiguous(grad_output), keys = torch::stable::contiguous(key);
@@ -159,7 +173,8 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
                                       const Pair& kernel_size, const std::string& relation_name, const Pair& stride,
                                       const Pair& dilation, const std::string& padding_mode) {
   const Relation relation = parse_relation(relation_name);
-  const auto footprint = make_footprint(height, width, kernel_size, stride, dilation, padding_mode);
+  const auto footprint =
+      make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_relation_gradient(grad_output, "query", query, relation, footprint);
   Tensor gradient = grad_output, factor = query;
   if (is_product(relation)) {
@@ -171,7 +186,8 @@ Tensor pairwise_relation_key_gradient(const Tensor& grad_output, const Tensor& q
   if (relation == Relation::kConcatenation) {
     gradient = torch::stable::narrow(gradient, 1, problem.channels, problem.channels);
   }
-  return aggregation_value_gradient(factor, gradient, height, width, kernel_size, stride, dilation, padding_mode);
+  return aggregation_value_gradient(factor, gradient, height, width, kernel_size, stride, dilation, padding_mode,
+                                    kNoGroups);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ struct Work {
     first = index / pixels % blocks * kBlockChannels;
     const int64_t left = problem.sharing(weight_channel) - first;
     count = left < kBlockChannels ? int(left) : kBlockChannels;
-    channel = image * problem.channels + weight_channel + first * problem.weight_channels;
+    channel = image * problem.channels + problem.first_channel(weight_channel) + first * problem.channel_step();
   }
   static int64_t threads(const Aggregation& problem, int64_t pixels) {
     return pixels * ceil_div<int64_t>(problem.sharing(0), kBlockChannels) * problem.weight_maps();
@@ -57,9 +57,9 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
   }
   Compute<T> sums[kBlockChannels] = {};
   for (int64_t row_tap = 0; row_tap < rows.kernel; ++row_tap) {
-    const int64_t value_row = rows.pixel(rows.padded(row, row_tap), problem.footprint.mode);
+    const int64_t value_row = rows.source(row, row_tap, problem.footprint.mode);
     for (int64_t column_tap = 0; column_tap < columns.kernel; ++column_tap, weights += output_pixels) {
-      const int64_t value_column = columns.pixel(columns.padded(column, column_tap), problem.footprint.mode);
+      const int64_t value_column = columns.source(column, column_tap, problem.footprint.mode);
       Compute<T> tap_weight = widen(*weights);
       if constexpr (kSoftmax) {
         tap_weight = scale * exponential(tap_weight - maximum);
@@ -70,7 +70,7 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
 #pragma unroll
       for (int channel = 0; channel < kBlockChannels; ++channel) {
         if (channel < work.count) {
-          sums[channel] += tap_weight * widen(from[channel * problem.weight_channels * pixels]);
+          sums[channel] += tap_weight * widen(from[channel * problem.channel_step() * pixels]);
         }
       }
     }
@@ -79,7 +79,7 @@ __global__ void aggregation_general(Aggregation problem, int64_t threads, const 
 #pragma unroll
   for (int channel = 0; channel < kBlockChannels; ++channel) {
     if constexpr (kSoftmax) sums[channel] /= total;
-    if (channel < work.count) narrow(sums[channel], to[channel * problem.weight_channels * output_pixels]);
+    if (channel < work.count) narrow(sums[channel], to[channel * problem.channel_step() * output_pixels]);
   }
   if constexpr (kSoftmax) {
     if (work.first > 0) return;
@@ -94,14 +94,15 @@ __device__ Compute<T> weight_gradient(const Aggregation& problem, int64_t weight
                                       const T* __restrict__ grad_output, const T* __restrict__ value) {
   const Axis &rows = problem.footprint.rows, &columns = problem.footprint.columns;
   const int64_t output_pixels = problem.footprint.output_pixels(), image = weight_map / problem.weight_channels;
-  const int64_t value_row =
-      rows.pixel(rows.padded(pixel / columns.output_size(), tap / columns.kernel), problem.footprint.mode);
+  const int64_t value_row = rows.source(pixel / columns.output_size(), tap / columns.kernel, problem.footprint.mode);
   const int64_t value_column =
-      columns.pixel(columns.padded(pixel % columns.output_size(), tap % columns.kernel), problem.footprint.mode);
+      columns.source(pixel % columns.output_size(), tap % columns.kernel, problem.footprint.mode);
   if (value_row < 0 || value_column < 0) return 0;
   Compute<T> sum = 0;
-  for (int64_t c = weight_map % problem.weight_channels; c < problem.channels; c += problem.weight_channels) {
-    const int64_t channel = image * problem.channels + c;
+  const int64_t weight_channel = weight_map % problem.weight_channels, count = problem.sharing(weight_channel);
+  const int64_t first = image * problem.channels + problem.first_channel(weight_channel);
+  for (int64_t c = 0; c < count; ++c) {
+    const int64_t channel = first + c * problem.channel_step();
     sum += widen(grad_output[channel * output_pixels + pixel]) *
            widen(value[channel * problem.footprint.pixels() + value_row * columns.size + value_column]);
   }
@@ -146,13 +147,21 @@ struct Readers {
   const Axis& axis;
   Images images;
   int64_t tap = -1, output = 0;
+  // Under kClamp, the centres of windows that may read `pixel`: those within a reach of it, a dilation apart.
+  bool clamped;
+  int64_t pixel, centre;
 
-  __device__ Readers(const Axis& axis_, Padding mode, int64_t pixel)
-      : axis(axis_), images(int(pixel), int(axis_.size), mode == Padding::kReflect ? int(axis_.padding()) : 0) {
+  __device__ Readers(const Axis& axis_, Padding mode, int64_t pixel_)
+      : axis(axis_),
+        images(int(pixel_), int(axis_.size), mode == Padding::kReflect ? int(axis_.padding()) : 0),
+        clamped(mode == Padding::kClamp),
+        pixel(pixel_),
+        centre(pixel_ - axis_.kernel * axis_.dilation) {
     next();
   }
-  __device__ bool left() const { return images.left(); }
+  __device__ bool left() const { return clamped ? centre <= pixel + axis.reach() : images.left(); }
   __device__ void next() {
+    if (clamped) return next_clamped();
     for (; images.left(); images.next(), tap = -1) {
       while (++tap < axis.kernel) {
         const int64_t first_tap =
@@ -160,6 +169,14 @@ struct Readers {
         output = first_tap / axis.stride;
         if (first_tap >= 0 && first_tap % axis.stride == 0 && output < axis.output_size()) return;
       }
+    }
+  }
+  __device__ void next_clamped() {
+    for (centre += axis.dilation; left(); centre += axis.dilation) {
+      if (centre < 0 || centre >= axis.size || centre % axis.stride != 0) continue;
+      output = centre / axis.stride;
+      tap = (pixel - axis.window(output)) / axis.dilation;  // without a remainder
+      if (tap >= 0 && tap < axis.kernel) return;
     }
   }
 };
@@ -186,7 +203,7 @@ __global__ void aggregation_value_gradient_general(Aggregation problem, int64_t 
 #pragma unroll
       for (int channel = 0; channel < kBlockChannels; ++channel) {
         if (channel < work.count) {
-          sums[channel] += tap_weight * widen(gradients[channel * problem.weight_channels * output_pixels + pixel]);
+          sums[channel] += tap_weight * widen(gradients[channel * problem.channel_step() * output_pixels + pixel]);
         }
       }
     }
@@ -194,7 +211,7 @@ __global__ void aggregation_value_gradient_general(Aggregation problem, int64_t 
   T* const to = grad_value + work.channel * pixels + work.pixel;
 #pragma unroll
   for (int channel = 0; channel < kBlockChannels; ++channel) {
-    if (channel < work.count) narrow(sums[channel], to[channel * problem.weight_channels * pixels]);
+    if (channel < work.count) narrow(sums[channel], to[channel * problem.channel_step() * pixels]);
   }
 }
 

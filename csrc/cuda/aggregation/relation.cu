@@ -16,9 +16,9 @@ template <typename Body>
 __device__ void for_each_tap(const Footprint& footprint, int64_t row, int64_t column, const Body& body) {
   int64_t tap = 0;
   for (int64_t row_tap = 0; row_tap < footprint.rows.kernel; ++row_tap) {
-    const int64_t key_row = footprint.rows.pixel(footprint.rows.padded(row, row_tap), footprint.mode);
+    const int64_t key_row = footprint.rows.source(row, row_tap, footprint.mode);
     for (int64_t column_tap = 0; column_tap < footprint.columns.kernel; ++column_tap, ++tap) {
-      const int64_t key_column = footprint.columns.pixel(footprint.columns.padded(column, column_tap), footprint.mode);
+      const int64_t key_column = footprint.columns.source(column, column_tap, footprint.mode);
       body(tap, key_row < 0 || key_column < 0 ? -1 : key_row * footprint.columns.size + key_column);
     }
   }

@@ -23,7 +23,8 @@ inline bool has_tiles(const Aggregation& problem) {
   // Offsets inside a weight map and products of a side's size must fit 32 bits.
   const bool fits = rows.size < 1 << 15 && columns.size < 1 << 15 &&
                     problem.footprint.taps() * problem.footprint.pixels() <= INT32_MAX;
-  return dense && square && fits && problem.channels > 0 && problem.batch > 0;
+  return dense && square && fits && problem.footprint.mode != Padding::kClamp && problem.channels > 0 &&
+         problem.batch > 0;
 }
 
 // Whether rows are aligned to groups of four pixels.
@@ -42,8 +43,9 @@ AggregationTiles make_tiles(const Aggregation& problem, bool by_rows, int flank,
   const int64_t sharing = problem.sharing(0), channels = sharing < channels_at_once ? sharing : channels_at_once;
   return {make_tiling(int(footprint.rows.size), int(footprint.columns.size), int(footprint.rows.kernel), by_rows, flank,
                       problem.weight_maps(), int(channels)),
-          Channels{problem.channels, problem.weight_channels, footprint.pixels()}, int(sharing),
-          footprint.mode == Padding::kReflect};
+          Channels{problem.channels, problem.weight_channels, footprint.pixels(), problem.first_channel(1),
+                   problem.channel_step()},
+          int(sharing), footprint.mode == Padding::kReflect};
 }
 
 // Launches the tiled kernel for the kernel size if there is a tiling, otherwise the general one.

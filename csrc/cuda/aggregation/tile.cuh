@@ -102,16 +102,18 @@ __device__ inline Group group_of_thread(const Tiling& tiling, const Tile& tile) 
 // The maps (N, C, H, W) that share the weight maps (N, Cw, ...).
 struct Channels {
   int64_t channels, weight_channels, pixels;
+  int64_t group_step,
+      channel_step;  // from the first channel of a weight map to that of the next, between channels of one
 
   __device__ int64_t image(int64_t weight_map) const { return weight_map / weight_channels; }
   // The offset, in elements, of the first map that shares this weight map, and the number of these maps.
   __device__ int64_t begin(int64_t weight_map) const {
-    return (image(weight_map) * channels + weight_map % weight_channels) * pixels;
+    return (image(weight_map) * channels + weight_map % weight_channels * group_step) * pixels;
   }
   __device__ int count(int64_t weight_map) const {
     return int((channels - weight_map % weight_channels + weight_channels - 1) / weight_channels);
   }
-  __device__ int64_t step() const { return weight_channels * pixels; }
+  __device__ int64_t step() const { return channel_step * pixels; }
 };
 
 // Copies what the tile's footprints reach, `count` channels starting at `first`, with padding resolved, times

@@ -1,0 +1,118 @@
+"""Outlook attention of VOLO: every pixel computes the attention of all pairs of its neighbours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import aggregation
+from .sizes import divisor, odd, positive
+
+
+class OutlookAttention(nn.Module):
+    r"""Attention between the pixels of a window, with weights from a linear layer of the pixel at its centre.
+
+    .. math::
+        \hat y_{i,\Delta} = \sum_{k} \operatorname{softmax}_k(A_{i,\Delta,k}) \; v_{i+k}, \qquad
+        y_p = \sum_{\Delta} \hat y_{p-\Delta,\Delta}
+
+    Equations 3 to 5 of "VOLO: Vision Outlooker for Visual Recognition" (https://arxiv.org/abs/2106.13112). Δ and k are
+    the K x K offsets of a window, and i its centre, every ``stride``-th pixel. The arguments and the names of the
+    parameters are those of the authors' module and of timm's, so that their checkpoints load.
+
+    The sums are exchanged, so that neither the unfolded values nor the sums of every window are stored: a pixel p reads
+    the pixels p + k - Δ, (2K - 1) x (2K - 1) of them, each with the sum of the weights of all windows that both are in.
+
+    Args:
+        dim: C, the channels of input and output.
+        num_heads: The number of heads, a divisor of ``dim``.
+        kernel_size: K, odd. Defaults to 3.
+        padding: None (default) or ``(kernel_size - 1) / 2``, the only padding that is supported.
+        stride: Pixels between the centres of windows; the weights are computed from the average of as many pixels.
+            Defaults to 1.
+        qkv_bias: Whether the values have a bias. Defaults to False.
+        qk_scale: The factor of the logits. Defaults to None, for ``(dim / num_heads) ** -0.5``.
+        attn_drop: Dropout of the weights. Defaults to 0.
+        proj_drop: Dropout of the output. Defaults to 0.
+
+    Shapes:
+        (N, H, W, C) -> (N, H, W, C)
+
+    Example:
+        >>> OutlookAttention(192, num_heads=6, stride=2)(torch.randn(1, 28, 28, 192)).shape
+        torch.Size([1, 28, 28, 192])
+    """
+
+    _slots: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        kernel_size: int = 3,
+        padding: int | None = None,
+        stride: int = 1,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = divisor(num_heads, "num_heads", positive(dim, "dim"), "dim")
+        self.kernel_size = odd(kernel_size, "kernel_size")
+        self.padding = (kernel_size - 1) // 2
+        if padding not in (None, self.padding):
+            raise ValueError(f"padding must be None or {self.padding}, which keeps the size, got {padding!r}")
+        self.stride = positive(stride, "stride")
+        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
+        self.v = nn.Linear(dim, dim, bias=qkv_bias)
+        self.attn = nn.Linear(dim, kernel_size**4 * num_heads)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        self.register_buffer("_slots", _slots(kernel_size), persistent=False)
+
+    def weights(self, features: Tensor) -> Tensor:
+        """The weight of every pixel p + k - Δ for every pixel p.
+
+        Args:
+            features: (N, H, W, C), the input of the layer.
+
+        Returns:
+            (N, heads, (2K - 1) * (2K - 1), H * W).
+        """
+        taps, size = self.kernel_size**2, features.shape[1:3]
+        logits = self.attn(self.pool(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)) * self.scale
+        attention = self.attn_drop(logits.unflatten(-1, (self.num_heads, taps, taps)).softmax(-1))
+        # (N, heads, Δ and k, windows), and a zero for offsets that a Δ does not reach
+        attention = F.pad(attention.flatten(-2).flatten(1, 2).permute(0, 2, 3, 1), (0, 0, 0, 1))
+        # (N, heads * (2K - 1)^2 * Δ, windows): fold adds what the windows of every Δ contribute to a pixel
+        spread = attention.index_select(2, self._slots).flatten(1, 2)
+        folded = F.fold(spread, size, self.kernel_size, padding=self.padding, stride=self.stride)
+        return folded.unflatten(1, (self.num_heads, -1)).flatten(3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Attend in the windows of (N, H, W, C) features."""
+        if features.ndim != 4 or features.shape[-1] != self.v.in_features:
+            raise ValueError(f"features must have the shape (N, H, W, {self.v.in_features}), got {tuple(features.shape)}")
+        value, reach = self.v(features).permute(0, 3, 1, 2), 2 * self.kernel_size - 1
+        attended = aggregation(value, self.weights(features), reach, padding_mode="zeros", groups="contiguous")
+        return self.proj_drop(self.proj(attended.permute(0, 2, 3, 1)))
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"num_heads={self.num_heads}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+def _slots(kernel_size: int) -> Tensor:
+    """For each offset k - Δ, row by row, and each Δ: the index of (Δ, k), or K**4 where no k fits."""
+    reach, slots = 2 * kernel_size - 1, []
+    for offset in range(reach**2):
+        for delta in range(kernel_size**2):
+            row = offset // reach - (kernel_size - 1) + delta // kernel_size
+            column = offset % reach - (kernel_size - 1) + delta % kernel_size
+            fits = 0 <= row < kernel_size and 0 <= column < kernel_size
+            slots.append(delta * kernel_size**2 + row * kernel_size + column if fits else kernel_size**4)
+    return torch.tensor(slots)
