@@ -18,7 +18,7 @@ from ..ops import PAIRWISE_RELATIONS, pairwise_relation, softmax_aggregation
 from ..ops.footprint import IntOrPair
 from ..ops.pairwise_attention import why_no_kernel
 from ..ops.pairwise_relation import relation_width
-from ..ops.pairwise_training import PairwiseGeometry, pairwise_why_not
+from ..ops.pairwise_training_operands import PairwiseGeometry, pairwise_why_not
 from .position import PositionEncoding
 from .self_attention import CALLED_METHODS, FUSED_METHODS, SelfAttention
 

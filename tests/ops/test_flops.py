@@ -25,8 +25,6 @@ from sa_layers.ops.flops import FORMULAS
 from sa_layers.ops.linear_training import linear_backward_input, linear_backward_weight, linear_forward
 from sa_layers.ops.pairwise_relation import relation_width
 from sa_layers.ops.pairwise_training import (
-    PairwiseGeometry,
-    PairwiseMapping,
     pairwise_backward,
     pairwise_correction,
     pairwise_forward,
@@ -34,6 +32,7 @@ from sa_layers.ops.pairwise_training import (
     pairwise_norm_backward,
     pairwise_statistics,
 )
+from sa_layers.ops.pairwise_training_operands import PairwiseGeometry, PairwiseMapping
 from sa_layers.ops.pooled_projection import pooled_projection
 from sa_layers.ops.projection import Linear, project
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from ...ops import Footprint, PairPosition
 from ...ops.pairwise_training import (
-    PairwiseGeometry,
-    PairwiseMapping,
     pairwise_backward,
     pairwise_correction,
     pairwise_forward,
@@ -22,6 +20,7 @@ from ...ops.pairwise_training import (
     pairwise_norm_backward,
     pairwise_statistics,
 )
+from ...ops.pairwise_training_operands import PairwiseGeometry, PairwiseMapping
 from ..position import position_matrices
 from .attention import Operands
 from .function import Gradients, Values, tensors_of

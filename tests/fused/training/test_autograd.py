@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import gradcheck
 
-from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
-from sa_layers.ops import PAIRWISE_RELATIONS, PATCHWISE_RELATIONS, fused
+from sa_layers.layers import SelfAttentionBlock
+from sa_layers.ops import fused
 from tests.sampling import sample
 
 from .conftest import FUSED_TRAINING, assert_fused
@@ -251,133 +250,6 @@ def test_nothing_of_all_footprints_is_kept(attention: str) -> None:
     assert not FUSED_TRAINING or kept < min(unfused / 3, 4 * features.numel() * 4), (kept, unfused)
 
 
-@LARGE
-def test_parameters_written_between_the_passes(name: str) -> None:
-    """An error as torch's, or the gradients of the values that the forward pass read."""
-    features = features_for(name)
-    for key, _ in sample(subject(name).named_parameters(), 6, seed=1):
-        module = subject(name)
-        expected = expected_step(module, features)
-        leaf = like(features)
-        outputs = as_list(module(leaf))
-        with torch.no_grad():
-            module.get_parameter(key).mul_(3)
-        check_or_error(module, outputs, leaf, expected, key)
-
-
-@LARGE
-def test_statistics_written_between_the_passes(name: str) -> None:
-    """Running statistics of norms in evaluation, which the backward pass may read."""
-    features = features_for(name)
-    for key in sample([key for key, _ in subject(name).named_buffers() if "running" in key], 4):
-        module = subject(name)
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.eval()
-        expected = expected_step(module, features)
-        leaf = like(features)
-        outputs = as_list(module(leaf))
-        module.get_buffer(key).mul_(3)
-        del expected.buffers[key]
-        check_or_error(module, outputs, leaf, expected, key, without=key)
-
-
-def check_or_error(
-    module: nn.Module,
-    outputs: list[Tensor],
-    leaf: Tensor,
-    expected: Any,
-    key: str,
-    losses: list[Tensor] | None = None,
-    without: str = "",
-) -> None:
-    """The gradients of ``losses``, by default of the outputs, are right, or torch says what was written."""
-    message = None
-    try:
-        random_loss(outputs if losses is None else losses)
-    except RuntimeError as error:
-        message = str(error)
-    if message is not None:
-        assert "modified by an inplace operation" in message, key
-        return
-    step = collect(module, outputs, leaf)
-    step.buffers.pop(without, None)
-    check_step(step, expected)
-
-
-@LARGE
-def test_statistics_may_move_between_the_passes(name: str) -> None:
-    """Another forward pass moves the running statistics of norms in training mode, which no backward pass reads."""
-    module, features = subject(name), features_for(name)
-    expected = expected_step(module, features)
-    leaf = like(features)
-    outputs = as_list(module(leaf))
-    with torch.no_grad():
-        module(features_for(name, seed=5))
-    random_loss(outputs)
-    step = collect(module, outputs, leaf)
-    check_step(step._replace(buffers=expected.buffers), expected)
-
-
-@EVERY_SUBJECT
-def test_inputs_written_between_the_passes(name: str) -> None:
-    """An error as torch's, or the gradients for the input as it was."""
-    module, features = subject(name), features_for(name)
-    expected = expected_step(module, features)
-    leaf = like(features)
-    middle = leaf * 1.0
-    outputs = as_list(module(middle))
-    middle.mul_(3)
-    check_or_error(module, outputs, leaf, expected, "input")
-
-
-@EVERY_SUBJECT
-@pytest.mark.parametrize("operation", ["relu_", "mul_", "zero_"])
-def test_outputs_written_between_the_passes(name: str, operation: str) -> None:
-    """In-place operations on the output, as an activation that follows a block: right, or an error."""
-    module, features = subject(name), features_for(name)
-
-    def results(part: nn.Module, in_place: bool) -> Any:
-        leaf = like(features)
-        outputs = as_list(part(leaf))
-        if operation == "relu_":
-            outputs = [output.relu_() if in_place else output.relu() for output in outputs]
-        elif operation == "mul_":
-            outputs = [output.mul_(2) if in_place else output * 2 for output in outputs]
-        else:
-            for output in outputs if in_place else []:
-                output.detach().zero_()
-        return part, outputs, leaf
-
-    with plain_torch():
-        other, outputs, leaf = results(copy.deepcopy(module), False)
-        random_loss(outputs)
-    expected = collect(other, [], leaf)
-    part, outputs, leaf = results(copy.deepcopy(module), True)
-    check_or_error(part, [], leaf, expected, "output", outputs)
-
-
-@EVERY_SUBJECT
-def test_calls_leave_their_operands_alone(name: str) -> None:
-    """Neither the input nor a parameter nor the gradient of the output is written."""
-    module, features = subject(name), features_for(name)
-    numbers, parameters = features.detach().clone(), [parameter.detach().clone() for parameter in module.parameters()]
-    outputs = as_list(module(features))
-    results = [output.detach().clone() for output in outputs]
-    gradients = random_gradients(outputs)
-    torch.autograd.backward(outputs, gradients)
-    assert torch.equal(features, numbers)
-    assert all(map(torch.equal, module.parameters(), parameters))
-    assert all(map(torch.equal, gradients, random_gradients(outputs)))
-    assert all(map(torch.equal, outputs, results))
-    assert features.grad is not None
-    leaves = [features.grad, *(parameter.grad for parameter in module.parameters())]
-    memories = sorted((leaf.data_ptr(), leaf.data_ptr() + leaf.nbytes) for leaf in leaves if leaf is not None)
-    assert len(memories) == len(leaves)
-    ends = [end for _, end in memories]
-    assert all(end <= begin for end, (begin, _) in zip(ends, memories[1:], strict=False)), "gradients share memory"
-
-
 @EVERY_SUBJECT
 def test_leaf_of_another_graph(name: str) -> None:
     """An input that is computed by other modules and used by others, too."""
@@ -392,41 +264,3 @@ def test_leaf_of_another_graph(name: str) -> None:
             random_loss(outputs)
         results.append(collect(nn.ModuleList([part, other]), outputs, leaf))
     check_step(results[1], results[0])
-
-
-LAYERS: list[tuple[type[nn.Module], str, dict[str, Any]]] = [
-    (kind, relation, options)
-    for kind, relations in ((PairwiseSelfAttention, PAIRWISE_RELATIONS), (PatchwiseSelfAttention, PATCHWISE_RELATIONS))
-    for relation in relations
-    for options in ({}, {"stride": 2, "padding_mode": "zeros"}, {"dilation": 2, "shared_transforms": "query_key"})
-]
-
-
-@pytest.mark.parametrize("evaluated", [False, True], ids=["batch statistics", "frozen norms"])
-@pytest.mark.parametrize(("kind", "relation", "options"), sample(LAYERS, 8), ids=str)
-def test_finite_differences_of_layers(
-    kind: type[nn.Module], relation: str, options: dict[str, Any], evaluated: bool
-) -> None:
-    torch.manual_seed(0)
-    layer = kind(3, 4, 3, relation=relation, share=2, relation_channels=2, **options).double()
-    check_finite_differences(layer, torch.randn(2, 3, 4, 3).double(), evaluated)
-
-
-@pytest.mark.parametrize("evaluated", [False, True], ids=["batch statistics", "frozen norms"])
-@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
-def test_finite_differences_of_blocks(attention: str, evaluated: bool) -> None:
-    torch.manual_seed(0)
-    block = SelfAttentionBlock(16, 3, attention, share=2).double()
-    check_finite_differences(block, torch.randn(2, 16, 3, 4).double(), evaluated)
-
-
-def check_finite_differences(module: nn.Module, features: Tensor, evaluated: bool) -> None:
-    """Of the input and of all parameters of the module itself, whose values are changed in place."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.5)  # by default a pixel's offset to itself lies on the kink of the ReLU
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.train(not evaluated)
-    features.requires_grad_()
-    operands = (features, *module.parameters())
-    assert gradcheck(lambda features, *_: module(features), operands, fast_mode=True, atol=1e-4)
