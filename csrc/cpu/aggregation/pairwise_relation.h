@@ -19,24 +19,30 @@ void compute_relation(const Band& band, const BandTables& tables, const T* centr
                       Compute<T> query_sign, Compute<T> key_sign, T* to) {
   const int64_t width = band.footprint.columns.output_size(), pixels = band.footprint.output_pixels();
   const int64_t kernel_columns = band.footprint.columns.kernel;
+  const auto compute_vector = [&](int64_t tap, int64_t pixel, const Compute<T>* key, auto lanes) ALWAYS_INLINE_LAMBDA {
+    Vector<T> result = {};
+    if (query_sign != 0) result = load(centres + pixel, lanes);
+    if (key_sign != 0) result += key_sign * load(key);
+    store(to + tap * pixels + pixel, result, lanes);
+  };
   for (int64_t tap = 0; tap < band.footprint.taps(); ++tap) {
     const Compute<T>* under_tap = copy + tap / kernel_columns * band.tap_stride;
-    const int64_t column_tap = tap % kernel_columns;
+    const int64_t column_tap = tap % kernel_columns, offset = tables.offsets(0)[column_tap];
     for (int64_t row = band.row_begin; row < band.row_end; ++row) {
       const Compute<T>* keys = under_tap + band.row_offset(row);
-      for (int64_t i = 0; i < tables.vector_count; ++i) {
-        const ColumnVector vector = tables[i];
-        const int64_t pixel = row * width + vector.column, from = vector.column + tables.offsets(i)[column_tap];
-        const auto compute_relation_lanes = [&](auto lanes) ALWAYS_INLINE_LAMBDA {
-          Vector<T> result = {};
-          if (query_sign != 0) result = load(centres + pixel, lanes);
-          if (key_sign != 0) result += key_sign * load(keys + from);
-          store(to + tap * pixels + pixel, result, lanes);
-        };
-        if (vector.end == kLanes<T>) {
-          compute_relation_lanes(AllLanes{});
+      if (band.clamped()) {
+        for (int64_t i = 0; i < tables.vector_count; ++i) {
+          const ColumnVector& vector = tables[i];
+          compute_vector(tap, row * width + vector.column, keys + vector.column + tables.offsets(i)[column_tap],
+                         SomeLanes{0, vector.end});
+        }
+        continue;
+      }
+      for (int64_t column = 0; column < width; column += kLanes<T>) {
+        if (column + kLanes<T> <= width) {
+          compute_vector(tap, row * width + column, keys + offset + column, AllLanes{});
         } else {
-          compute_relation_lanes(SomeLanes{0, vector.end});
+          compute_vector(tap, row * width + column, keys + offset + column, SomeLanes{0, width - column});
         }
       }
     }
