@@ -67,6 +67,22 @@ class Draw:
         footprint = dict(zip(names, map(tuple, (kernel, stride, dilation)), strict=True))
         return batch, (size[0], size[1]), footprint | {"padding_mode": mode}
 
+    def window_geometry(self, channels: int) -> tuple[int, tuple[int, int], dict[str, Any]]:
+        """As ``geometry``, and sometimes with windows that are moved inwards at the border."""
+        batch, size, arguments = self.geometry(channels)
+        if self.chance(0.7):
+            return batch, size, arguments
+        kernel, dilation = list(arguments["kernel_size"]), [min(step, 4) for step in arguments["dilation"]]
+        room = [max(side, 3) for side in size]
+        for axis in range(2):
+            while kernel[axis] * dilation[axis] > room[axis]:
+                if dilation[axis] > 1:
+                    dilation[axis] -= 1
+                else:
+                    kernel[axis] -= 2
+        clamped = {"kernel_size": tuple(kernel), "dilation": tuple(dilation), "padding_mode": "clamp"}
+        return batch, (room[0], room[1]), arguments | clamped
+
     def normal(self, *shape: int) -> Array:
         return self.random.standard_normal(shape)
 

@@ -35,7 +35,8 @@ def softmax_aggregation(draw: Draw) -> Case:
 def weighted(draw: Draw, softmax: bool) -> Case:
     weights = draw.channels(12)
     channels = weights * draw.up_to(6)
-    batch, size, arguments = draw.geometry(channels)
+    batch, size, arguments = draw.window_geometry(channels)
+    groups = draw.one_of(ops.GROUPS)
     largest = softmax and draw.chance(0.05)
     value = draw.map(batch, channels, *size, extreme=not largest)
     if largest and batch:
@@ -48,13 +49,14 @@ def weighted(draw: Draw, softmax: bool) -> Case:
     grad = draw.map(batch, channels, *footprint.output_size, extreme=False)
     arrays = array(value), Estimate(array(weight), np.zeros(shape) if softmax else np.abs(array(weight)))
     factor = oracle.softmax(arrays[1]) if softmax else arrays[1]
-    of_value, of_weight = oracle.aggregation_gradients(array(grad), arrays[0], factor, footprint)
-    expected = {"output": oracle.aggregate(arrays[0], factor, footprint)}
+    of_value, of_weight = oracle.aggregation_gradients(array(grad), arrays[0], factor, footprint, groups)
+    expected = {"output": oracle.aggregate(arrays[0], factor, footprint, groups)}
     if not largest:
         of_weight = oracle.logits_gradient(of_weight, factor) if softmax else of_weight
         expected |= {"gradient of value": of_value, f"gradient of {'logits' if softmax else 'weight'}": of_weight}
     operands = {"value": value, "logits" if softmax else "weight": weight}
     function = ops.softmax_aggregation if softmax else ops.aggregation
+    arguments |= {"groups": groups}
 
     def call() -> dict[str, Tensor]:
         if largest:
@@ -79,7 +81,7 @@ def extreme_logits(draw: Draw, logits: Tensor) -> Tensor:
 
 def pairwise_relation(draw: Draw) -> Case:
     relation, channels = draw.one_of(ops.PAIRWISE_RELATIONS), draw.channels()
-    batch, size, arguments = draw.geometry(channels)
+    batch, size, arguments = draw.window_geometry(channels)
     operands = {name: draw.map(batch, channels, *size) for name in ("query", "key")}
     footprint = footprint_of(operands["query"], arguments)
     arrays = array(operands["query"]), array(operands["key"])

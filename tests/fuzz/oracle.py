@@ -24,10 +24,7 @@ class Footprint:
     """The pixels of every footprint: ``index``, (taps, Ho * Wo), into the pixels of a map; -1 for a padded zero."""
 
     def __init__(self, size: tuple[int, int], kernel_size: Any, stride: Any, dilation: Any, padding_mode: str) -> None:
-        axes = [
-            sources(*numbers, padding_mode == "zeros")
-            for numbers in zip(size, kernel_size, stride, dilation, strict=True)
-        ]
+        axes = [sources(*numbers, padding_mode) for numbers in zip(size, kernel_size, stride, dilation, strict=True)]
         rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
         index = np.where((rows < 0) | (columns < 0), -1, rows * size[1] + columns)
         self.size, self.stride, self.output_size = size, stride, index.shape[2:]
@@ -59,14 +56,23 @@ class Footprint:
         return pixels.reshape(*pixels.shape[:2], *self.output_size)
 
 
-def sources(size: int, taps: int, stride: int, dilation: int, zeros: bool) -> Array:
+def sources(size: int, taps: int, stride: int, dilation: int, padding_mode: str) -> Array:
     """(taps, outputs): the index along an axis of every tap of every footprint."""
+    if padding_mode == "clamp":
+        return np.array([nearest_window(pixel, size, taps, dilation) for pixel in range(0, size, stride)]).T
     index = (np.arange(taps) - taps // 2)[:, None] * dilation + np.arange(0, size, stride)
-    if zeros:
+    if padding_mode == "zeros":
         return np.where((index >= 0) & (index < size), index, -1)
     period = max(2 * (size - 1), 1)
     index = index % period
     return np.minimum(index, period - index)
+
+
+def nearest_window(pixel: int, size: int, taps: int, dilation: int) -> range:
+    """Of all windows on an axis that are a multiple of the dilation away from a pixel, the nearest."""
+    firsts = range(pixel % dilation, size - (taps - 1) * dilation, dilation)
+    first = min(firsts, key=lambda first: abs(first + taps // 2 * dilation - pixel))
+    return range(first, first + taps * dilation, dilation)
 
 
 def flat(maps: Array, axes: int = 2) -> Array:
@@ -79,36 +85,40 @@ def merge(pixels: Array) -> Array:
     return pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2], pixels.shape[3])
 
 
-def share(weight: Array, channels: int) -> Array:
-    """Channel c uses the weight c mod Cw."""
-    return weight[:, np.arange(channels) % weight.shape[1]]
+def share(weight: Array, channels: int, groups: str) -> Array:
+    """Channel c uses the weight c mod Cw or, in contiguous groups, c // (C / Cw)."""
+    index, weights = np.arange(channels), weight.shape[1]
+    return weight[:, index % weights if groups == "interleaved" else index // (channels // weights)]
 
 
-def sum_shared(channels: Array, weights: int) -> Array:
+def sum_shared(channels: Array, weights: int, groups: str) -> Array:
     """The transpose of ``share``."""
-    groups = channels.shape[1] // weights
-    return channels.reshape(channels.shape[0], groups, weights, *channels.shape[2:]).sum(1)
+    sharing = channels.shape[1] // weights
+    if groups == "interleaved":
+        return channels.reshape(channels.shape[0], sharing, weights, *channels.shape[2:]).sum(1)
+    return channels.reshape(channels.shape[0], weights, sharing, *channels.shape[2:]).sum(2)
 
 
-def aggregate(value: Array, weight: Estimate, footprint: Footprint) -> Estimate:
+def aggregate(value: Array, weight: Estimate, footprint: Footprint, groups: str = "interleaved") -> Estimate:
     """The weighted sum of every footprint."""
     taps, channels = footprint.gather(value), value.shape[1]
-    result = (taps * share(weight.value, channels)).sum(2)
-    return Estimate(footprint.to_map(result), footprint.to_map((np.abs(taps) * share(weight.scale, channels)).sum(2)))
+    result = (taps * share(weight.value, channels, groups)).sum(2)
+    scale = (np.abs(taps) * share(weight.scale, channels, groups)).sum(2)
+    return Estimate(footprint.to_map(result), footprint.to_map(scale))
 
 
 def aggregation_gradients(
-    grad: Array, value: Array, weight: Estimate, footprint: Footprint
+    grad: Array, value: Array, weight: Estimate, footprint: Footprint, groups: str = "interleaved"
 ) -> tuple[Estimate, Estimate]:
     """The gradients of the value and of the weight."""
     grad, taps = flat(grad)[:, :, None], footprint.gather(value)
     channels, weights = value.shape[1], weight.value.shape[1]
     of_value = Estimate(
-        footprint.scatter(grad * share(weight.value, channels)),
-        footprint.scatter(np.abs(grad) * share(weight.scale, channels)),
+        footprint.scatter(grad * share(weight.value, channels, groups)),
+        footprint.scatter(np.abs(grad) * share(weight.scale, channels, groups)),
     )
     products = grad * taps
-    return of_value, Estimate(sum_shared(products, weights), sum_shared(np.abs(products), weights))
+    return of_value, Estimate(*(sum_shared(item, weights, groups) for item in (products, np.abs(products))))
 
 
 def softmax(logits: Estimate) -> Estimate:

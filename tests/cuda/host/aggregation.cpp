@@ -27,14 +27,38 @@ bool check_operators(const reference::Problem& p, Element element, int shift) {
   });
 }
 
+// With groups and padding modes that only these operators have.
+reference::Problem vary(reference::Problem p) {
+  p.contiguous = p.channels % p.weight_channels == 0 && pick(0, 1);
+  p.clamped = pick(0, 2) == 0;
+  if (p.clamped) {
+    p.height = max(p.height, p.kernel[0] * p.dilation[0]), p.width = max(p.width, p.kernel[1] * p.dilation[1]);
+  }
+  return p;
+}
+
+int check_varied_problems(int problems) {
+  int failures = 0;
+  for (int i = 0; i < problems; ++i) {
+    const reference::Problem p = vary(random_problem());
+    failures += check_problem(p, Element(pick(0, 3)), pick(0, 3) % 2, check_operators);
+  }
+  return failures;
+}
+
 }  // namespace
 }  // namespace sa_layers::cuda
 
 int main(int argc, char** argv) {
   using namespace sa_layers::cuda;
   return run_checks(argc, argv, [](int problems) {
-    int failures = check_random_problems(problems, check_operators);
-    for (const auto& p : kSpecial) failures += check_problem(p, Element::kFloat32, 0, check_operators);
+    int failures = check_varied_problems(problems);
+    for (auto p : kSpecial) {
+      failures += check_problem(p, Element::kFloat32, 0, check_operators);
+      if (p.weight_channels == 1) continue;
+      p.contiguous = true;
+      failures += check_problem(p, Element::kFloat32, 0, check_operators);
+    }
     return failures;
   });
 }

@@ -67,10 +67,13 @@ bool agrees(const char* name, Buffer<T>& result, const Expected& expected, doubl
 inline Aggregation geometry(const reference::Problem& p) {
   return {{{p.height, p.kernel[0], p.stride[0], p.dilation[0]},
            {p.width, p.kernel[1], p.stride[1], p.dilation[1]},
-           p.reflecting ? Padding::kReflect : Padding::kZeros},
+           p.clamped      ? Padding::kClamp
+           : p.reflecting ? Padding::kReflect
+                          : Padding::kZeros},
           p.batch,
           p.channels,
-          p.weight_channels};
+          p.weight_channels,
+          p.contiguous ? Groups::kContiguous : Groups::kInterleaved};
 }
 
 }  // namespace sa_layers::cuda

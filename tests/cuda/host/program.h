@@ -50,10 +50,14 @@ inline reference::Problem random_problem() {
 
 inline void describe(const reference::Problem& p, Element element, int shift) {
   std::printf(
-      "batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, type %d, "
-      "shifted by %d\n",
+      "batch %d, channels %d / %d, map %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, %s, %s groups, "
+      "type %d, shifted by %d\n",
       p.batch, p.channels, p.weight_channels, p.height, p.width, p.kernel[0], p.kernel[1], p.stride[0], p.stride[1],
-      p.dilation[0], p.dilation[1], p.reflecting ? "reflect" : "zeros", int(element), shift);
+      p.dilation[0], p.dilation[1],
+      p.clamped      ? "clamp"
+      : p.reflecting ? "reflect"
+                     : "zeros",
+      p.contiguous ? "contiguous" : "interleaved", int(element), shift);
 }
 
 // Calls check(problem, element, shift) for random problems, or for those given, and returns the number of failures.
