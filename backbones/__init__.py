@@ -1,7 +1,7 @@
 """The SAN backbones for OpenMMLab; installed as sa_layers.backbones."""
 
 try:
-    from . import counterparts, layers
+    from . import carafe, counterparts, layers
     from .model_hub import register_models
     from .plugin import SelfAttentionPlugin
     from .san import SAN
@@ -13,4 +13,4 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ["SAN", "SelfAttentionPlugin", "counterparts", "layers", "register_models"]
+__all__ = ["SAN", "SelfAttentionPlugin", "carafe", "counterparts", "layers", "register_models"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..ops.checks import check_tensors
@@ -48,7 +50,9 @@ class CARAFE(nn.Module):
             *(self.scale_factor * side for side in features.shape[2:]),
         )
         if tuple(masks.shape) != expected:
-            raise ValueError(f"masks must have the shape {expected} for features {tuple(features.shape)}, got {masks.shape}")
+            raise ValueError(
+                f"masks must have the shape {expected} for features {tuple(features.shape)}, got {tuple(masks.shape)}"
+            )
         # as pixel_unshuffle does, which returns another shape if there is no image
         factor, (height, width) = self.scale_factor, features.shape[2:]
         kernels = masks.unflatten(-1, (width, factor)).unflatten(2, (height, factor)).permute(0, 1, 3, 5, 2, 4)
@@ -130,7 +134,7 @@ class CARAFEPack(nn.Module):
         return f"scale_factor={self.scale_factor}, up_kernel={self.up_kernel}, up_group={self.up_group}"
 
 
-def upsample(layer: nn.Module, features: Tensor) -> Tensor:
+def upsample(layer: Any, features: Tensor) -> Tensor:
     """Compute the forward pass of a :class:`CARAFEPack`, this one or mmcv's, from its attributes."""
     logits = layer.content_encoder(layer.channel_compressor(features))
     return reassemble(features, logits, layer.up_kernel, layer.up_group, layer.scale_factor, normalise=True)

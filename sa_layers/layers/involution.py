@@ -56,19 +56,15 @@ class Involution2d(nn.Module):
         self.groups = channels // group_channels
         hidden = channels // divisor(reduction_ratio, "reduction_ratio", channels, "channels")
         # the names are those of mmcv's ConvModule, of which the authors' module is made
-        self.conv1 = nn.Sequential(
-            OrderedDict(
-                conv=nn.Conv2d(channels, hidden, 1, bias=False),
-                bn=nn.BatchNorm2d(hidden),
-                activate=nn.ReLU(inplace=True),
-            )
-        )
-        self.conv2 = nn.Sequential(OrderedDict(conv=nn.Conv2d(hidden, kernel_size**2 * self.groups, 1)))
-        # a map whose size is no multiple of the stride, which the authors' module refuses, has smaller blocks at its end
+        reduce = nn.Conv2d(channels, hidden, 1, bias=False)
+        span = nn.Conv2d(hidden, kernel_size**2 * self.groups, 1)
+        self.conv1 = nn.Sequential(OrderedDict(conv=reduce, bn=nn.BatchNorm2d(hidden), activate=nn.ReLU(inplace=True)))
+        self.conv2 = nn.Sequential(OrderedDict(conv=span))
+        # ceil_mode: the authors' module refuses a map whose size is no multiple of the stride
         self.avgpool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        for layer in (self.conv1.conv, self.conv2.conv):
+        for layer in (reduce, span):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.conv2.conv.bias)
+        nn.init.constant_(span.bias, 0)  # type: ignore[arg-type]
 
     def weights(self, features: Tensor) -> Tensor:
         """The kernel of every pixel, by which the pixels of its footprint are multiplied.

@@ -90,7 +90,8 @@ def na2d_av(attn: Tensor, value: Tensor, kernel_size: IntOrPair, dilation: IntOr
 class NeighborhoodAggregation(nn.Module):
     r"""Multi-head self-attention in which every pixel attends to the nearest K x K pixels.
 
-    .. math:: y_i = W \sum_t \operatorname{softmax}_t\left(\frac{q_i^\top k_{\rho(i,t)}}{\sqrt{D}} + B_{\rho(i,t) - i}\right)
+    .. math::
+        y_i = W \sum_t \operatorname{softmax}_t\left(\frac{q_i^\top k_{\rho(i,t)}}{\sqrt{D}} + B_{\rho(i,t) - i}\right)
         v_{\rho(i,t)}
 
     Equations 1 to 3 of "Neighborhood Attention Transformer" (https://arxiv.org/abs/2204.07143), with the dilation of
@@ -197,7 +198,9 @@ def window_bias(rpb: Tensor, footprint: Footprint, size: tuple[int, ...]) -> Ten
         (3, torch.Size([1, 3, 4]))
     """
     heads, sides = size[0], size[1:]
-    check_shape(rpb, "rpb", (heads, *(2 * taps - 1 for taps in footprint.kernel_size)), f"{heads} heads and {footprint}")
+    check_shape(
+        rpb, "rpb", (heads, *(2 * taps - 1 for taps in footprint.kernel_size)), f"{heads} heads and {footprint}"
+    )
     for axis, (taps, side) in enumerate(zip(footprint.kernel_size, sides, strict=True)):
         tap_and_pixel = torch.arange(taps * side, device=rpb.device)
         tap, pixel = tap_and_pixel // side, tap_and_pixel % side

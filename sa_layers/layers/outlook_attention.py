@@ -74,20 +74,27 @@ class OutlookAttention(nn.Module):
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
         self.register_buffer("_slots", _slots(kernel_size), persistent=False)
 
-    def weights(self, features: Tensor) -> Tensor:
-        """The weight of every pixel p + k - Δ for every pixel p.
+    def attend(self, value: Tensor, logits: Tensor) -> Tensor:
+        """Attend in the windows, without the linear layers.
 
         Args:
-            features: (N, H, W, C), the input of the layer.
+            value: v, (N, C, H, W).
+            logits: A, (N, h, w, heads * K**4) for h x w windows: row by row the offsets Δ, and for each the offsets k.
 
         Returns:
-            (N, heads, (2K - 1) * (2K - 1), H * W).
+            (N, C, H, W).
         """
-        taps, size = self.kernel_size**2, features.shape[1:3]
-        logits = self.attn(self.pool(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)) * self.scale
-        attention = self.attn_drop(logits.unflatten(-1, (self.num_heads, taps, taps)).softmax(-1))
-        # (N, heads, Δ and k, windows), and a zero for offsets that a Δ does not reach
-        attention = F.pad(attention.flatten(-2).flatten(1, 2).permute(0, 2, 3, 1), (0, 0, 0, 1))
+        weight = self.pixel_weights(logits, value.shape[2:])
+        return aggregation(value, weight, 2 * self.kernel_size - 1, padding_mode="zeros", groups="contiguous")
+
+    def pixel_weights(self, logits: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The weight of every pixel p + k - Δ for every pixel p: (N, heads, (2K - 1) * (2K - 1), H * W)."""
+        taps = self.kernel_size**2
+        # (N, heads, Δ, k, windows): a softmax is fastest if the next dimension is long
+        logits = logits.unflatten(-1, (self.num_heads, taps, taps)).permute(0, 3, 4, 5, 1, 2).flatten(4)
+        attention = self.attn_drop((self.scale * logits).softmax(3))
+        # with a zero for the offsets that a Δ does not reach
+        attention = F.pad(attention.flatten(2, 3), (0, 0, 0, 1))
         # (N, heads * (2K - 1)^2 * Δ, windows): fold adds what the windows of every Δ contribute to a pixel
         spread = attention.index_select(2, self._slots).flatten(1, 2)
         folded = F.fold(spread, size, self.kernel_size, padding=self.padding, stride=self.stride)
@@ -96,9 +103,11 @@ class OutlookAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Attend in the windows of (N, H, W, C) features."""
         if features.ndim != 4 or features.shape[-1] != self.v.in_features:
-            raise ValueError(f"features must have the shape (N, H, W, {self.v.in_features}), got {tuple(features.shape)}")
-        value, reach = self.v(features).permute(0, 3, 1, 2), 2 * self.kernel_size - 1
-        attended = aggregation(value, self.weights(features), reach, padding_mode="zeros", groups="contiguous")
+            raise ValueError(
+                f"features must have the shape (N, H, W, {self.v.in_features}), got {tuple(features.shape)}"
+            )
+        centres = self.pool(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        attended = self.attend(self.v(features).permute(0, 3, 1, 2), self.attn(centres))
         return self.proj_drop(self.proj(attended.permute(0, 2, 3, 1)))
 
     def extra_repr(self) -> str:

@@ -13,12 +13,12 @@ def reassemble(
 ) -> Tensor:
     r"""Upsample a map: each of the r x r pixels that a pixel becomes is a weighted sum of the pixel's neighbourhood.
 
-    .. math:: y_{c,\, r i + s} = \sum_{j \in R(i)} w_{g(c),\, s,\, j - i} \; x_{c,j}, \quad g(c) = \lfloor c\, G / C \rfloor
+    .. math:: y_{c,\, r i + s} = \sum_{j \in R(i)} w_{\lfloor c\, G / C \rfloor,\, s,\, j - i} \; x_{c,j}
 
     Args:
         features: x, (N, C, H, W).
-        kernels: The weights w, (N, G * K * K * r * r, H, W): those of a tap of the r x r pixels are side by side, row by
-            row, as :func:`torch.nn.functional.pixel_shuffle` takes them.
+        kernels: The weights w, (N, G * K * K * r * r, H, W), in the order of the dimensions G, K, K, r, r, so that
+            :func:`torch.nn.functional.pixel_shuffle` brings them to the larger map.
         kernel_size: K, odd. Beyond the border are zeros.
         groups: G, a divisor of C.
         scale_factor: r.
@@ -50,12 +50,12 @@ def reassemble(
         raise ValueError(f"features must have a number of channels that groups ({groups}) divides, got {channels}")
     features, kernels = autocast(features, kernels)
     check_alike(features, "features", kernels, "kernels")
-    # one image for each of the r x r pixels: they share the features, and each has weights of its own
-    weight = kernels.unflatten(1, (groups, taps, pixels)).permute(0, 3, 1, 2, 4, 5).flatten(4).flatten(0, 1)
-    value = features.unsqueeze(1).expand(-1, pixels, -1, -1, -1).flatten(0, 1)
+    # the features once for each of the r x r pixels, which have weights of their own
+    weight = kernels.unflatten(1, (groups, taps, pixels)).permute(0, 3, 1, 2, 4, 5).flatten(4).flatten(1, 2)
+    value = features.unsqueeze(1).expand(-1, pixels, -1, -1, -1).flatten(1, 2)
     operator = softmax_aggregation if normalise else aggregation
     output = operator(value, weight, kernel_size, padding_mode="zeros", groups="contiguous")
-    output = output.unflatten(0, (batch, scale_factor, scale_factor)).permute(0, 3, 4, 1, 5, 2)
+    output = output.unflatten(1, (scale_factor, scale_factor, channels)).permute(0, 3, 4, 1, 5, 2)
     return output.flatten(4).flatten(2, 3)
 
 

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sa_layers.layers import CARAFE, CARAFEPack, ConvexUpsampling, Involution2d, NeighborhoodAggregation, OutlookAttention
+from sa_layers.layers import (
+    CARAFE,
+    CARAFEPack,
+    ConvexUpsampling,
+    Involution2d,
+    NeighborhoodAggregation,
+    OutlookAttention,
+)
 
 
 def unfold(features: Tensor, kernel_size: int, dilation: int = 1, stride: int = 1) -> Tensor:
@@ -17,7 +24,7 @@ def unfold(features: Tensor, kernel_size: int, dilation: int = 1, stride: int = 
 
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, factor: int) -> Tensor:
     """mmcv's operator: masks (N, G * K * K, r * H, r * W) weight what each pixel of the larger map lies in."""
-    batch, channels, height, width = features.shape
+    batch, _, height, width = features.shape
     near = unfold(features, kernel_size).unflatten(-1, (height, width))
     near = near.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
     masks = masks.view(batch, groups, 1, kernel_size**2, factor * height, factor * width)
@@ -77,9 +84,7 @@ def neighborhood_aggregation(layer: NeighborhoodAggregation, features: Tensor) -
             near = [(i, j) for i in rows[row] for j in columns[column]]
             logits = torch.stack([(layer.scale * query[:, row, column] * key[:, i, j]).sum(-1) for i, j in near], -1)
             if layer.rpb is not None:
-                steps = [
-                    ((i - row) // layer.dilation[0], (j - column) // layer.dilation[1]) for i, j in near
-                ]
+                steps = [((i - row) // layer.dilation[0], (j - column) // layer.dilation[1]) for i, j in near]
                 logits = logits + torch.stack(
                     [layer.rpb[:, a + layer.kernel_size[0] - 1, b + layer.kernel_size[1] - 1] for a, b in steps], -1
                 )

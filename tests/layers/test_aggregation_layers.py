@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sa_layers.layers import CARAFE, CARAFEPack, ConvexUpsampling, Involution2d, NeighborhoodAggregation, OutlookAttention
+from sa_layers.layers import (
+    CARAFE,
+    CARAFEPack,
+    ConvexUpsampling,
+    Involution2d,
+    NeighborhoodAggregation,
+    OutlookAttention,
+    na2d_av,
+    na2d_qk,
+)
 from sa_layers.ops import backend, extension
 
 from .definitions import by_definition
@@ -145,7 +155,10 @@ def test_no_images(name: str) -> None:
         (lambda: CARAFE(5, 1, 2)(torch.ones(1, 4, 2, 2), torch.ones(1, 25, 2, 2)), r"masks must .*\(1, 25, 4, 4\)"),
         (lambda: CARAFEPack(10, 2, up_group=4), r"up_group must divide channels \(10\), got 4"),
         (lambda: CARAFEPack(8, 0), "scale_factor must be at least 1, got 0"),
-        (lambda: ConvexUpsampling(8)(torch.ones(1, 2, 3, 3), torch.ones(1, 9, 3, 3)), r"kernels must .*\(1, 576, 3, 3\)"),
+        (
+            lambda: ConvexUpsampling(8)(torch.ones(1, 2, 3, 3), torch.ones(1, 9, 3, 3)),
+            r"kernels must .*\(1, 576, 3, 3\)",
+        ),
         (lambda: Involution2d(24, 3), r"group_channels must divide channels \(24\), got 16"),
         (lambda: Involution2d(32, 2), "kernel_size must be odd"),
         (lambda: Involution2d(32, 3)(torch.ones(1, 16, 4, 4)), "features must have 32 channels, got 16"),
@@ -153,8 +166,14 @@ def test_no_images(name: str) -> None:
         (lambda: OutlookAttention(8, 2, padding=2), "padding must be None or 1, which keeps the size, got 2"),
         (lambda: OutlookAttention(8, 2)(torch.ones(1, 8, 4, 4)), r"features must have the shape \(N, H, W, 8\)"),
         (lambda: NeighborhoodAggregation(8, 2, 4), "kernel_size must be odd"),
-        (lambda: NeighborhoodAggregation(8, 2, 3)(torch.ones(1, 8, 4, 4)), r"features must have the shape \(N, H, W, 8\)"),
-        (lambda: NeighborhoodAggregation(8, 2, 7)(torch.ones(1, 6, 9, 8)), r"at least .* \(7, 7\) pixels, got \(6, 9\)"),
+        (
+            lambda: NeighborhoodAggregation(8, 2, 3)(torch.ones(1, 8, 4, 4)),
+            r"features must have the shape \(N, H, W, 8\)",
+        ),
+        (
+            lambda: NeighborhoodAggregation(8, 2, 7)(torch.ones(1, 6, 9, 8)),
+            r"at least .* \(7, 7\) pixels, got \(6, 9\)",
+        ),
     ],
 )
 def test_errors_name_the_argument(make: Callable[[], Any], message: str) -> None:
@@ -187,3 +206,53 @@ def test_dropout(name: str) -> None:
     features = torch.randn(1, 4, 4, 8)
     torch.testing.assert_close(layer(features), layer.proj.bias.expand(1, 4, 4, 8))
     assert not torch.equal(layer.eval()(features), layer.proj.bias.expand(1, 4, 4, 8))
+
+
+class Everything(nn.Module):
+    """All layers in one program, since exporting takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = [name for name, case in CASES.items() if len(case.sizes) == 1]
+        self.layers = nn.ModuleList(CASES[name].make() for name in names)
+        self.upsampling = ConvexUpsampling(2)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = [layer(features) for layer, features in zip(self.layers, inputs, strict=False)]
+        return (*outputs, self.upsampling(*inputs[-2:]))
+
+
+def test_export(tmp_path: Path) -> None:
+    """To ONNX, without operators of ours; onnxruntime computes the same."""
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    program = Everything().eval()
+    sizes = [case.sizes[0] for case in CASES.values() if len(case.sizes) == 1]
+    inputs = tuple(torch.randn(size) for size in [*sizes, (1, 2, 3, 4), (1, 36, 3, 4)])
+    torch.onnx.export(program, inputs, tmp_path / "layers.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "layers.onnx")
+    named = {item.name: tensor.numpy() for item, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    for found, expected in zip(session.run(None, named), program(*inputs), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dilation", [1, (2, 1)])
+def test_functions_of_natten(dilation: int | tuple[int, int]) -> None:
+    """What code for NATTEN 0.17 computes from them is what the layer computes."""
+    torch.manual_seed(0)
+    layer = NeighborhoodAggregation(12, 3, (3, 5), dilation, rel_pos_bias=True).double()
+    features = torch.randn(2, 7, 6, 12, dtype=torch.float64)
+    query, key, value = layer.qkv(features).view(2, 7, 6, 3, 3, 4).permute(3, 0, 4, 1, 2, 5)
+    attn = na2d_qk(layer.scale * query, key, (3, 5), dilation, layer.rpb).softmax(-1)
+    attended = na2d_av(attn, value, (3, 5), dilation)
+    output = layer.proj(attended.permute(0, 2, 3, 1, 4).flatten(3))
+    torch.testing.assert_close(output, layer(features))
+    with pytest.raises(ValueError, match=r"query must have the shape \(N, heads, H, W, D\)"):
+        na2d_qk(query[0], key, 3)
+    with pytest.raises(ValueError, match=r"key must have the shape \(2, 3, 7, 6, 4\)"):
+        na2d_qk(query, key[:1], 3)
+    with pytest.raises(ValueError, match=r"rpb must have the shape \(3, 5, 9\)"):
+        na2d_qk(query, key, (3, 5), rpb=layer.rpb[:, 1:])
+    with pytest.raises(ValueError, match=r"attn must have the shape \(2, 3, 7, 6, 9\)"):
+        na2d_av(attn, value, 3)
