@@ -9,11 +9,12 @@ from types import ModuleType
 
 from ..command_line import command
 from ..output_file import check_output
-from . import attentions, calls, configs, deployments, machine, networks, operators, report
+from . import attentions, calls, configs, deployments, layers, machine, networks, operators, report
 from .plot import check_plot
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "operators": operators,
+    "layers": layers,
     "attentions": attentions,
     "networks": networks,
     "deployments": deployments,

@@ -114,7 +114,9 @@ def aggregation_backward(
     grad_value = np.zeros_like(flat_value)
     grad_weight = np.zeros(weight.shape)
     flat_grad = to_float64(grad_output.reshape(*value.shape[:2], footprint.pixels))
-    _aggregate_backward(flat_grad, flat_value, to_float64(weight), footprint.neighbours, weights, grad_value, grad_weight)
+    _aggregate_backward(
+        flat_grad, flat_value, to_float64(weight), footprint.neighbours, weights, grad_value, grad_weight
+    )
     return unflatten_map(grad_value, value), grad_weight.astype(weight.dtype)
 
 

@@ -57,3 +57,13 @@ def test_unsupported_device(benchmark: Benchmark, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         benchmark("operators", "--device", "mps")
     assert "argument --device: must be cpu, cuda or cuda:N, got 'mps'" in capsys.readouterr().err
+
+
+def test_layers(benchmark: Benchmark, tmp_path: Path) -> None:
+    """One layer against unfolding, forward, and forward and backward."""
+    options = ("--layer", "outlook_attention", "--json", tmp_path / "results.json")
+    benchmark("layers", "--device", "cpu", "--quick", *options)
+    rows = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert {row["implementation"] for row in rows} == {"sa_layers", "unfold"}
+    assert {row["task"] for row in rows} == {"forward", "forward and backward"}
+    assert {row["operator"] for row in rows} == {"outlook attention"}

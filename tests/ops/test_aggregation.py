@@ -26,10 +26,17 @@ class TestAggregation(OperatorTester):
         value, weight = self.place_operands(problem, device, torch.float32)
         grad = torch.randn_like(value[:, :, :: problem.footprint.stride[0], :: problem.footprint.stride[1]])
         grad = grad.contiguous().requires_grad_()
+        geometry = (*problem.footprint, options["groups"])
         return {
-            "aggregation": (value, weight, *problem.footprint, options["groups"]),
-            "aggregation_value_gradient": (grad, weight, *problem.size, *problem.footprint, options["groups"]),
-            "aggregation_weight_gradient": (grad, value, problem.weight_channels, *problem.footprint, options["groups"]),
+            "aggregation": (value, weight, *geometry),
+            "aggregation_value_gradient": (grad, weight, *problem.size, *geometry),
+            "aggregation_weight_gradient": (
+                grad,
+                value,
+                problem.weight_channels,
+                *problem.footprint,
+                options["groups"],
+            ),
         }
 
     def test_refuses_tensors(self) -> None:
