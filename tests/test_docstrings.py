@@ -24,5 +24,7 @@ def test_examples(name: str) -> None:
         pytest.importorskip("mmpretrain")
     if name == "sa_layers.models.timm_registry":
         pytest.importorskip("timm")
+    if ".onnx_graph" in name:
+        pytest.importorskip("onnxscript")
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

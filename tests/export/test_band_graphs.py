@@ -175,7 +175,7 @@ def test_reasons() -> None:
     assert why_not_banded(model) == {
         "groups": "mapping.0 is a GroupNorm instead of a BatchNorm2d",
         "gelu": "mapping.1 is a GELU instead of a ReLU",
-        "subclass": "it is a Doubled",
+        "subclass": "Doubled overrides relate",
         "hook": "a linear layer has a forward hook or an overridden forward",
         "float64": "its parameters are torch.float64",
         "trained": "mapping.0 is in training mode",

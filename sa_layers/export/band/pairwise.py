@@ -40,46 +40,57 @@ class FoldedPairwise(NamedTuple):
 
 def fold_pairwise(layer: PairwiseSelfAttention, output: Affine | None = None) -> FoldedPairwise:
     """Fold a layer and a norm that follows it."""
-    query, key, value = transforms_of(layer)
     first, (*hidden, last) = fold_mapping(layer.mapping)
     encoding = layer.position
     width = len(first.scale) - (encoding.channels if isinstance(encoding, PositionEncoding) else 0)
-    (scale, position_scale), (shift, position_shift) = (tensor.tensor_split([width]) for tensor in first)
-    zeros = torch.zeros_like
-    key_outside, shifts, relation = zeros(key.bias), [], "difference"
-    if layer.relation in ("subtraction", "summation"):
-        sign = 1 if layer.relation == "subtraction" else -1
-        query, key = query.then(Affine(scale, shift)), key.then(Affine(sign * scale, zeros(scale)))
-    elif layer.relation == "concatenation":
-        channels = layer.relation_channels
-        query_norm, key_norm = (Affine(scale[part], shift[part]) for part in (slice(channels), slice(channels, None)))
-        query, key = query.then(query_norm), key.then(Affine(-key_norm.scale, -key_norm.shift))
-        nothing = Layer(zeros(query.weight), zeros(query.bias))
-        query, key = query.joined(nothing), nothing.joined(key)
-        key_outside = torch.cat([nothing.bias, -key_norm.shift])
-    else:
-        relation, shifts = layer.relation, [shift]
-        query = query.then(Affine(scale.expand(len(query.bias)), zeros(query.bias)))
-    position = []
-    if isinstance(encoding, PositionEncoding):
-        linear = Layer.of(encoding.transform)
-        matrix = torch.cat([linear.weight, linear.bias.unsqueeze(1)], dim=1)
-        here, there = position_matrices(matrix, encoding.position)
-        here, there = here * position_scale.unsqueeze(1), -there * position_scale.unsqueeze(1)
-        here[:, 2] += position_shift
-        position = [here.T, there.T]
-    value_outside = zeros(value.bias)
+    of_relation, of_position = (Affine(*parts) for parts in zip(*(t.tensor_split([width]) for t in first), strict=True))
+    related = _fold_relation(layer, of_relation)
+    value, outside = transforms_of(layer)[2], torch.zeros(layer.out_channels, dtype=torch.float64)
     if output is not None:
-        value, value_outside = value.then(output), output.shift
-    order = by_weight(len(value.bias), layer.weight_channels)
-    transform = query.joined(key, Layer(value.weight[order], value.bias[order]))
+        value, outside = value.then(output), output.shift
+    order = by_weight(layer.out_channels, layer.weight_channels)
     return FoldedPairwise(
-        transform,
-        torch.cat([zeros(query.bias), key_outside, value_outside[order]]),
-        position,
-        shifts,
+        related.query.joined(related.key, Layer(value.weight[order], value.bias[order])),
+        torch.cat([torch.zeros_like(related.query.bias), related.outside, outside[order]]),
+        _fold_position(encoding, of_position) if isinstance(encoding, PositionEncoding) else [],
+        related.shift,
         [*(part.weight.T for part in hidden), last.weight],
         [part.bias for part in hidden],
-        relation,
-        [len(query.bias), len(value.bias), layer.weight_channels],
+        related.relation,
+        [len(related.query.bias), layer.out_channels, layer.weight_channels],
     )
+
+
+class _Related(NamedTuple):
+    """Query and key with the norm of a relation folded in, what the key is beyond the border, and t of a product."""
+
+    query: Layer
+    key: Layer
+    outside: Tensor
+    relation: str
+    shift: list[Tensor]
+
+
+def _fold_relation(layer: PairwiseSelfAttention, norm: Affine) -> _Related:
+    """Reduce a relation and the norm that follows it to one of three."""
+    (query, key, _), (scale, shift) = transforms_of(layer), norm
+    nothing = torch.zeros_like(query.bias)
+    if layer.relation in ("subtraction", "summation"):
+        opposite = Affine(scale if layer.relation == "subtraction" else -scale, nothing)
+        return _Related(query.then(norm), key.then(opposite), nothing, "difference", [])
+    if layer.relation == "concatenation":
+        (query_scale, key_scale), (query_shift, key_shift) = scale.chunk(2), shift.chunk(2)
+        query, key = query.then(Affine(query_scale, query_shift)), key.then(Affine(-key_scale, -key_shift))
+        empty = Layer(torch.zeros_like(query.weight), nothing)
+        outside = torch.cat([nothing, -key_shift])
+        return _Related(query.joined(empty), empty.joined(key), outside, "difference", [])
+    scaled = query.then(Affine(scale.expand(len(nothing)), nothing))
+    return _Related(scaled, key, nothing, layer.relation, [shift])
+
+
+def _fold_position(encoding: PositionEncoding, norm: Affine) -> list[Tensor]:
+    """The matrices of a pixel and, negated, of its neighbour, with a norm folded in."""
+    linear = Layer.of(encoding.transform)
+    matrix = torch.cat([linear.weight, linear.bias.unsqueeze(1)], dim=1)
+    here, there = (each * norm.scale.unsqueeze(1) for each in position_matrices(matrix, encoding.position))
+    return [(here + torch.stack([*(torch.zeros_like(norm.shift),) * 2, norm.shift], dim=1)).T, -there.T]

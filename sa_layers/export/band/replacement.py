@@ -43,7 +43,9 @@ def banded(model: nn.Module) -> Iterator[None]:
     try:
         for _, module, obstacle in _attentions(model):
             if obstacle is None:
-                vars(module)["forward"] = _block(module) if isinstance(module, SelfAttentionBlock) else _layer(module)
+                vars(module)["forward"] = (
+                    _block(module) if isinstance(module, SelfAttentionBlock) else _Attention(module)
+                )
                 replaced.append(module)
         yield
     finally:
@@ -88,10 +90,9 @@ def why_not_layer(layer: Attention) -> str | None:
         >>> why_not_layer(PairwiseSelfAttention(8, 8, 3))
         'mapping.0 is in training mode'
     """
-    if type(layer) not in (PairwiseSelfAttention, PatchwiseSelfAttention):
-        return f"it is a {type(layer).__name__}"
-    if method := overridden(layer, CALLED_METHODS, type(layer)):
-        return f"it overrides {method}"
+    base = PairwiseSelfAttention if isinstance(layer, PairwiseSelfAttention) else PatchwiseSelfAttention
+    if method := overridden(layer, CALLED_METHODS, base):
+        return f"{type(layer).__name__} overrides {method}"
     for transform in layer.transforms():
         if obstacle := why_not_linear(transform):
             return f"a linear layer {obstacle}"
@@ -105,11 +106,6 @@ def _why_not_mapping(layer: Any) -> str | None:
 def _why_not_dtype(layer: Any) -> str | None:
     dtype = layer.query.weight.dtype
     return None if dtype == torch.float32 else f"its parameters are {dtype}"
-
-
-def _layer(layer: Attention) -> Callable[[Tensor], Tensor]:
-    """The layer as a function of its input."""
-    return _Attention(layer, None)
 
 
 def _block(block: SelfAttentionBlock) -> Callable[[Tensor], Tensor]:
@@ -128,7 +124,7 @@ def _block(block: SelfAttentionBlock) -> Callable[[Tensor], Tensor]:
 class _Attention:
     """An attention layer, and the norm and ReLU that follow it in a block, as a function of its input."""
 
-    def __init__(self, layer: Any, output: Affine | None) -> None:
+    def __init__(self, layer: Any, output: Affine | None = None) -> None:
         self.footprint: Footprint = layer.footprint
         self.in_block = output is not None
         self.band = Band.of(self.footprint)
