@@ -41,7 +41,8 @@ COLUMNS = [
 NOTES = (
     "ratio: time relative to the ResNet in the same runtime, median of the rounds. to fastest ResNet: to the ResNet in "
     "its fastest runtime.",
-    "prepared in: time to export, compile or load the network.",
+    "prepared in: time to export, compile or load the network. OpenVINO reads the file that was exported for "
+    "onnxruntime.",
 )
 
 
@@ -112,8 +113,8 @@ def chosen_runtimes(names: list[str] | None) -> list[str]:
 def deploy(arguments: argparse.Namespace, runtimes: list[str], image: Tensor) -> list[Deployment]:
     """Prepare every network in every runtime."""
     deployments = []
-    with tempfile.TemporaryDirectory() as folder:
-        for network, model in make_networks(arguments.depth, arguments.attention).items():
+    for network, model in make_networks(arguments.depth, arguments.attention).items():
+        with tempfile.TemporaryDirectory() as folder:
             for name in runtimes:
                 begin = time.perf_counter()
                 call = RUNTIMES[name].prepare(model.eval(), image, Path(folder))

@@ -24,8 +24,8 @@ Deployed = Callable[[Tensor], Tensor]
 class Runtime(NamedTuple):
     """A runtime: its heading in tables, its package besides torch, and the function that prepares a network.
 
-    ``prepare`` takes the network in evaluation mode, an image and a folder for files, and returns a function that uses
-    as many threads as torch.
+    ``prepare`` takes the network in evaluation mode, an image and a folder for files of this network, and returns a
+    function that uses as many threads as torch.
     """
 
     heading: str
@@ -51,21 +51,25 @@ def _eager_channels_last(model: nn.Module, image: Tensor, folder: Path) -> Deplo
 
 
 def _onnxruntime(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
-    path = folder / "network.onnx"
-    export(model, path)
-    program = load(path, threads=torch.get_num_threads())
+    program = load(_onnx_file(model, folder), threads=torch.get_num_threads())
     return lambda image: program(image)[0]
 
 
 def _openvino(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
     import openvino
 
-    path = folder / "network.onnx"
-    export(model, path)
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    compiled = core.compile_model(core.read_model(_onnx_file(model, folder)), "CPU", settings)
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
+
+
+def _onnx_file(model: nn.Module, folder: Path) -> Path:
+    """The ONNX file of a network, which is exported for the first runtime that reads it."""
+    path = folder / "network.onnx"
+    if not path.exists():
+        export(model, path)
+    return path
 
 
 RUNTIMES = {

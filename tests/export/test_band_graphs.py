@@ -136,6 +136,23 @@ def test_tables_are_shared() -> None:
     assert names.count("sa_layers_export.coordinates.default") == 3
 
 
+@pytest.mark.parametrize("layer", [Pairwise(3, stride=2), Patchwise(3, dilation=2)], ids=lambda layer: layer.relation)
+def test_other_exporters(layer: nn.Module, tmp_path: Path) -> None:
+    """A layer of its own, recorded and translated as docs/export.md says, for one size of the map."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from sa_layers.export.onnx_graph import TRANSLATIONS
+
+    features, path = torch.randn(2, 16, 7, 9), tmp_path / "layer.onnx"
+    with torch.no_grad(), banded(randomize_norms(layer)):
+        program = torch.export.export(layer, (torch.zeros(2, 16, 7, 9),))
+    share_tables(program.graph)
+    torch.onnx.export(program, (), path, dynamo=True, custom_translation_table=TRANSLATIONS, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {session.get_inputs()[0].name: features.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(output), layer(features), rtol=1e-4, atol=1e-5)
+
+
 def test_model_is_restored() -> None:
     """Also if the export fails."""
     block, features = SelfAttentionBlock(16, 3, share=4).eval(), torch.randn(1, 16, 5, 6)

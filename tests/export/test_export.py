@@ -19,12 +19,6 @@ from tests.sampling import exhaustive
 
 ATTENTIONS = ("pairwise", "patchwise")  # a patchwise network is among the whole models of test_command_line.py
 SIZES = ((96, 64), (64, 128))
-FIVE_BLOCKS: dict[str, Any] = {
-    "depth": (1, 1, 1, 1, 1),
-    "widths": (32, 32, 64, 64, 96),
-    "kernel_sizes": (3, 3, 3, 3, 7),
-    "out_indices": (1, 2, 3, 4),
-}
 
 
 def randomize_norms(model: nn.Module) -> nn.Module:
@@ -35,11 +29,6 @@ def randomize_norms(model: nn.Module) -> nn.Module:
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
     return model.eval()
-
-
-def small(attention: str) -> nn.Module:
-    torch.manual_seed(0)
-    return randomize_norms(SelfAttentionNetwork(attention=attention, **FIVE_BLOCKS))
 
 
 RELATIONS = {
@@ -86,7 +75,9 @@ def test_onnx(options: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torch_export(tmp_path: Path) -> None:
     """Equal results, no operators of sa_layers, and an error for unsupported image sizes."""
-    model, path = small("pairwise"), tmp_path / "network.pt2"
+    torch.manual_seed(0)
+    network = SelfAttentionNetwork((1, 1, 1), widths=(32, 32, 64), kernel_sizes=(3, 3, 7), out_indices=(1, 2))
+    model, path = randomize_norms(network), tmp_path / "network.pt2"
     export(model, path, "torch-export")
     assert verify(model, path, "torch-export", SIZES) < 1e-5
     program = torch.export.load(path)

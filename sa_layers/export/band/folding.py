@@ -75,14 +75,18 @@ def transforms_of(layer: SelfAttention) -> tuple[Layer, Layer, Layer]:
     return query, key, value
 
 
-def by_weight(channels: int, weight_channels: int) -> Tensor:
+def by_weight(channels: list[int]) -> Tensor:
     """The value's channels in an order in which those with the same weight, c mod Cw, are neighbours.
 
+    Args:
+        channels: Of query and key, value, and weights.
+
     Example:
-        >>> by_weight(6, 3).tolist()
+        >>> by_weight([1, 6, 3]).tolist()
         [0, 3, 1, 4, 2, 5]
     """
-    return torch.arange(channels).view(-1, weight_channels).t().flatten()
+    _, value_channels, weight_channels = channels
+    return torch.arange(value_channels).view(-1, weight_channels).t().flatten()
 
 
 def _double(tensor: Tensor) -> Tensor:

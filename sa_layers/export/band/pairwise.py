@@ -45,10 +45,12 @@ def fold_pairwise(layer: PairwiseSelfAttention, output: Affine | None = None) ->
     width = len(first.scale) - (encoding.channels if isinstance(encoding, PositionEncoding) else 0)
     of_relation, of_position = (Affine(*parts) for parts in zip(*(t.tensor_split([width]) for t in first), strict=True))
     related = _fold_relation(layer, of_relation)
-    value, outside = transforms_of(layer)[2], torch.zeros(layer.out_channels, dtype=torch.float64)
+    value = transforms_of(layer)[2]
+    outside = torch.zeros_like(value.bias)
     if output is not None:
         value, outside = value.then(output), output.shift
-    order = by_weight(layer.out_channels, layer.weight_channels)
+    channels = [len(related.query.bias), len(value.bias), len(last.bias)]
+    order = by_weight(channels)
     return FoldedPairwise(
         related.query.joined(related.key, Layer(value.weight[order], value.bias[order])),
         torch.cat([torch.zeros_like(related.query.bias), related.outside, outside[order]]),
@@ -57,7 +59,7 @@ def fold_pairwise(layer: PairwiseSelfAttention, output: Affine | None = None) ->
         [*(part.weight.T for part in hidden), last.weight],
         [part.bias for part in hidden],
         related.relation,
-        [len(related.query.bias), layer.out_channels, layer.weight_channels],
+        channels,
     )
 
 

@@ -45,12 +45,13 @@ def fold_patchwise(layer: PatchwiseSelfAttention, output: Affine | None = None) 
     """Fold a layer and a norm that follows it."""
     query, key, value = transforms_of(layer)
     (scale, shift), layers = fold_mapping(layer.mapping)
-    features = order_of_features(layer)
+    taps = torch.tensor(column_major(layer.footprint.kernel_size))
+    features = order_of_features(layer.relation, len(query.bias), taps)
     scale, shift, layers[0] = scale[features], shift[features], layers[0].reading(features)
     scales = [scale]
     if bool((scale > 0).all()) and bool((shift / scale).abs().max() < LARGEST_SHIFT):
         layers[0], shift, scales = Layer(layers[0].weight * scale, layers[0].bias), shift / scale, []
-    taps = torch.tensor(column_major(layer.footprint.kernel_size))
+    channels = [len(query.bias), len(value.bias), len(layers[-1].bias) // len(taps)]
     last = Layer(*(part.unflatten(0, (-1, len(taps)))[:, taps].flatten(0, 1) for part in layers.pop()))
     biases = [part.bias for part in layers] or [last.bias]
     weights = [part.weight for part in layers]
@@ -60,7 +61,7 @@ def fold_patchwise(layer: PatchwiseSelfAttention, output: Affine | None = None) 
         last = last._replace(weight=torch.cat([last.weight, last.bias.unsqueeze(1)], dim=1))
     if output is not None:
         value = value.then(output._replace(shift=torch.zeros_like(output.shift)))
-    order = by_weight(len(value.bias), layer.weight_channels)
+    order = by_weight(channels)
     transform = query.joined(key, Layer(value.weight[order], value.bias[order]))
     return FoldedPatchwise(
         transform,
@@ -71,20 +72,23 @@ def fold_patchwise(layer: PatchwiseSelfAttention, output: Affine | None = None) 
         biases,
         [] if output is None else [output.shift[order]],
         layer.relation,
-        [len(query.bias), len(value.bias), layer.weight_channels],
+        channels,
     )
 
 
-def order_of_features(layer: PatchwiseSelfAttention) -> Tensor:
-    """The features of :func:`sa_layers.ops.patchwise_relation` with their taps column by column.
+def order_of_features(relation: str, channels: int, taps: Tensor) -> Tensor:
+    """The features of :func:`sa_layers.ops.patchwise_relation` with their taps in another order.
 
     A concatenation consists of the query, then the key of each tap.
+
+    Example:
+        >>> order_of_features("concatenation", 2, torch.tensor([0, 2, 1])).tolist()
+        [0, 1, 2, 5, 4, 7, 3, 6]
     """
-    taps = torch.tensor(column_major(layer.footprint.kernel_size))
-    if layer.relation == "star":
+    if relation == "star":
         return taps
-    if layer.relation == "clique":
+    if relation == "clique":
         return (taps.unsqueeze(1) * len(taps) + taps).flatten()
-    channels = torch.arange(layer.relation_channels)
-    keys = len(channels) + channels * len(taps) + taps.unsqueeze(1)
-    return torch.cat([channels, keys.flatten()])
+    query = torch.arange(channels)
+    keys = channels + query * len(taps) + taps.unsqueeze(1)
+    return torch.cat([query, keys.flatten()])

@@ -43,9 +43,8 @@ def banded(model: nn.Module) -> Iterator[None]:
     try:
         for _, module, obstacle in _attentions(model):
             if obstacle is None:
-                vars(module)["forward"] = (
-                    _block(module) if isinstance(module, SelfAttentionBlock) else _Attention(module)
-                )
+                is_block = isinstance(module, SelfAttentionBlock)
+                vars(module)["forward"] = _block(module) if is_block else _Attention(module).forward
                 replaced.append(module)
         yield
     finally:
@@ -110,13 +109,12 @@ def _why_not_dtype(layer: Any) -> str | None:
 
 def _block(block: SelfAttentionBlock) -> Callable[[Tensor], Tensor]:
     """The block as a function of its input."""
-    expansion = Layer.of(block.expansion)
-    order = by_weight(block.expansion.in_channels, block.attention.weight_channels)
-    weight, bias = _pointwise(expansion.reading(order), block.expansion.weight)
     attention = _Attention(block.attention, affine_of(block.norm2, block.expansion.in_channels))
+    expansion = Layer.of(block.expansion).reading(by_weight(attention.folded.channels))
+    weight, bias = _pointwise(expansion, block.expansion.weight)
 
     def forward(features: Tensor) -> Tensor:
-        return features + F.conv2d(attention(F.relu(block.norm1(features))), weight, bias)
+        return features + F.conv2d(attention.forward(F.relu(block.norm1(features))), weight, bias)
 
     return forward
 
@@ -138,7 +136,8 @@ class _Attention:
         self.weight, self.bias = _pointwise(folded.transform, parameter)
         self.folded = type(folded)(*(_like(parameter, item) for item in folded))
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, C, Ho, Wo)."""
         maps = F.conv2d(features, self.weight, self.bias)
         height, width = maps.shape[-2:]
         zeros, sizes = self.footprint.padding_mode == "zeros", operators.sizes_of(self.band)
