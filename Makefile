@@ -2,6 +2,7 @@
 # make check      for daily work, in minutes: lint, and the tests that start no process and need no OpenMMLab
 # make test       the whole test suite; PYTEST_OPTIONS=--exhaustive runs every case of sampled tests
 # make lint       ruff, mypy, clang-format; every header compiles by itself
+# make evidence   train networks on Imagenette and write docs/evidence.md: two hours; see that page for DATA, DEVICE, MINUTES
 # make docs       build the documentation into docs/_build; warnings are errors
 # make gpu-check  build, test, sanitize and measure on a GPU with the torch of $(PYTHON); installs nothing
 # All but the last set up what they need in .venv first. After an interruption they continue where they stopped.
@@ -21,7 +22,7 @@ export SA_LAYERS_CUDA ?= $(if $(shell command -v nvidia-smi),auto,off)
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 PYTEST_OPTIONS ?=
 .DELETE_ON_ERROR:
-.PHONY: demo check test lint docs gpu-check format clean
+.PHONY: demo check test lint docs evidence gpu-check format clean
 
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
@@ -47,6 +48,14 @@ $(DONE)/headers: $(DONE)/lint tools/check_headers.py $(CSRC)
 docs: $(DONE)/test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
 	@echo "docs: open docs/_build/index.html"
+
+# What is in the ledger is not run again. On a GPU with the ablations.
+DATA ?= data
+DEVICE ?= cpu
+evidence: $(DONE)/test
+	$(BIN)/python -m experiments run --data $(DATA) --device $(DEVICE) $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(filter cuda%,$(DEVICE)),--ablations)
+	$(BIN)/python -m experiments page
 
 gpu-check:
 	@$(PYTHON) tools/gpu_check.py

@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run``, ``estimate`` and ``page``."""
+"""Train networks on Imagenette, test them on turned and attacked images, and write docs/evidence.md."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ import torch
 
 from sa_layers.command_line import command, integer, number
 
-from .display import Display
+from .display import make_display
+from .drawn_images import draw_folder
+from .errors import ExperimentError
 from .imagenette import ImageFolder
 from .ledger import Ledger
-from .plan import list_runs, unfinished
-from .recipes import SUITES
+from .networks import NETWORKS
+from .plan import Run, list_runs, unfinished
+from .recipes import SUITES, Suite
 from .workers import Job, work_in_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "benchmarks" / "results" / "evidence" / "runs.jsonl"
+PAGE = ROOT / "docs" / "evidence.md"
 DATA, OUT = ROOT / "data", ROOT / "work_dirs" / "evidence"
 
 
@@ -30,51 +34,121 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="do the runs of a suite that are not in the ledger yet")
-    _add_run_arguments(run_parser)
+    _add_suite(run_parser)
+    run_parser.add_argument("--data", type=Path, metavar="DIR", help=f"Imagenette's folder (default: {DATA})")
+    run_parser.add_argument(
+        "--minutes", type=number(0), metavar="M", help="do what fits into M minutes, and say what is left"
+    )
+    run_parser.add_argument("--jobs", type=integer(1, 64), metavar="N", help="processes (default: 2, on a GPU 1)")
+    run_parser.add_argument(
+        "--threads", type=integer(1, 1024), metavar="N", help="threads of each process (default: cores / processes)"
+    )
+    run_parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help=f"work files and weights (default: {OUT})"
+    )
+    _add_ledger(run_parser)
+    estimate_parser = commands.add_parser("estimate", help="estimate the time of a suite from a few steps")
+    _add_suite(estimate_parser)
+    time_parser = commands.add_parser("time", help="time the networks of a suite, and write the times to the ledger")
+    _add_suite(time_parser)
+    time_parser.add_argument("--seconds", type=number(0), default=20, metavar="S", help="for each batch (default: 20)")
+    time_parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads (default: torch's)")
+    _add_ledger(time_parser)
+    page_parser = commands.add_parser("page", help="make docs/evidence.md and its figures from the ledger")
+    page_parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help=f"the page (default: {PAGE})")
+    _add_ledger(page_parser)
     return parser
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    gpu = torch.cuda.is_available()
-    parser.add_argument("--suite", choices=SUITES, help="runs to do (default: gpu on a GPU, otherwise two-core)")
-    parser.add_argument("--ablations", action="store_true", help="also do the suite's ablations, after all else")
-    parser.add_argument("--seeds", type=integer(1), metavar="N", help="number of seeds (default: the suite's)")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"Imagenette's folder (default: {DATA})")
-    parser.add_argument("--device", default="cuda" if gpu else "cpu", help="cpu, cuda or cuda:N")
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--suite", choices=SUITES, help="what to run (default: gpu on a GPU, otherwise two-core)")
     parser.add_argument(
-        "--minutes", type=number(0), metavar="M", help="do what fits into M minutes, and say what is left"
+        "--quick",
+        dest="suite",
+        action="store_const",
+        const="quick",
+        help="the suite quick: a few steps of everything, without --data on drawn images",
     )
-    parser.add_argument("--jobs", type=integer(1, 64), metavar="N", help="processes (default: 2, on a GPU 1)")
-    parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads of each (default: cores / jobs)")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"work files and weights (default: {OUT})")
+    parser.add_argument("--ablations", action="store_true", help="also the suite's ablations, after all else")
+    parser.add_argument("--seeds", type=integer(1), metavar="N", help="number of seeds (default: the suite's)")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, metavar="NAME", help="some of the suite's networks")
+    parser.add_argument("--device", default=device, help=f"cpu, cuda or cuda:N (default on this machine: {device})")
+
+
+def _add_ledger(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, default=LEDGER, metavar="FILE", help=f"the ledger (default: {LEDGER})")
+
+
+def _suite(arguments: argparse.Namespace) -> Suite:
+    return SUITES[arguments.suite or ("gpu" if arguments.device.startswith("cuda") else "two-core")]
+
+
+def _runs(arguments: argparse.Namespace) -> list[Run]:
+    runs = list_runs(_suite(arguments), arguments.ablations, arguments.seeds, arguments.networks)
+    if not runs:
+        raise ExperimentError(f"the suite {_suite(arguments).name} has none of the networks of --networks")
+    return runs
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the runs that are not in the ledger."""
-    gpu = arguments.device.startswith("cuda")
-    suite = SUITES[arguments.suite or ("gpu" if gpu else "two-core")]
-    runs, ledger = list_runs(suite, arguments.ablations, arguments.seeds), Ledger(arguments.ledger)
-    cores = len(os.sched_getaffinity(0))
+    suite, gpu, cores = _suite(arguments), arguments.device.startswith("cuda"), len(os.sched_getaffinity(0))
+    runs, ledger = _runs(arguments), Ledger(arguments.ledger)
     jobs = arguments.jobs or (1 if gpu else min(2, cores))
-    complete = suite.name != "quick"
+    is_quick = suite is SUITES["quick"]
+    data = arguments.data or (arguments.out / "drawn" if is_quick else DATA)
+    if is_quick and arguments.data is None:
+        draw_folder(data, per_class=6)
     job = Job(
         runs=runs,
         ledger=arguments.ledger,
-        data=arguments.data,
-        complete=complete,
+        data=data,
+        complete=not is_quick,
         out=arguments.out,
         device=arguments.device,
         threads=arguments.threads or max(1, cores // jobs),
         minutes=arguments.minutes,
     )
-    data = ImageFolder(arguments.data, runs[0].recipe.source_size, complete).fingerprint
-    finished = len(runs) - len(list(unfinished(runs, ledger.read(), data)))
+    fingerprint = ImageFolder(data, runs[0].recipe.source_size, job.complete).fingerprint
+    finished = len(runs) - len(list(unfinished(runs, ledger.read(), fingerprint)))
     print(f"suite {suite.name}: {finished} of {len(runs)} runs are in {arguments.ledger}", flush=True)
-    with Display(len(runs), finished) as display:
+    with make_display(len(runs), finished) as display:
         work_in_processes(job, jobs, display)
-    if left := list(unfinished(runs, ledger.read(), data)):
-        print(f"left for the next time: {'; '.join(each.title for each in left)}")
+    if left := list(unfinished(runs, ledger.read(), fingerprint)):
+        print(f"left for the next time, {len(left)} of {len(runs)}: {'; '.join(each.title for each in left)}")
+    return 0
+
+
+def estimate(arguments: argparse.Namespace) -> int:
+    """Print how long the runs of a suite take."""
+    from .estimate import print_estimate
+
+    runs = _runs(arguments)
+    print_estimate(runs, torch.device(arguments.device))
+    return 0
+
+
+def time(arguments: argparse.Namespace) -> int:
+    """Time the networks and write the times to the ledger."""
+    from .timing import measure_times
+
+    runs, ledger = _runs(arguments), Ledger(arguments.ledger)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    names = list(dict.fromkeys(run.network for run in runs))
+    for record in measure_times(runs[0].recipe, names, torch.device(arguments.device), arguments.seconds):
+        ledger.append(record)
+        shown = f"batch of {record['batch']}: {record['measured']['ms_per_image']:.3g} ms an image"
+        print(f"{NETWORKS[record['network']].title}, {shown}")
+    return 0
+
+
+def page(arguments: argparse.Namespace) -> int:
+    """Make the page from the ledger."""
+    from .page import make_page, write
+
+    write(make_page(Ledger(arguments.ledger).read()), arguments.page)
     return 0
 
 
@@ -84,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As after an interruption from the keyboard, the processes that were started end, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = make_parser().parse_args(arguments)
-    return {"run": run}[parsed.command](parsed)
+    return {"run": run, "estimate": estimate, "time": time, "page": page}[parsed.command](parsed)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Random resized crops and flips of a whole batch, each image with a box of its own, as products with two matrices.
 
-Cutting out a box, scaling it with an antialiased triangle filter and flipping it are linear along each axis, so they are
-one matrix for the rows and one for the columns of each image. The result is that of torchvision's
-``RandomResizedCrop`` and ``RandomHorizontalFlip`` for every single image, on any device, without a loop over images.
+Cutting out a box, scaling it with an antialiased triangle filter and flipping it are linear along each axis: one matrix
+for the rows and one for the columns of each image. The result for every image is that of torchvision's
+``RandomResizedCrop`` and ``RandomHorizontalFlip``, on any device, without a loop over images.
 """
 
 from __future__ import annotations

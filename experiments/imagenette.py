@@ -17,20 +17,28 @@ from torch import Tensor
 
 from .errors import DataError
 
-# Of each class: its name, and its numbers of training and validation images.
+
+class Class(NamedTuple):
+    """A class: its name, and its numbers of training and validation images."""
+
+    name: str
+    train: int
+    val: int
+
+
 CLASSES = {
-    "n01440764": ("tench", 963, 387),
-    "n02102040": ("English springer", 955, 395),
-    "n02979186": ("cassette player", 993, 357),
-    "n03000684": ("chain saw", 858, 386),
-    "n03028079": ("church", 941, 409),
-    "n03394916": ("French horn", 956, 394),
-    "n03417042": ("garbage truck", 961, 389),
-    "n03425413": ("gas pump", 931, 419),
-    "n03445777": ("golf ball", 951, 399),
-    "n03888257": ("parachute", 960, 390),
+    "n01440764": Class("tench", 963, 387),
+    "n02102040": Class("English springer", 955, 395),
+    "n02979186": Class("cassette player", 993, 357),
+    "n03000684": Class("chain saw", 858, 386),
+    "n03028079": Class("church", 941, 409),
+    "n03394916": Class("French horn", 956, 394),
+    "n03417042": Class("garbage truck", 961, 389),
+    "n03425413": Class("gas pump", 931, 419),
+    "n03445777": Class("golf ball", 951, 399),
+    "n03888257": Class("parachute", 960, 390),
 }
-SPLITS = {"train": 1, "val": 2}
+SPLITS = ("train", "val")
 FOLDERS = ("imagenette2-160", "imagenette2-320", "imagenette2", "imagenette-96px")  # what the archives unpack to
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 SOURCE = (
@@ -46,6 +54,7 @@ class Images(NamedTuple):
     labels: Tensor
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.labels)
 
     def take(self, indices: Tensor) -> Images:
@@ -142,8 +151,8 @@ def _find(folder: Path) -> Path:
 def _list(folder: Path, split: str, complete: bool) -> list[Path]:
     """List the images of a split, class by class."""
     paths: list[Path] = []
-    for name, counts in CLASSES.items():
-        parent, needed = folder / split / name, counts[SPLITS[split]] if complete else 1
+    for name, described in CLASSES.items():
+        parent, needed = folder / split / name, getattr(described, split) if complete else 1
         found = sorted(path for path in parent.glob("*") if path.suffix.lower() in SUFFIXES)
         if len(found) < needed:
             raise DataError(

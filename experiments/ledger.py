@@ -1,7 +1,7 @@
 """The ledger: a file with one JSON line for each finished run.
 
-A line has the definition of the run (:meth:`.plan.Run.definition`), its ``results``, which are the same on every machine
-of a kind, and what was ``measured``: machine, versions, time.
+A line has the definition of the run (:meth:`.plan.Run.definition`), its ``results``, which are the same when the run is
+repeated on the same machine, and what was ``measured``: machine, versions, time.
 """
 
 from __future__ import annotations

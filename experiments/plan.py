@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,13 +64,16 @@ class Run:
         )
 
 
-def list_runs(suite: Suite, ablations: bool = False, seeds: int | None = None) -> list[Run]:
+def list_runs(
+    suite: Suite, ablations: bool = False, seeds: int | None = None, networks: Collection[str] | None = None
+) -> list[Run]:
     """List the runs of a suite in their order; learning rates are chosen before the first run that needs them.
 
     Args:
         suite: What to run.
         ablations: Whether to run its ablations as well. Defaults to False.
         seeds: Number of seeds of every stage. Defaults to None, for the suite's own.
+        networks: The networks to run. Defaults to None, for all of the suite.
 
     Example:
         >>> from .recipes import SUITES
@@ -79,11 +82,12 @@ def list_runs(suite: Suite, ablations: bool = False, seeds: int | None = None) -
     """
     runs: dict[Run, None] = {}
     for stage in (*suite.stages, *(suite.ablations if ablations else ())):
-        for base in dict.fromkeys(NETWORKS[name].base for name in stage.networks):
+        names = [name for name in stage.networks if networks is None or name in networks]
+        for base in dict.fromkeys(NETWORKS[name].base for name in names):
             for rate in stage.recipe.learning_rates:
                 runs[Run(stage.recipe, base, 0, SEARCH, rate)] = None
         for seed in range(stage.seeds if seeds is None else seeds):
-            for name in stage.networks:
+            for name in names:
                 runs[Run(stage.recipe, name, seed, RESULT)] = None
     return list(runs)
 

@@ -86,7 +86,7 @@ GPU_96 = replace(GPU, name="gpu-96px", image_size=96, attacked_per_class=20)
 # A few steps of everything, for the tests.
 QUICK = Recipe(
     "quick",
-    images_per_class=5,
+    images_per_class=2,
     val_images_per_class=2,
     epochs=2,
     batch=10,

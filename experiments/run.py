@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,11 +68,11 @@ class RunInProgress:
         for degrees in (0,) if self.run.purpose == SEARCH else QUARTERS:
             if f"correct {degrees}" not in self.measurements:
                 title = f"turned by {degrees} degrees" if degrees else "test"
-                yield Part("test", title, lambda degrees=degrees: self._test(degrees))
+                yield Part("test", title, partial(self._test, degrees))
         for epsilon, size in settings(self.run.recipe) if self.run.purpose != SEARCH else ():
             if f"attack {epsilon} {size}" not in self.measurements:
                 title = f"attack within {epsilon}/255 by steps of {size:g}/255"
-                yield Part("attack", title, lambda epsilon=epsilon, size=size: self._attack(epsilon, size))
+                yield Part("attack", title, partial(self._attack, epsilon, size))
 
     def record(self) -> Record:
         """Return the line of the ledger of a run of which nothing remains to be done, and save its weights."""
@@ -128,8 +129,8 @@ class RunInProgress:
         self.measurements[name] = value
         self.measurements["seconds"] = self.measurements.get("seconds", 0.0) + time.perf_counter() - begin
         make_parent(self._file)
-        with output_file(self._file) as partial:
-            partial.write_text(json.dumps(self.measurements))
+        with output_file(self._file) as unfinished:
+            unfinished.write_text(json.dumps(self.measurements))
 
     def _save_weights(self) -> str:
         """Save the network, without the normalisation of images, and return the SHA-256 of the file.

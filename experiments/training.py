@@ -1,7 +1,7 @@
 """The training of a network, which goes on after an interruption from the end of its last epoch.
 
-The random numbers of an epoch follow from the seed and the number of the epoch: they are the same for every network, and
-a training that goes on needs no state of a generator.
+The random numbers of an epoch follow from the seed and the number of the epoch. So they are the same for every network,
+and a training that goes on needs no state of a generator.
 """
 
 from __future__ import annotations

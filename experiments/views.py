@@ -1,4 +1,4 @@
-"""Which images are trained on, which choose the learning rate, which are tested, and how they are cropped for a test."""
+"""Which images a run is trained on, which it is tested on, and how these are cropped."""
 
 from __future__ import annotations
 

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from .errors import ReportedError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "numpy": ("visualize", "reference", "datasets"),
+    "numpy": ("visualize", "reference", "datasets", "experiments"),
     "numba": ("reference",),
     "cv2": ("visualize", "datasets"),
     "skimage": ("datasets",),
-    "matplotlib": ("visualize", "benchmark"),
-    "rich": ("benchmark", "datasets"),
-    "torchvision": ("benchmark",),
+    "matplotlib": ("visualize", "benchmark", "experiments"),
+    "rich": ("benchmark", "datasets", "experiments"),
+    "torchvision": ("benchmark", "experiments"),
+    "scipy": ("experiments",),
+    "PIL": ("experiments",),
     "onnx": ("export",),
     "onnxscript": ("export",),
     "onnxruntime": ("export",),

@@ -8,10 +8,14 @@ import pkgutil
 
 import pytest
 
+import experiments
 import sa_layers
 
 NAMES = [
-    module.name for module in pkgutil.walk_packages(sa_layers.__path__, "sa_layers.") if "kernels" not in module.name
+    module.name
+    for package in (sa_layers, experiments)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if "kernels" not in module.name
 ]
 NAMES += [f"sa_layers.backbones.{name}" for name in ("counterparts", "factories", "layers", "resnet", "san")]
 

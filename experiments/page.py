@@ -1,0 +1,266 @@
+"""docs/evidence.md, made from the ledger: ``python -m experiments page``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sa_layers.output_file import output_file
+
+from . import tables
+from .expectations import ABLATIONS, robustness
+from .expectations import accuracy as expected_accuracy
+from .ledger import Record
+from .markdown import list_of, number, table
+from .measures import Results, accuracy, all_right, attack_success, mean_success, rotation_drop
+from .plan import RESULT, Run, list_runs, unfinished
+from .plots import Panel, attack_panels, cost_panels, draw, rotation_panels
+from .recipes import SUITES, TRIOS, Recipe, Suite
+from .timing import Times
+
+NOTE = "<!-- Made by `python -m experiments page` from the ledger: edit experiments/page.py instead. -->"
+FIGURES = "images"
+
+
+class Page(NamedTuple):
+    """The page, and the figures that it shows, by the name of their files."""
+
+    text: str
+    figures: dict[str, list[Panel]]
+
+
+class Section(NamedTuple):
+    """The part of the page on a recipe."""
+
+    heading: str
+    recipe: Recipe
+    suite: Suite
+    command: str
+    trios: Sequence[tuple[str, str, str]]
+
+
+SECTIONS = (
+    Section("Two cores", SUITES["two-core"].stages[0].recipe, SUITES["two-core"], "make evidence", TRIOS[:1]),
+    Section("A GPU", SUITES["gpu"].stages[0].recipe, SUITES["gpu"], "make evidence DEVICE=cuda", TRIOS),
+)
+
+INTRODUCTION = """
+# Evidence
+
+[Exploring Self-attention for Image Recognition](https://arxiv.org/abs/2004.13621) says of networks trained on ImageNet:
+
+1. Patchwise SANs are more accurate than the ResNet they replace. Pairwise SANs match or beat it. Both have fewer
+   parameters and need fewer multiply-adds.
+2. Both are more robust: they lose less accuracy than the ResNet if images are turned by 90, 180 or 270 degrees, which
+   training never did, and targeted attacks on them succeed less often.
+3. The choices of the paper (relation, position, footprint) are the best of those it compares.
+
+Does this hold on other photographs, with a current PyTorch and the code of this repository? ImageNet takes weeks on a
+small machine, so these are small networks on [Imagenette](https://github.com/fastai/imagenette), ten classes of
+ImageNet with 9,469 training and 3,925 validation photographs. The figures below are ours. They say nothing about
+ImageNet, and a few seeds on ten classes say something about the order of networks only where a difference is clear.
+"""
+
+METHOD = """
+## How it is measured
+
+All networks are trained with the same recipe: the same images and crops in the same order. The learning rate of each is
+chosen among the same values. A short training is done with each value, and the one that is most accurate on a tenth of
+the training images, which it has not seen, is taken. The accuracy that counts is that of the last epoch, on the
+validation images. The expected orders are in `experiments/expectations.py`, written before the first run.
+
+A paired difference is the mean, over seeds, of the difference between two networks with the same seed, with its 95 %
+interval by Student's t. An order **holds** if the interval is on the expected side of 0.
+
+*Turned images* are turned by a quarter, a half and three quarters, exactly, without interpolation. The *drop* is the
+accuracy on upright images minus the mean of the three.
+
+The *attack* is targeted projected gradient descent (PGD) within an L-infinity ball around each image, whose values are
+from 0 to 1. It starts at the image. The target is a random class other than the label, the same for all networks. The
+step is the larger of 1/255 and 2.5 times the bound divided by the number of steps. Gradients come from the operators of
+training, predictions from those of evaluation. An attack *succeeds* if the image is classified as its target.
+"""
+
+
+LOADING = """
+A run leaves its weights in `work_dirs/evidence/weights`, under a name that ends with the first digits of the SHA-256 of
+the file. They are trained on Imagenette with the recipe above, not on ImageNet.
+
+```python
+from sa_layers.checkpoints import load_checkpoint
+from sa_layers.models import SelfAttentionClassifier
+
+model = SelfAttentionClassifier(10, "patchwise", num_classes=10)
+load_checkpoint(model, "two-core-san10-patchwise-seed0-01234567.pth")
+```
+
+The best run of each network:
+"""
+
+
+def make_page(records: list[Record]) -> Page:
+    """Make the page of what is in the ledger.
+
+    Args:
+        records: Lines of the ledger, possibly none.
+    """
+    parts = [NOTE, INTRODUCTION.strip(), METHOD.strip()]
+    figures: dict[str, list[Panel]] = {}
+    for section in SECTIONS:
+        results = Results(records, section.recipe.name)
+        times = Times(records, section.recipe.image_size, "cuda" if section.suite.name == "gpu" else "cpu")
+        parts += _section(section, results, records, times, figures)
+    parts += list(_weights(records))
+    return Page("\n\n".join(parts) + "\n", figures)
+
+
+def _section(
+    section: Section, results: Results, records: list[Record], times: Times, figures: dict[str, list[Panel]]
+) -> Iterator[str]:
+    yield f"## {section.heading}"
+    yield f"```bash\n{section.command}\n```"
+    yield _recipe(section.recipe)
+    if not results.runs and not results.searches:
+        yield f"**Not run yet**: {_not_run(section, records)}."
+        return
+    yield f"Run on {list_of(results.machines)}. Fingerprint of the decoded images: `{results.data}`."
+    if left := _not_run(section, records):
+        yield f"**Not run yet**: {left}."
+    names = [name for trio in section.trios for name in trio if name in results.runs]
+    yield "### Accuracy"
+    yield tables.accuracies(results, [name for trio in section.trios for name in trio])
+    for trio in section.trios:
+        if any(name in results.runs for name in trio):
+            yield tables.claims(results, expected_accuracy(*trio), accuracy)
+    if names:
+        yield _figure("accuracy", section, cost_panels(results, names, times), figures)
+        yield _times(times, names)
+    yield "Accuracy in percent on the held-out tenth of the training images, by learning rate:"
+    yield tables.searches(results, [name for trio in section.trios for name in trio])
+    if names:
+        yield from _robustness(section, results, names, figures)
+    yield from _ablations(section, records)
+
+
+def _robustness(
+    section: Section, results: Results, names: Sequence[str], figures: dict[str, list[Panel]]
+) -> Iterator[str]:
+    yield "### Turned images"
+    yield "Accuracy in percent, as the mean over seeds."
+    yield tables.rotations(results, names)
+    trios = [trio for trio in section.trios if results.seeds(*trio)]
+    for trio in trios:
+        yield "Difference of the drops:"
+        yield tables.claims(results, robustness(*trio), rotation_drop, lower=True)
+    yield _figure("rotation", section, rotation_panels(results, names), figures)
+    yield "### Attacked images"
+    for trio in trios:
+        yield from _attack(results, trio)
+    yield _figure("attack", section, attack_panels(results, names), figures)
+
+
+def _attack(results: Results, trio: tuple[str, str, str]) -> Iterator[str]:
+    runs = [results.runs[name][seed] for seed in results.seeds(*trio) for name in trio]
+    count = len(runs[0]["results"]["attack"]["labels"])
+    common = [len(all_right(results.runs[name][seed] for name in trio)) for seed in results.seeds(*trio)]
+    yield f"Success of the attack and accuracy under it, in percent of {count} validation images:"
+    yield tables.attacks(results, trio, common=False)
+    yield f"The same for those that all three networks classify correctly without an attack ({list_of(common)} images):"
+    yield tables.attacks(results, trio, common=True)
+    yield "Difference of the success, as the mean over all bounds and numbers of steps, of all images:"
+    yield tables.claims(results, robustness(*trio), mean_success, lower=True)
+    epsilon, steps = max(results.recipe["epsilons"]), max(results.recipe["attack_steps"])
+    least = min(attack_success(run, epsilon, steps) for run in runs)
+    other = sum(row["other_predictions"] for run in runs for row in run["results"]["attack"]["settings"])
+    total = sum(count for run in runs for _ in run["results"]["attack"]["settings"])
+    yield (
+        f"Within {epsilon}/255, {steps} steps succeed on at least {number(least)} % of the images of every run"
+        f"{'' if least == 100 else ': **not on 100 %**'}. The operators of training and of evaluation classify "
+        f"{total - other:,} of {total:,} attacked images alike."
+    )
+
+
+def _ablations(section: Section, records: list[Record]) -> Iterator[str]:
+    recipe = section.suite.ablations[0].recipe
+    results = Results(records, recipe.name)
+    for heading, ranks in ABLATIONS.items():
+        variants = [name for rank in ranks for name in rank]
+        if any(name in results.runs for name in variants[1:]):
+            yield f"### {heading}"
+            yield tables.ablation(results, ranks)
+    command = f"`python -m experiments run --suite {section.suite.name} --ablations`"
+    missing = [
+        heading
+        for heading, ranks in ABLATIONS.items()
+        if not all(name in results.runs for rank in ranks for name in rank)
+    ]
+    if missing:
+        yield f"Ablations **not run yet**, or only in part: {'; '.join(missing)}. {command} runs them, after all else."
+
+
+def _recipe(recipe: Recipe) -> str:
+    per_class = "all" if recipe.images_per_class is None else f"{recipe.images_per_class}"
+    rows = [
+        ("images", f"{recipe.image_size} x {recipe.image_size}, from {recipe.source_size} x {recipe.source_size}"),
+        ("training images of each class", per_class),
+        ("epochs, batch", f"{recipe.epochs}, {recipe.batch}"),
+        ("optimizer", f"SGD, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g} on all parameters"),
+        ("schedule", "cosine, without warm-up"),
+        ("learning rates", list_of(f"{rate:g}" for rate in recipe.learning_rates)),
+        ("epochs that choose one", f"{recipe.search_epochs}"),
+        ("loss", f"cross entropy with label smoothing {recipe.label_smoothing:g}"),
+        ("augmentation", "random resized crops (8 % to 100 %), flips"),
+        ("attacked images of each class", f"{recipe.attacked_per_class}"),
+    ]
+    return table(["recipe", ""], rows)
+
+
+def _not_run(section: Section, records: list[Record]) -> str:
+    """What of the suite, without ablations, is not in the ledger."""
+    runs = list_runs(section.suite)
+    data = Results(records, section.recipe.name).data or ""
+    left = [run for run in unfinished(runs, records, data) if run.purpose == RESULT]
+    return "all of it" if len(left) == len([run for run in runs if run.purpose == RESULT]) else _listed(left)
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    return "; ".join(run.title for run in runs)
+
+
+def _figure(kind: str, section: Section, panels: list[Panel], figures: dict[str, list[Panel]]) -> str:
+    name = f"evidence_{section.recipe.name}_{kind}.png"
+    figures[name] = panels
+    return f"![{section.heading}: {kind}]({FIGURES}/{name})"
+
+
+def _times(times: Times, names: Sequence[str]) -> str:
+    batches = times.batches(names)
+    if not batches:
+        return "Milliseconds: **not measured yet**. `python -m experiments time` measures them."
+    rows = [[tables.title(name), *(f"{times.milliseconds(name, batch):.2f}" for batch in batches)] for name in names]
+    headings = ["evaluation, ms an image", *(f"batch of {batch}" for batch in batches)]
+    return f"Measured by `python -m experiments time` on {times.machine}:\n\n{table(headings, rows)}"
+
+
+def _weights(records: list[Record]) -> Iterator[str]:
+    best: dict[tuple[str, str], Record] = {}
+    for record in records:
+        if record["purpose"] == RESULT:
+            key = record["recipe"]["name"], record["network"]
+            best[key] = max(best.get(key, record), record, key=accuracy)
+    rows = [
+        [tables.title(network), recipe, str(run["seed"]), number(accuracy(run)), f"`{run['results']['weights']}`"]
+        for (recipe, network), run in best.items()
+    ]
+    yield "## Weights"
+    yield LOADING.strip()
+    yield table(["network", "recipe", "seed", "top-1, %", "SHA-256"], rows) if rows else "**Not run yet.**"
+
+
+def write(page: Page, path: Path) -> None:
+    """Write the page and draw its figures beside it."""
+    for name, panels in page.figures.items():
+        draw(path.parent / FIGURES / name, panels)
+    with output_file(path) as partial:
+        partial.write_text(page.text)
