@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sa_layers.benchmark.machine import check_device, parse_device
 from sa_layers.command_line import command, integer, number
 
 from .display import make_display
@@ -73,7 +74,12 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablations", action="store_true", help="also the suite's ablations, after all else")
     parser.add_argument("--seeds", type=integer(1), metavar="N", help="number of seeds (default: the suite's)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, metavar="NAME", help="some of the suite's networks")
-    parser.add_argument("--device", default=device, help=f"cpu, cuda or cuda:N (default on this machine: {device})")
+    parser.add_argument(
+        "--device",
+        type=parse_device,
+        default=device,
+        help=f"cpu, cuda or cuda:N (default on this machine: {device})",
+    )
 
 
 def _add_ledger(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +87,7 @@ def _add_ledger(parser: argparse.ArgumentParser) -> None:
 
 
 def _suite(arguments: argparse.Namespace) -> Suite:
-    return SUITES[arguments.suite or ("gpu" if arguments.device.startswith("cuda") else "two-core")]
+    return SUITES[arguments.suite or ("gpu" if arguments.device.type == "cuda" else "two-core")]
 
 
 def _runs(arguments: argparse.Namespace) -> list[Run]:
@@ -93,7 +99,7 @@ def _runs(arguments: argparse.Namespace) -> list[Run]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the runs that are not in the ledger."""
-    suite, gpu, cores = _suite(arguments), arguments.device.startswith("cuda"), len(os.sched_getaffinity(0))
+    suite, gpu, cores = _suite(arguments), arguments.device.type == "cuda", len(os.sched_getaffinity(0))
     runs, ledger = _runs(arguments), Ledger(arguments.ledger)
     jobs = arguments.jobs or (1 if gpu else min(2, cores))
     is_quick = suite is SUITES["quick"]
@@ -106,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         data=data,
         complete=not is_quick,
         out=arguments.out,
-        device=arguments.device,
+        device=str(arguments.device),
         threads=arguments.threads or max(1, cores // jobs),
         minutes=arguments.minutes,
     )
@@ -125,7 +131,7 @@ def estimate(arguments: argparse.Namespace) -> int:
     from .estimate import print_estimate
 
     runs = _runs(arguments)
-    print_estimate(runs, torch.device(arguments.device))
+    print_estimate(runs, arguments.device)
     return 0
 
 
@@ -137,7 +143,7 @@ def time(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     names = list(dict.fromkeys(run.network for run in runs))
-    for record in measure_times(runs[0].recipe, names, torch.device(arguments.device), arguments.seconds):
+    for record in measure_times(runs[0].recipe, names, arguments.device, arguments.seconds):
         ledger.append(record)
         shown = f"batch of {record['batch']}: {record['measured']['ms_per_image']:.3g} ms an image"
         print(f"{NETWORKS[record['network']].title}, {shown}")
@@ -158,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As after an interruption from the keyboard, the processes that were started end, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = make_parser().parse_args(arguments)
+    if "device" in parsed:
+        check_device(parsed.device)
     return {"run": run, "estimate": estimate, "time": time, "page": page}[parsed.command](parsed)
 
 

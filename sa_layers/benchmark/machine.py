@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that every benchmark has."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument(
-        "--device", type=_device, default=default, help=f"cpu, cuda or cuda:N (default on this machine: {default})"
+        "--device", type=parse_device, default=default, help=f"cpu, cuda or cuda:N (default on this machine: {default})"
     )
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="data type (default: float32)")
     parser.add_argument(
@@ -40,6 +40,16 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     device: torch.device = arguments.device
+    check_device(device)
+    return device
+
+
+def check_device(device: torch.device) -> None:
+    """Check that a device is available, and make it the current one of its kind.
+
+    Raises:
+        BenchmarkError: If it is not.
+    """
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if count <= (device.index or 0):
@@ -47,10 +57,10 @@ def prepare(arguments: argparse.Namespace) -> torch.device:
             raise BenchmarkError(f"--device {device} is not available: torch finds {found} on this machine")
         if device.index is not None:  # set_device requires an index; without one it is the current device
             torch.cuda.set_device(device)
-    return device
 
 
-def _device(text: str) -> torch.device:
+def parse_device(text: str) -> torch.device:
+    """Return the device that an argument names: cpu, cuda or cuda:N."""
     try:
         device = torch.device(text)
     except RuntimeError:
