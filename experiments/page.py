@@ -11,15 +11,17 @@ from sa_layers.output_file import output_file
 from . import tables
 from .expectations import ABLATIONS, robustness
 from .expectations import accuracy as expected_accuracy
+from .intervals import paired
 from .ledger import Record
-from .markdown import list_of, number, table
+from .markdown import list_of, number, table, with_interval
 from .measures import Results, accuracy, all_right, attack_success, mean_success, rotation_drop
 from .plan import RESULT, Run, list_runs, unfinished
 from .plots import Panel, attack_panels, cost_panels, draw, rotation_panels
+from .prose import INTRODUCTION, LOADING, METHOD, RUNNING
 from .recipes import SUITES, TRIOS, Recipe, Suite
 from .timing import Times
 
-NOTE = "<!-- Made by `python -m experiments page` from the ledger: edit experiments/page.py instead. -->"
+NOTE = "<!-- Made by `python -m experiments page` from the ledger: edit experiments/page.py or prose.py instead. -->"
 FIGURES = "images"
 
 
@@ -45,59 +47,6 @@ SECTIONS = (
     Section("A GPU", SUITES["gpu"].stages[0].recipe, SUITES["gpu"], "make evidence DEVICE=cuda", TRIOS),
 )
 
-INTRODUCTION = """
-# Evidence
-
-[Exploring Self-attention for Image Recognition](https://arxiv.org/abs/2004.13621) says of networks trained on ImageNet:
-
-1. Patchwise SANs are more accurate than the ResNet they replace. Pairwise SANs match or beat it. Both have fewer
-   parameters and need fewer multiply-adds.
-2. Both are more robust: they lose less accuracy than the ResNet if images are turned by 90, 180 or 270 degrees, which
-   training never did, and targeted attacks on them succeed less often.
-3. The choices of the paper (relation, position, footprint) are the best of those it compares.
-
-Does this hold on other photographs, with a current PyTorch and the code of this repository? ImageNet takes weeks on a
-small machine, so these are small networks on [Imagenette](https://github.com/fastai/imagenette), ten classes of
-ImageNet with 9,469 training and 3,925 validation photographs. The figures below are ours. They say nothing about
-ImageNet, and a few seeds on ten classes say something about the order of networks only where a difference is clear.
-"""
-
-METHOD = """
-## How it is measured
-
-All networks are trained with the same recipe: the same images and crops in the same order. The learning rate of each is
-chosen among the same values. A short training is done with each value, and the one that is most accurate on a tenth of
-the training images, which it has not seen, is taken. The accuracy that counts is that of the last epoch, on the
-validation images. The expected orders are in `experiments/expectations.py`, written before the first run.
-
-A paired difference is the mean, over seeds, of the difference between two networks with the same seed, with its 95 %
-interval by Student's t. An order **holds** if the interval is on the expected side of 0.
-
-*Turned images* are turned by a quarter, a half and three quarters, exactly, without interpolation. The *drop* is the
-accuracy on upright images minus the mean of the three.
-
-The *attack* is targeted projected gradient descent (PGD) within an L-infinity ball around each image, whose values are
-from 0 to 1. It starts at the image. The target is a random class other than the label, the same for all networks. The
-step is the larger of 1/255 and 2.5 times the bound divided by the number of steps. Gradients come from the operators of
-training, predictions from those of evaluation. An attack *succeeds* if the image is classified as its target.
-"""
-
-
-LOADING = """
-A run leaves its weights in `work_dirs/evidence/weights`, under a name that ends with the first digits of the SHA-256 of
-the file. They are trained on Imagenette with the recipe above, not on ImageNet.
-
-```python
-from sa_layers.checkpoints import load_checkpoint
-from sa_layers.models import SelfAttentionClassifier
-
-model = SelfAttentionClassifier(10, "patchwise", num_classes=10)
-load_checkpoint(model, "two-core-san10-patchwise-seed0-01234567.pth")
-```
-
-The best run of each network:
-"""
-
 
 def make_page(records: list[Record]) -> Page:
     """Make the page of what is in the ledger.
@@ -105,14 +54,38 @@ def make_page(records: list[Record]) -> Page:
     Args:
         records: Lines of the ledger, possibly none.
     """
-    parts = [NOTE, INTRODUCTION.strip(), METHOD.strip()]
+    parts = [NOTE, INTRODUCTION.strip(), _summary(records), METHOD.strip()]
     figures: dict[str, list[Panel]] = {}
     for section in SECTIONS:
         results = Results(records, section.recipe.name)
         times = Times(records, section.recipe.image_size, "cuda" if section.suite.name == "gpu" else "cpu")
         parts += _section(section, results, records, times, figures)
-    parts += list(_weights(records))
+    parts += [*_weights(records), RUNNING.strip()]
     return Page("\n\n".join(parts) + "\n", figures)
+
+
+def _summary(records: list[Record]) -> str:
+    """Every claim with its difference, and whether it holds."""
+    rows = []
+    for section in SECTIONS:
+        results = Results(records, section.recipe.name)
+        for trio in section.trios:
+            for claim, expectations, measure, lower in (
+                ("accuracy", expected_accuracy(*trio), accuracy, False),
+                ("drop on turned images", robustness(*trio), rotation_drop, True),
+                ("success of the attack", robustness(*trio), mean_success, True),
+            ):
+                for expected in expectations:
+                    difference = paired(results.of(expected.better, measure), results.of(expected.worse, measure))
+                    if difference is not None:
+                        compared = f"{tables.title(expected.better)} minus {tables.title(expected.worse)}"
+                        found = tables.verdict(difference, expected.strictly, lower)
+                        rows.append(
+                            [f"{compared}: {claim}", section.recipe.name, with_interval(difference, True), found]
+                        )
+    if not rows:
+        return "**No two networks have been compared yet.**"
+    return "In short:\n\n" + table(["difference", "recipe", "points", "the claim"], rows)
 
 
 def _section(

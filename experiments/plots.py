@@ -94,7 +94,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
     """Draw panels beside each other, unless the file already shows the same."""
     if is_current(path, panels):
         return
-    figure = Figure(figsize=(3.4 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(5, 3.4 * len(panels)), 3.6), layout="constrained")  # 5: the width of the legend
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, axes in zip(panels, grid, strict=True):
         _draw_panel(axes, panel)

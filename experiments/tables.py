@@ -68,7 +68,7 @@ def claims(results: Results, expectations: Sequence[Expectation], measure: Measu
         seeds = results.seeds(expected.better, expected.worse)
         rows.append(
             [
-                f"{title(expected.better)} {MINUS_WORD} {title(expected.worse)}",
+                f"{title(expected.better)} minus {title(expected.worse)}",
                 f"{'below' if lower else 'above'} 0" if expected.strictly else f"not {'above' if lower else 'below'} 0",
                 with_interval(difference, sign=True),
                 str(len(seeds)),
@@ -78,14 +78,11 @@ def claims(results: Results, expectations: Sequence[Expectation], measure: Measu
     return table(["difference", "expected", "points", "seeds", ""], rows)
 
 
-MINUS_WORD = "minus"
-
-
 def verdict(difference: Interval | None, strictly: bool, lower: bool) -> str:
     """Say in a few words what a difference says of a claim.
 
     >>> verdict(Interval(2.0, 1.0, 3), True, lower=False), verdict(Interval(2.0, 1.0, 3), True, lower=True)
-    ('holds', '**does not hold**')
+    ('**holds**', '**does not hold**')
     >>> verdict(Interval(0.5, 1.0, 3), True, lower=False)
     '**not shown**: the interval contains 0'
     """
@@ -95,7 +92,7 @@ def verdict(difference: Interval | None, strictly: bool, lower: bool) -> str:
         return "one seed: no interval"
     low, high = (-difference.high, -difference.low) if lower else (difference.low, difference.high)
     if low > 0:
-        return "holds"
+        return "**holds**"
     if high < 0:
         return "**does not hold**"
     return "**not shown**: the interval contains 0" if strictly else "no difference shown: the interval contains 0"
@@ -153,12 +150,20 @@ def searches(results: Results, networks: Sequence[str]) -> str:
 
 
 def ablation(results: Results, ranks: Sequence[Sequence[str]]) -> str:
-    """Accuracy of the variants of a network, and the paired difference to the paper's choice, the first."""
+    """Accuracy of the variants of a network, and the paired difference to the paper's choice, the first.
+
+    Args:
+        results: The runs.
+        ranks: Networks in the expected order; those that share a place are not expected to differ.
+    """
     base = ranks[0][0]
     rows = []
     for place, rank in enumerate(ranks, start=1):
         for name in rank:
-            difference = None if name == base else paired(results.of(name, accuracy), results.of(base, accuracy))
-            shown = "" if name == base else with_interval(difference, sign=True)
-            rows.append([title(name), str(place), with_interval(mean(results, name, accuracy)), shown])
-    return table(["network", "expected place", "top-1, %", f"difference to {title(base)}, points"], rows)
+            row = [title(name), str(place), with_interval(mean(results, name, accuracy)), "", ""]
+            if name != base:
+                difference = paired(results.of(name, accuracy), results.of(base, accuracy))
+                row[3] = with_interval(difference, sign=True)
+                row[4] = "" if place == 1 else verdict(difference, strictly=True, lower=True)
+            rows.append(row)
+    return table(["network", "expected place", "top-1, %", f"minus {title(base)}, points", "behind it"], rows)

@@ -79,4 +79,5 @@ class Times:
     def machine(self) -> str:
         """The machine of the last measurement."""
         measured = list(self._found.values())[-1]
-        return f"{measured['device']}, {measured['threads']} threads, torch {measured['torch']}"
+        threads = f"{measured['threads']} {'thread' if measured['threads'] == 1 else 'threads'}"
+        return f"{measured['device']}, {threads}, torch {measured['torch']}"
