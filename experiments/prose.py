@@ -11,7 +11,7 @@ INTRODUCTION = """
    training never did, and targeted attacks on them succeed less often.
 3. The choices of the paper (relation, position, footprint) are the best of those it compares.
 
-Does this hold on other photographs, with a current PyTorch and the code of this repository? ImageNet takes weeks on a
+Does this hold on other photographs, with a current PyTorch and the code of this repository? ImageNet is too large for a
 small machine, so these are small networks on [Imagenette](https://github.com/fastai/imagenette), ten classes of
 ImageNet with 9,469 training and 3,925 validation photographs. The figures below are ours. They say nothing about
 ImageNet, and a few seeds on ten classes say something about the order of networks only where a difference is clear.

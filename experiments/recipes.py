@@ -91,10 +91,10 @@ QUICK = Recipe(
     val_images_per_class=2,
     epochs=2,
     batch=10,
-    learning_rates=(0.01, 0.03),
+    learning_rates=(0.01,),
     search_epochs=1,
     attacked_per_class=1,
-    epsilons=(4, 8),
+    epsilons=(8,),
     attack_steps=(1, 2),
 )
 

@@ -102,6 +102,7 @@ def test_full_ledger(tmp_path: Path) -> None:
     assert "not run yet" not in page.text.lower()
     assert_tables_are_regular(page.text)
     assert len(page.figures) == 6
+    page = make_page(invent("two-core"))
     (tmp_path / FIGURES).mkdir()
     write(page, tmp_path / "evidence.md")
     assert (tmp_path / "evidence.md").read_text() == page.text

@@ -47,7 +47,7 @@ def test_two_core_suite() -> None:
     assert all(name in NETWORKS for ranks in ABLATIONS.values() for rank in ranks for name in rank)
 
 
-@pytest.mark.parametrize("name", sample(sorted(NETWORKS), 8))
+@pytest.mark.parametrize("name", sample(sorted(NETWORKS), 4))
 def test_networks_can_be_made(name: str) -> None:
     assert sum(parameter.numel() for parameter in make_network(name, 10, seed=0).parameters()) > 5e6
 
