@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import fit
 from ..layers import PairwiseSelfAttention, PatchwiseSelfAttention
+from .timm_features import StageFeatures
 from .timm_network import TimmSelfAttentionNetwork
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,7 +85,7 @@ def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"feature_cls": "getter"},
+        feature_cfg={"feature_cls": StageFeatures},
         depth=int(depth),
         attention=attention,
         **options,
