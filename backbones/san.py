@@ -33,7 +33,8 @@ class SAN(SelfAttentionNetwork, PretrainedBackbone):
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
-        attention: 'pairwise' (default) or 'patchwise'.
+        attention: 'pairwise' (default), 'patchwise', or a name given by
+            :func:`sa_layers.layers.register_attention`.
         in_channels: Number of channels of the image. Defaults to 3.
         kernel_sizes: Size of the footprint in each stage. Defaults to (3, 7, 7, 7, 7).
         strides: Stride of each stage, 1 or 2. Defaults to (2, 2, 2, 2, 2).

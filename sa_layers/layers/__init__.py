@@ -10,7 +10,7 @@ from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
 from .position import PositionEncoding
 from .self_attention import SelfAttention
-from .self_attention_block import ATTENTIONS, SelfAttentionBlock
+from .self_attention_block import ATTENTIONS, SelfAttentionBlock, register_attention
 
 __all__ = [
     "ATTENTIONS",
@@ -28,4 +28,5 @@ __all__ = [
     "make_mapping",
     "na2d_av",
     "na2d_qk",
+    "register_attention",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,49 @@ from .pairwise_self_attention import PairwiseSelfAttention
 from .patchwise_self_attention import PatchwiseSelfAttention
 from .self_attention import CALLED_METHODS, SelfAttention, default_act_layer
 
+Attention = TypeVar("Attention", bound=type[SelfAttention])
 ATTENTIONS: dict[str, type[SelfAttention]] = {"pairwise": PairwiseSelfAttention, "patchwise": PatchwiseSelfAttention}
+
+BUILT_IN = frozenset(ATTENTIONS)
 
 SET_BY_BLOCK = frozenset(
     ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "norm_layer", "act_layer")
 )
+
+
+def register_attention(name: str) -> Callable[[Attention], Attention]:
+    """Give a layer of your own a name, by which blocks, networks and configs build it.
+
+    A decorator of a subclass of :class:`PairwiseSelfAttention`, :class:`PatchwiseSelfAttention` or their base. Import
+    the module with the class before the name is used; a config does so by ``custom_imports``. To register a name again
+    replaces the class, as when a notebook cell is run again.
+
+    Args:
+        name: The value of ``attention``, such as 'distance'.
+
+    Raises:
+        TypeError: The decorated object is not such a class.
+        ValueError: The name is one of the package's own, or not an identifier.
+
+    Example:
+        >>> from sa_layers.models import SelfAttentionNetwork
+        >>> @register_attention("reversed")
+        ... class ReversedSelfAttention(PairwiseSelfAttention):
+        ...     def relate(self, query, key):
+        ...         return -super().relate(query, key)
+        >>> type(SelfAttentionNetwork(10, "reversed").stages[0].blocks[0].attention).__name__
+        'ReversedSelfAttention'
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name in BUILT_IN:
+        raise ValueError(f"name must be an identifier other than {', '.join(sorted(BUILT_IN))}, got {name!r}")
+
+    def register(layer: Attention) -> Attention:
+        if not isinstance(layer, type) or not issubclass(layer, SelfAttention):
+            raise TypeError(f"attention {name!r} must be a subclass of SelfAttention, got {layer!r}")
+        ATTENTIONS[name] = layer
+        return layer
+
+    return register
 
 
 def attention_keywords(attention: str) -> list[str]:
@@ -55,7 +93,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
     Args:
         channels: C, of the input and the output; a multiple of 16 and of ``4 * share``.
         kernel_size: Taps of the footprint, odd.
-        attention: 'pairwise' (default) or 'patchwise'.
+        attention: 'pairwise' (default), 'patchwise', or a name given by :func:`register_attention`.
         dilation: Pixels between taps. Defaults to 1.
         norm_layer: Makes a normalisation for a number of channels. Defaults to BatchNorm2d.
         act_layer: Makes an activation. Defaults to an in-place ReLU; full backward hooks need one that is not in

@@ -20,7 +20,8 @@ class SelfAttentionClassifier(nn.Module):
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
-        attention: 'pairwise' (default) or 'patchwise'.
+        attention: 'pairwise' (default), 'patchwise', or a name given by
+            :func:`sa_layers.layers.register_attention`.
         num_classes: The number of classes; 0 returns the pooled features instead of logits. Defaults to 1000.
         dropout: Probability of dropping a pooled feature in training. Defaults to 0.
         **network_options: Further arguments of :class:`SelfAttentionNetwork`, except ``out_indices``.

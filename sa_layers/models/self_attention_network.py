@@ -40,7 +40,8 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
 
     Args:
         depth: 10, 15, 19, or the number of blocks of each of the five stages. Defaults to 10.
-        attention: 'pairwise' (default) or 'patchwise'.
+        attention: 'pairwise' (default), 'patchwise', or a name given by
+            :func:`sa_layers.layers.register_attention`.
         in_channels: Channels of the image. Defaults to 3.
         kernel_sizes: The footprint of each stage. Defaults to (3, 7, 7, 7, 7).
         widths: Channels of each stage. Defaults to (64, 256, 512, 1024, 2048).
