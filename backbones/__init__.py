@@ -3,6 +3,7 @@
 try:
     from . import carafe, counterparts, layers
     from .model_hub import register_models
+    from .optim_wrapper import AutocastOptimWrapper
     from .plugin import SelfAttentionPlugin
     from .san import SAN
 except ModuleNotFoundError as error:
@@ -13,4 +14,4 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ["SAN", "SelfAttentionPlugin", "carafe", "counterparts", "layers", "register_models"]
+__all__ = ["SAN", "AutocastOptimWrapper", "SelfAttentionPlugin", "carafe", "counterparts", "layers", "register_models"]

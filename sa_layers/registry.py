@@ -5,7 +5,11 @@ mmengine imports this module when a config says ``type='sa_layers.SAN'``, so con
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="sa_layers", locations=["sa_layers.backbones"])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="sa_layers", locations=["sa_layers.visualize.hook"])
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="sa_layers", locations=["sa_layers.backbones"]
+)

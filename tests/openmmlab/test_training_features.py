@@ -92,6 +92,37 @@ def test_autocast(attention: str) -> None:
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+def test_bfloat16_and_tensorboard(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where mmengine's AmpOptimWrapper refuses to run; the losses are in TensorBoard's files."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = small()
+    config.optim_wrapper.type = "sa_layers.AutocastOptimWrapper"
+    config.visualizer.vis_backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
+    config.default_hooks.logger.interval = 1
+    dtypes = set()
+    forward = nn.Conv2d.forward
+
+    def recorded(layer: nn.Conv2d, features: torch.Tensor) -> torch.Tensor:
+        result = forward(layer, features)
+        dtypes.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(nn.Conv2d, "forward", recorded)
+    runner = train(config, tmp_path / "bfloat16", workspace, monkeypatch)
+    assert dtypes == {torch.bfloat16}
+    assert {parameter.dtype for parameter in runner.model.parameters()} == {torch.float32}
+    (events,) = (tmp_path / "bfloat16").rglob("events.out.tfevents.*")
+    losses = event_accumulator.EventAccumulator(str(events.parent)).Reload().Scalars("loss")
+    assert [each.step for each in losses] == [1, 2, 3, 4]
+    assert torch.tensor([each.value for each in losses]).isfinite().all()
+
+
+def test_other_dtypes_are_refused() -> None:
+    wrapper = {"type": "sa_layers.AutocastOptimWrapper", "dtype": "float16", "optimizer": {"type": "SGD", "lr": 0.1}}
+    with pytest.raises(ValueError, match="dtype must be 'bfloat16', got 'float16'; use mmengine's AmpOptimWrapper"):
+        build_optim_wrapper(nn.Linear(1, 1), wrapper)
+
+
 def test_layer_wise_decay() -> None:
     """mmpretrain's constructor reduces the learning rate of parameters closer to the image."""
     pytest.importorskip("mmpretrain")
