@@ -9,7 +9,10 @@ import pytest
 pytest.importorskip("mmengine")
 
 import cv2
+import torch
 from mmengine.registry import DefaultScope
+
+from sa_layers.datasets import LABELS, PALETTE
 
 from .models import need
 from .test_configs import CONFIGS
@@ -26,30 +29,40 @@ def photograph(tmp_path: Path) -> Path:
     return path
 
 
-def test_segmentor(photograph: Path) -> None:
-    """mmseg.apis returns a label for every pixel."""
+def test_segmentor(photograph: Path, tmp_path: Path) -> None:
+    """A label for every pixel, and a picture with them."""
     need("mmseg")
-    from mmseg.apis import inference_model, init_model
+    from mmseg.apis import MMSegInferencer
 
-    model = init_model(str(CONFIGS / "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"), device="cpu")
-    assert inference_model(model, str(photograph)).pred_sem_seg.data.shape == (1, 80, 120)
+    config = CONFIGS / "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        segment = MMSegInferencer(
+            str(config), device="cpu", classes=list(LABELS), palette=[list(colour) for colour in PALETTE]
+        )
+        result = segment(str(photograph), out_dir=str(tmp_path / "drawn"))
+    assert result["predictions"].shape == (80, 120)
+    assert cv2.imread(str(tmp_path / "drawn/vis/cat.png")) is not None
 
 
-def test_detector(photograph: Path) -> None:
-    """mmdet.apis returns boxes inside the image."""
+def test_detector(photograph: Path, tmp_path: Path) -> None:
+    """Boxes inside the image, and a picture with them."""
     need("mmdet")
-    from mmdet.apis import inference_detector, init_detector
+    from mmdet.apis import DetInferencer
 
-    config = str(CONFIGS / "detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py")
-    model = init_detector(config, device="cpu", cfg_options={"model.test_cfg.score_thr": 0.0})
-    boxes = inference_detector(model, str(photograph)).pred_instances.bboxes
+    config = CONFIGS / "detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py"
+    detect = DetInferencer(str(config), device="cpu", show_progress=False)
+    detect.model.bbox_head.test_cfg.score_thr = 0.0
+    (found,) = detect(str(photograph), out_dir=str(tmp_path / "drawn"), pred_score_thr=0.0)["predictions"]
+    boxes = torch.tensor(found["bboxes"])
     assert 0 < len(boxes) <= 100
     assert boxes.min() >= 0
     assert boxes[:, 2].max() <= 120
+    drawn = cv2.imread(str(tmp_path / "drawn/vis/cat.png"))
+    assert (drawn != cv2.imread(str(photograph))).any()
 
 
-def test_classifier(photograph: Path) -> None:
-    """mmpretrain's inferencer returns an ImageNet class for a model name of the model index."""
+def test_classifier(photograph: Path, tmp_path: Path) -> None:
+    """An ImageNet class for a model name of the model index, and a picture with its name."""
     need("mmpretrain")
     from mmpretrain import ImageClassificationInferencer
 
@@ -60,6 +73,7 @@ def test_classifier(photograph: Path) -> None:
         classify = ImageClassificationInferencer(
             "san10-patchwise_8xb32-coslr-100e_in1k", pretrained=False, device="cpu"
         )
-        (result,) = classify(str(photograph))
+        (result,) = classify(str(photograph), show_dir=str(tmp_path / "drawn"))
     assert result["pred_scores"].shape == (1000,)
     assert isinstance(result["pred_class"], str)
+    assert cv2.imread(str(tmp_path / "drawn/cat.png")) is not None
