@@ -4,11 +4,13 @@ Environment:
     SA_LAYERS_KERNELS: 'auto' (default: compile when torch and a C++ compiler are there, otherwise install without),
         'required' (fail when they cannot be compiled), 'off'.
     SA_LAYERS_CUDA: the same for the CUDA kernels, which also need nvcc, of the CUDA release that torch was built for.
+        'auto' compiles them only for a GPU of this machine or for a TORCH_CUDA_ARCH_LIST.
     TORCH_CUDA_ARCH_LIST: what the CUDA kernels are compiled for; by default the GPUs of this machine, or without one
         "8.0;9.0+PTX". "7.5;8.0;8.6;9.0;10.0;12.0+PTX" is all that CUDA 13 knows.
     MAX_JOBS: how many files are compiled at once.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +19,15 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+
+import setuptools
+
+# pip checks pyproject.toml's requirements only where it isolates the build; older releases fail with a traceback.
+if int(setuptools.__version__.split(".")[0]) < 77:
+    raise SystemExit(
+        f"sa_layers: --no-build-isolation needs setuptools >= 77, and {setuptools.__version__} is installed: "
+        "pip install 'setuptools>=77' wheel ninja"
+    )
 
 from setuptools import Command, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -78,6 +89,8 @@ def missing_for_cuda() -> str | None:
 
     if torch.version.cuda is None:
         return f"sa_layers was installed beside torch {torch.__version__}, which is without CUDA"
+    if CUDA_MODE == "auto" and not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return "there was no GPU when sa_layers was installed; SA_LAYERS_CUDA=required compiles them all the same"
     if not CUDA_HOME or not (nvcc := Path(CUDA_HOME, "bin", "nvcc")).is_file():
         return "no CUDA compiler (nvcc) was found when sa_layers was installed; CUDA_HOME is the folder of its bin"
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
@@ -143,6 +156,20 @@ def record(folder: Path, problem: str | None, cuda_problem: str | None) -> None:
         print(f"sa_layers: installing without CUDA kernels, since {cuda_problem}")
 
 
+def announce(extensions: list[Extension]) -> None:
+    """Says what is compiled before the minutes that it takes; pip shows what a build prints only with --verbose."""
+    count = sum(len(extension.sources) for extension in extensions)
+    kinds = "CPU kernels" if cuda_problem else f"CPU and CUDA kernels ({', '.join(cuda_architectures())})"
+    lines = [f"sa_layers: compiling the {kinds}, {count} files; this takes minutes"]
+    if not cuda_problem:
+        lines.append("sa_layers: CUDA kernels take most of it; SA_LAYERS_CUDA=off leaves them out")
+    if shutil.which("ninja") is None:
+        lines.append("sa_layers: one file at a time, since ninja is not installed: pip install ninja")
+    print(*lines, sep="\n", flush=True)
+    with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
+        print("", *lines, sep="\n", file=terminal)
+
+
 def failed(error: Exception) -> str:
     return f"compiling them failed when sa_layers was installed ({' '.join(str(error).split())[:300]})"
 
@@ -155,6 +182,7 @@ def build_ext_command() -> type:
         def run(self) -> None:
             if self.inplace:
                 record(ROOT / "sa_layers", problem, cuda_problem)
+            announce(self.extensions)
             try:
                 super().run()
             except Exception as error:
