@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import attentions, footprints, linear, training
+from . import attentions, footprints, linear, linear_training, training
 from .case import Case
 from .draw import Draw
 from .oracle import Array, Estimate
@@ -24,6 +24,7 @@ OPERATORS = {
         attentions.patchwise_attention,
         training.pairwise_training,
         training.patchwise_training,
+        linear_training.linear_training,
         linear.projection,
         linear.affine_relu,
         linear.pooled_projection,
