@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "cpu/runtime/tensors.h"
+#include "cpu/runtime/doubles.h"
 
 namespace sa_layers::cpu {
 namespace {
@@ -18,8 +18,8 @@ void check_numbers(const char* name, const Tensor& tensor, int64_t rows, int64_t
 template <typename Read>
 void for_each_value(const char* name, const Tensor& parameter, int64_t channels, const Read& read) {
   check_shape(name, parameter, {channels});
-  const Tensor values = as_contiguous(torch::stable::to(parameter, ScalarType::Double));
-  for (int64_t c = 0; c < channels; ++c) read(c, data<double>(values)[c]);
+  const Doubles values = doubles(parameter);
+  for (int64_t c = 0; c < channels; ++c) read(c, values[c]);
 }
 
 std::tuple<Tensor, Tensor> norm_scale_and_shift(const Tensor& statistics, const OptionalTensor& weight,

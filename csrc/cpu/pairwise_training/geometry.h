@@ -4,18 +4,9 @@
 #include <vector>
 
 #include "cpu/pairwise_training/problem.h"
-#include "cpu/runtime/tensors.h"
+#include "cpu/runtime/doubles.h"
 
 namespace sa_layers::cpu {
-
-using Doubles = std::vector<double>;
-
-inline Doubles doubles(const Tensor& tensor) {
-  const Tensor wide = as_contiguous(
-      tensor.scalar_type() == ScalarType::Double ? tensor : torch::stable::to(tensor, ScalarType::Double));
-  const double* const from = data<double>(wide);
-  return {from, from + wide.numel()};
-}
 
 // Coordinates of pixels along an axis: from -1 to 1; or, for a `size`, such that a map of that size would reach from -1
 // to 1, with 0 at the centre.
