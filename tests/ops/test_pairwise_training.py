@@ -74,6 +74,18 @@ def test_widths_of_kernels(widths: tuple[int, int, int, int], relation: str) -> 
 
 
 @needs_kernels
+@pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
+@pytest.mark.parametrize(("weights", "values"), [(1, 16), (2, 32), (4, 48)])
+def test_packed_pixels(weights: int, values: int, padding_mode: str) -> None:
+    """Pixels of four channels, several to a vector, with others at the ends of rows; rows of several bands."""
+    for size, kernel_size, dilation in (((9, 21), 3, 1), ((37, 12), (5, 3), (1, 2)), ((7, 30), (1, 7), 1)):
+        for relation, position in (("subtraction", "relative"), ("summation", None)):
+            geometry = size, kernel_size, 1, dilation, padding_mode
+            problem = make_problem(relation, geometry, (4, 4, weights, values), position)
+            check(train(problem.to(torch.float32), None), by_plain_torch(problem, None), problem, 2e-5, flips=True)
+
+
+@needs_kernels
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
 def test_bands(batch: int, padding_mode: str) -> None:

@@ -11,23 +11,10 @@
 
 #if SA_LAYERS_ONCE
 
+#include "cpu/pairwise_training/shared_passes.h"
+
 namespace sa_layers::cpu {
 namespace {
-
-template <typename T>
-ChannelCenters sample_centers(const PairwiseTraining& problem, const TrainingMaps<T>& maps) {
-  return average_channels(problem, [&](double* query, double* key, int64_t* count) {
-    SA_LAYERS_DISPATCH(T, pairwise_sample_channels, problem, maps, query, key, count);
-  });
-}
-
-template <typename T>
-void add_windows(const PairwiseTraining& problem, const PairParameters<Compute<T>>& parameters,
-                 const TrainingMaps<T>& maps, bool with_values) {
-  share_tasks(problem.batch * problem.footprint.rows.size, 8, [&](int64_t begin, int64_t end) {
-    SA_LAYERS_DISPATCH(T, pairwise_add_windows, problem, parameters, maps, with_values, begin, end);
-  });
-}
 
 std::tuple<Tensor, Tensor> correction(const Tensor& query, const Tensor& key,
                                       const std::vector<Tensor>& mapping_tensors, const Tensor& matrix,

@@ -19,6 +19,19 @@ ALWAYS_INLINE void for_each_vector_of(int64_t channels, const Body& body) {
   if (c < channels) body(c, SomeLanes{0, channels - c});
 }
 
+// A masked store takes tens of cycles on some processors with AVX2; SAN's first stage has maps of four channels.
+template <typename T>
+ALWAYS_INLINE void store_channels(T* to, Vector<T> from, AllLanes) {
+  store(to, from);
+}
+template <typename T>
+ALWAYS_INLINE void store_channels(T* to, Vector<T> from, SomeLanes lanes) {
+  if constexpr (sizeof(T) == sizeof(Compute<T>) && kLanes<T> > 4) {
+    if (lanes.end == 4) return (void)__builtin_memcpy(to, &from, 4 * sizeof(T));
+  }
+  store(to, from, lanes);
+}
+
 // The sum of some evenly spaced pixels' channels, and their number.
 template <typename T>
 void sample_channels(const PairwiseTraining& problem, const MapView<const T>& map, double* sums, int64_t* count) {
@@ -63,7 +76,7 @@ void load_keys(const PairWorkspace<Compute<T>>& at, const Band& band, const MapV
     for_each_vector_of<T>(problem.channels, [&](int64_t c, auto lanes) ALWAYS_INLINE_LAMBDA {
       const Vector<C> center = load(parameters.key_center + c), scale = load(parameters.key_scale + c);
       for (int64_t x = 0; x < width; ++x) {
-        store(keys + x * size + c, (load(from + x * step + c, lanes) - center) * scale, lanes);
+        store_channels<C>(keys + x * size + c, (load(from + x * step + c, lanes) - center) * scale, lanes);
       }
     });
     for (int64_t x = 0; with_position && x < width; ++x) {
@@ -97,7 +110,7 @@ void load_queries(const PairWorkspace<Compute<T>>& at, const Band& band, int64_t
     const Vector<C> center = load(parameters.query_center + c), scale = load(parameters.query_scale + c),
                     shift = load(parameters.pixel_shift + c);
     for (int64_t x = 0; x < width; ++x) {
-      store(to + x * size + c, (load(from + x * step + c, lanes) - center) * scale + shift, lanes);
+      store_channels<C>(to + x * size + c, (load(from + x * step + c, lanes) - center) * scale + shift, lanes);
     }
   });
   if (problem.positions == 0 || problem.by_offset) return;
@@ -185,7 +198,7 @@ void store_gradients(const Compute<T>* sums, int64_t sums_size, const Compute<T>
     for (int64_t x = 0; x < pixels; ++x) {
       Vector<T> gradient = scale * load(sums + x * sums_size + c);
       if (accumulate) gradient += load(to + x * step + c, lanes);
-      store(to + x * step + c, gradient, lanes);
+      store_channels<T>(to + x * step + c, gradient, lanes);
     }
   });
 }

@@ -6,6 +6,7 @@
 #define SA_LAYERS_CPU_PAIRWISE_TRAINING_PAIRS_H
 #endif
 
+#include "cpu/pairwise_training/packed_pixels.h"
 #include "cpu/pairwise_training/problem.h"
 #include "cpu/pairwise_training/products.h"
 
@@ -36,6 +37,8 @@ class RowPairs {
         most_(problem.max_block_pairs()) {}
 
   void start_band(const Band& band) { band_ = band, row_ = -1; }
+  // Leaves the pixels first <= pixel < last of the row out of its blocks.
+  void skip(int64_t first, int64_t last) { skipped_ = first == last ? -1 : first, rest_ = last; }
 
   void move_to(int64_t row) {
     if (row_ >= 0 && reads_the_same_rows(row)) {
@@ -57,8 +60,11 @@ class RowPairs {
     const int32_t* const starts = starts_.data();
     const int64_t width = problem_.width();
     for (int64_t first = 0; first < width;) {
+      if (first == skipped_) first = rest_;
+      if (first == width) return;
+      const int64_t limit = first < skipped_ ? skipped_ : width;
       int64_t end = first + 1;
-      while (end < width && starts[end + 1] - starts[first] <= most_) ++end;
+      while (end < limit && starts[end + 1] - starts[first] <= most_) ++end;
       const int64_t begin = starts[first], number = starts[end] - begin;
       body(PairBlock{first, end, number, starts, neighbours_.data() + begin, offsets_.data() + begin,
                      multiplicities_.data() + begin, number < (end - first) * problem_.footprint.taps()});
@@ -119,7 +125,7 @@ class RowPairs {
   const PairwiseTraining& problem_;
   Scratch<int32_t> starts_, neighbours_, offsets_;
   Scratch<float> multiplicities_;
-  int64_t most_, row_ = -1;
+  int64_t most_, row_ = -1, skipped_ = -1, rest_ = -1;
   Band band_{};
 };
 
@@ -135,6 +141,7 @@ struct PairWorkspace {
   const PairwiseTraining& problem;
   const PairParameters<C>& parameters;
   RowPairs pairs;
+  PackedPixels<C> packed;
   // Of the pixels of the window: keys, as the relation needs them, and sums over the pairs of a neighbour.
   Scratch<C> keys, key_sums;
   // Of the pixels of a row: queries, as the relation needs them, and sums over the pairs of a pixel.
@@ -142,10 +149,12 @@ struct PairWorkspace {
   Scratch<C> features, products;  // of the pairs of a block: a, and what a matrix makes of it
   Scratch<C> column_sums;         // of the pairs' gradients, where they do not follow from the sums of pixels
 
-  PairWorkspace(const PairwiseTraining& problem_, const PairParameters<C>& parameters_, int64_t product_columns)
+  PairWorkspace(const PairwiseTraining& problem_, const PairParameters<C>& parameters_, int64_t product_columns,
+                bool packs)
       : problem(problem_),
         parameters(parameters_),
         pairs(problem_),
+        packed(problem_, packs),
         keys(problem.window_pixels() * problem.map_columns() + kLanes<C>),
         key_sums(problem.window_pixels() * problem.map_columns() + kLanes<C>),
         queries(problem.width() * problem.map_columns() + kLanes<C>),
@@ -154,6 +163,7 @@ struct PairWorkspace {
         products(RowPairs::max_block_rows(problem) * max(product_columns, problem.padded_columns())),
         column_sums(problem.padded_columns()) {
     // Rows of a block that hold no pair are computed too.
+    clear(query_sums.data(), problem.width() * problem.map_columns() + kLanes<C>);
     clear(features.data(), RowPairs::max_block_rows(problem) * problem.padded_columns());
     clear(products.data(), RowPairs::max_block_rows(problem) * max(product_columns, problem.padded_columns()));
   }

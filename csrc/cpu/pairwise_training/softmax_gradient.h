@@ -69,6 +69,14 @@ ALWAYS_INLINE Vector<C> add_copies(Vector<C> x, int64_t weights) {
   return x;
 }
 
+// The same where the lanes of a pixel are four.
+template <typename C>
+ALWAYS_INLINE Vector<C> add_copies_of_four(Vector<C> x, int64_t weights) {
+  if (weights <= 2) x += swap_lanes<2, C>(x);
+  if (weights <= 1) x += swap_lanes<1, C>(x);
+  return x;
+}
+
 // The same where copies lie in any lanes of a row.
 template <typename C>
 void add_copies_of_row(C* row, int64_t width, int64_t weights) {

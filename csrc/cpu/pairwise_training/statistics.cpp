@@ -11,15 +11,10 @@
 
 #if SA_LAYERS_ONCE
 
+#include "cpu/pairwise_training/shared_passes.h"
+
 namespace sa_layers::cpu {
 namespace {
-
-template <typename T>
-ChannelCenters sample_centers(const PairwiseTraining& problem, const TrainingMaps<T>& maps) {
-  return average_channels(problem, [&](double* query, double* key, int64_t* count) {
-    SA_LAYERS_DISPATCH(T, pairwise_sample_channels, problem, maps, query, key, count);
-  });
-}
 
 Tensor statistics(const Tensor& query, const Tensor& key, const PairArguments& given) {
   const PairGeometry geometry = make_geometry(query, key, given);
