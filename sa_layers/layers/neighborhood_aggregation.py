@@ -193,9 +193,10 @@ def window_bias(rpb: Tensor, footprint: Footprint, size: tuple[int, ...]) -> Ten
     """The bias of every tap: (heads, 2 * Kh - 1, 2 * Kw - 1) -> (heads, Kh * Kw, H * W) for (heads, H, W).
 
     Example:
-        >>> bias = window_bias(torch.arange(3.0).view(1, 1, 3), clamped((1, 3), 1), (1, 1, 4))
-        >>> Footprint.parse((1, 3)).taps, bias.shape
-        (3, torch.Size([1, 3, 4]))
+        >>> window_bias(torch.arange(5).view(1, 1, 5), clamped((1, 3), 1), (1, 1, 4))[0]
+        tensor([[2, 1, 1, 0],
+                [3, 2, 2, 1],
+                [4, 3, 3, 2]])
     """
     heads, sides = size[0], size[1:]
     check_shape(
