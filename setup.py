@@ -1,5 +1,7 @@
 """Builds sa_layers: csrc/ into one extension and one more for CUDA, three source folders into one installed package.
 
+The sources of the CPU kernels are installed too, for the custom operators of other runtimes.
+
 Environment:
     SA_LAYERS_KERNELS: 'auto' (default: compile when torch and a C++ compiler are there, otherwise install without),
         'required' (fail when they cannot be compiled), 'off'.
@@ -213,7 +215,11 @@ def package_folder(command: Command) -> Path:
 
 
 class BuildPackage(build_py):
-    """Adds mm_configs/ and the model index in sa_layers/.mim, where mim and mmengine look for a package's configs."""
+    """Adds files that are no modules.
+
+    mm_configs/ and the model index are put in sa_layers/.mim, where mim and mmengine look for a package's configs; the
+    sources of sa_layers.export.custom_operators in sa_layers/.csrc, unless they are found in the source tree.
+    """
 
     def run(self) -> None:
         super().run()
@@ -229,6 +235,10 @@ class BuildPackage(build_py):
                 shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
+        if not self.editable_mode:
+            sources = package_folder(self) / ".csrc"
+            shutil.rmtree(sources, ignore_errors=True)
+            shutil.copytree(ROOT / "csrc", sources, ignore=shutil.ignore_patterns("cuda", "library.cpp", "*.md"))
 
 
 class PlatformWheel(bdist_wheel):

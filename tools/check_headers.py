@@ -49,6 +49,8 @@ def command(header: Path, torch_headers: Path) -> list[str]:
     if is_emulated(header):
         return ["nvcc", "-std=c++17", "-x", "cu", "-arch=sm_90", "-cubin", "-o", os.devnull, f"-I{CSRC}", "-"]
     includes = [f"-I{CSRC}", f"-isystem{torch_headers}"]
+    if header.is_relative_to(CSRC / "runtimes"):  # has headers that stand in for torch's
+        includes = [f"-I{CSRC}", f"-I{CSRC / 'runtimes'}"]
     if header.is_relative_to(CSRC / "cuda"):  # the emulation needs C++20
         includes = ["-std=c++20", "-Wno-unknown-pragmas", "-DUSE_CUDA", f"-I{HOST_CUDA}", *includes]
     return [*COMPILER, *FLAGS, *includes, "-x", "c++", "-"]

@@ -37,7 +37,7 @@ def test_wheel_has_one_top_level_module(wheel: Path, plain_wheel: Path) -> None:
 
 
 def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
-    """Every module, the configs and the model index where mim looks for them, the kernels, py.typed."""
+    """Every module, configs and model index where mim looks for them, the kernels and their sources, py.typed."""
     names = names_in(wheel)
     modules = {path.relative_to(source).as_posix() for path in (source / "sa_layers").rglob("*.py")}
     backbones = {f"sa_layers/backbones/{path.name}" for path in (source / "backbones").glob("*.py")}
@@ -49,7 +49,13 @@ def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
     assert len(configs) >= 3
     others = {"sa_layers/.mim/model-index.yml", "sa_layers/py.typed"}
     built = {"sa_layers/kernels.so", "sa_layers/build_info.json"}
-    assert names == modules | backbones | configs | others | built
+    headers_and_sources = {
+        f"sa_layers/.csrc/{path.relative_to(source / 'csrc').as_posix()}"
+        for folder in (".", "cpu", "operands", "runtimes")
+        for path in (source / "csrc" / folder).glob("*.h" if folder == "." else "**/*.*")
+    }
+    assert "sa_layers/.csrc/runtimes/torch/csrc/stable/tensor.h" in headers_and_sources
+    assert names == modules | backbones | configs | others | built | headers_and_sources
 
 
 def test_sdist_and_source_tree_give_the_same_wheel(wheel: Path, plain_wheel: Path) -> None:

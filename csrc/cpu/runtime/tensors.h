@@ -37,18 +37,20 @@ inline Tensor in_compute_dtype(const Tensor& parameter, const Tensor& map) {
 }
 
 // Calls body with a null pointer of the tensor's element type: [&](auto* element) { using T =
-// std::remove_pointer_t<decltype(element)>; ... }.
+// std::remove_pointer_t<decltype(element)>; ... }. With SA_LAYERS_FLOAT32_ONLY no other type is compiled.
 template <typename Body>
 void dispatch_dtype(const char* name, const Tensor& tensor, const Body& body) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float:
       return body(static_cast<float*>(nullptr));
+#ifndef SA_LAYERS_FLOAT32_ONLY
     case ScalarType::Double:
       return body(static_cast<double*>(nullptr));
     case ScalarType::Half:
       return body(static_cast<Half*>(nullptr));
     case ScalarType::BFloat16:
       return body(static_cast<BFloat16*>(nullptr));
+#endif
     default:
       STD_TORCH_CHECK(false, name, " must be float32, float64, float16 or bfloat16, got ",
                       torch::headeronly::toString(tensor.scalar_type()));

@@ -1,0 +1,4 @@
+// Stands in for the header of torch of this name.
+#pragma once
+
+#include "runtimes/tensor.h"
