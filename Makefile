@@ -27,7 +27,7 @@ PYTEST_OPTIONS ?=
 demo: $(DONE)/segmentation
 	$(BIN)/python tools/demo.py
 
-test: $(DONE)/test $(DONE)/mmcv-operators
+test: $(DONE)/test $(DONE)/mmcv-operators $(DONE)/custom-operators
 	SA_LAYERS_REQUIRE_ALL=1 $(PYTEST) $(PYTEST_OPTIONS)
 
 check: lint
@@ -97,6 +97,13 @@ $(DONE)/mmcv-operators: $(DONE)/test
 	@$(BIN)/python -c 'import torch, mmcv._ext' 2>/dev/null || { \
 	    echo "setting up $(VENV): compiling mmcv's operators for mmdet (about 4 minutes on 2 cores)"; \
 	    $(BIN)/python tools/build_mmcv.py; }
+	@touch $@
+
+# amd-quark ships the C header of onnxruntime, whose own package does not. Its requirements are not needed.
+$(DONE)/custom-operators: $(DONE)/test $(CSRC)
+	@echo "setting up $(VENV): compiling the custom operators of onnxruntime and OpenVINO"
+	$(PIP) --no-deps "amd-quark==0.13; python_version >= '3.11'"
+	CXX="$$($(BIN)/python tools/caching_compiler.py $(COMPILED) $(COMPILED)/../c++)" $(BIN)/python tools/build_custom_operators.py
 	@touch $@
 
 $(DONE)/lint: $(DONE)/test

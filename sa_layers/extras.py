@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("export",),
     "onnxscript": ("export",),
     "onnxruntime": ("export",),
+    "openvino": ("openvino",),
     "timm": ("timm",),
     "mmengine": ("backbones",),
     "mmcv": ("backbones",),

@@ -14,7 +14,17 @@ from ..checkpoints.reading import TRUST
 from ..command_line import command, image_size, integer
 from ..layers import ATTENTIONS
 from ..models import SelfAttentionNetwork
-from . import FORMATS, export, find, load_openmmlab, make_network, verify, why_not_banded
+from . import (
+    FORMATS,
+    custom_operators_library,
+    export,
+    find,
+    load_openmmlab,
+    make_network,
+    verify,
+    why_not_banded,
+    why_not_custom,
+)
 from .formats import check_path
 from .timing import time_program
 from .verification import check_sizes
@@ -60,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="number of CPU threads for which the program and the model are timed (default: torch's default)",
     )
+    parser.add_argument(
+        "--custom-ops",
+        action="store_true",
+        help="write attentions as custom operators, and compile the library of onnxruntime that the file then needs",
+    )
     given = parser.parse_intermixed_args(argv)
     *source, out = given.files
     san = given.depth is not None and given.attention is not None
@@ -68,15 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if source and given.checkpoint is not None:
         parser.error("--checkpoint cannot be used with a CONFIG: give CONFIG CHECKPOINT OUT")
 
+    if given.custom_ops and given.format != "onnx":
+        parser.error(f"--custom-ops cannot be used with --format {given.format}")
     check_path(out, find(given.format))
+    library = custom_operators_library() if given.custom_ops else None
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     progress = Progress()
     model = _make_model(given, source)
     check_sizes(model, given.sizes)
     if given.format == "onnx":
-        _print_exceptions(model)
-    export(model, out, given.format, progress=progress)
+        _print_exceptions(model, given.custom_ops)
+    export(model, out, given.format, progress=progress, custom_operators=given.custom_ops)
     progress("verifying")
     largest = verify(model, out, given.format, given.sizes)
     progress("timing")
@@ -89,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"one image of {height}x{width} on {threads} thread{'s' * (threads > 1)}: {of_program.median * 1000:.3g} ms in "
         f"{runtime}, {of_model.median * 1000:.3g} ms as a module in torch"
     )
+    if library is not None:
+        print(f"the custom operators of the file are in {library}")
     return 0
 
 
@@ -103,12 +123,14 @@ class Progress:
         print(f"{time.monotonic() - self._begin:6.1f} s  {step}", file=sys.stderr, flush=True)
 
 
-def _print_exceptions(model: nn.Module) -> None:
-    """Print how many attentions are exported in the slower way, and why the first of them is."""
-    exceptions = why_not_banded(model)
+def _print_exceptions(model: nn.Module, custom_operators: bool) -> None:
+    """Print how many attentions are exported in a slower way, and why the first of them is."""
+    form, exceptions = "band graph", why_not_banded(model)
+    if custom_operators:
+        form, exceptions = "custom operator", why_not_custom(model)
     if exceptions:
         name, reason = next(iter(exceptions.items()))
-        print(f"{len(exceptions)} attentions have no band graph and will be slower: {name}: {reason}", file=sys.stderr)
+        print(f"{len(exceptions)} attentions have no {form} and will be slower: {name}: {reason}", file=sys.stderr)
 
 
 def _make_model(given: argparse.Namespace, source: Sequence[str]) -> nn.Module:

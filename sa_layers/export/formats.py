@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..output_file import OutputError, check_output, output_file
 from .band import banded, share_tables
+from .custom_operators import customised
 from .errors import ExportError
 from .onnx_runtime import open_session, run_session
 
@@ -43,6 +44,7 @@ def export(
     in_channels: int = 3,
     stride: int = 32,
     progress: Callable[[str], object] = lambda step: None,
+    custom_operators: bool = False,
 ) -> None:
     """Export a model as a program with dynamic batch and image sizes.
 
@@ -60,6 +62,9 @@ def export(
         stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
         progress: Is called with the name of each step before it: 'tracing', 'translating', 'writing'. Defaults to
             nothing.
+        custom_operators: Whether an ONNX program may have custom operators: every attention for which
+            :func:`why_not_custom` gives no reason becomes a node of the domain ``sa_layers``. Such a program runs in
+            sessions that :func:`register_custom_operators` has prepared. Defaults to False.
 
     Raises:
         ExportError: If the format is unknown, a required package is missing, torch cannot export the model, or ``path``
@@ -72,6 +77,8 @@ def export(
     """
     writer = find(format)
     check_path(path, writer)
+    if custom_operators and format != "onnx":
+        raise ExportError(f"custom operators are a part of ONNX, got the format {format!r}")
     parameter = next(model.parameters())
     # torch.export specialises sizes of 1, and may specialise equal sizes. Therefore all three differ and exceed 1 in
     # every stage.
@@ -79,7 +86,7 @@ def export(
     try:
         with torch.no_grad():
             progress("tracing")
-            with writer.tracing(model):
+            with customised(model) if custom_operators else nullcontext(), writer.tracing(model):
                 program = torch.export.export(
                     model, (image,), dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
                 )

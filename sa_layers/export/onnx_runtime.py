@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .custom_operators import has_custom_operators, register_custom_operators
+
 
 def open_session(file: Path | bytes, threads: int | None = None) -> Any:
-    """Open a file, or the bytes of one, in onnxruntime on the CPU.
+    """Open a file, or the bytes of one, in onnxruntime on the CPU. Custom operators are registered if it has any.
 
     Args:
         file: The ONNX file.
@@ -27,6 +29,8 @@ def open_session(file: Path | bytes, threads: int | None = None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if has_custom_operators(file):
+        register_custom_operators(options)
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
