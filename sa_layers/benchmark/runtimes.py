@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..export import export, load
+from ..export import ExportError, export, load, register_custom_operators
+from ..export.custom_operators.runtimes import HEADER_PACKAGE
+from ..export.custom_operators.runtimes import RUNTIMES as COMPILED_AGAINST
 from .candidates import arranged
 
 Deployed = Callable[[Tensor], Tensor]
@@ -31,10 +34,18 @@ class Runtime(NamedTuple):
     heading: str
     package: str | None
     prepare: Callable[[nn.Module, Tensor, Path], Deployed]
+    has_custom_operators: bool = False
 
     def missing_package(self) -> str | None:
-        """The package of the runtime if it is not installed, or None."""
-        return self.package if self.package and importlib.util.find_spec(self.package) is None else None
+        """The package of the runtime if it is not installed, or that with its header if that is needed, or None."""
+        if self.package is None or importlib.util.find_spec(self.package) is None:
+            return self.package
+        if self.has_custom_operators:
+            try:
+                COMPILED_AGAINST[self.package]()
+            except ExportError:
+                return HEADER_PACKAGE
+        return None
 
     def version(self) -> str | None:
         """The version of the package, or None for torch."""
@@ -50,25 +61,27 @@ def _eager_channels_last(model: nn.Module, image: Tensor, folder: Path) -> Deplo
     return torch.no_grad()(lambda image: other(image.to(memory_format=torch.channels_last)))
 
 
-def _onnxruntime(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
-    program = load(_onnx_file(model, folder), threads=torch.get_num_threads())
+def _onnxruntime(model: nn.Module, image: Tensor, folder: Path, custom_operators: bool = False) -> Deployed:
+    program = load(_onnx_file(model, folder, custom_operators), threads=torch.get_num_threads())
     return lambda image: program(image)[0]
 
 
-def _openvino(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
+def _openvino(model: nn.Module, image: Tensor, folder: Path, custom_operators: bool = False) -> Deployed:
     import openvino
 
     core = openvino.Core()
+    if custom_operators:
+        register_custom_operators(core)
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(_onnx_file(model, folder)), "CPU", settings)
+    compiled = core.compile_model(core.read_model(_onnx_file(model, folder, custom_operators)), "CPU", settings)
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
 
-def _onnx_file(model: nn.Module, folder: Path) -> Path:
+def _onnx_file(model: nn.Module, folder: Path, custom_operators: bool) -> Path:
     """The ONNX file of a network, which is exported for the first runtime that reads it."""
-    path = folder / "network.onnx"
+    path = folder / ("custom.onnx" if custom_operators else "network.onnx")
     if not path.exists():
-        export(model, path)
+        export(model, path, custom_operators=custom_operators)
     return path
 
 
@@ -76,5 +89,11 @@ RUNTIMES = {
     "eager": Runtime("torch", None, _eager),
     "channels-last": Runtime("torch, channels last", None, _eager_channels_last),
     "onnxruntime": Runtime("onnxruntime", "onnxruntime", _onnxruntime),
+    "onnxruntime-custom": Runtime(
+        "onnxruntime, custom operators", "onnxruntime", partial(_onnxruntime, custom_operators=True), True
+    ),
     "openvino": Runtime("OpenVINO", "openvino", _openvino),
+    "openvino-custom": Runtime(
+        "OpenVINO, custom operators", "openvino", partial(_openvino, custom_operators=True), True
+    ),
 }

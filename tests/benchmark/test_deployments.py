@@ -11,6 +11,7 @@ from torch import nn
 
 from sa_layers.benchmark import deployments, runtimes
 from sa_layers.benchmark.__main__ import main
+from sa_layers.export.custom_operators.runtimes import HEADER_PACKAGE, VARIABLE
 from sa_layers.models import SelfAttentionClassifier
 
 from .conftest import Benchmark
@@ -59,3 +60,12 @@ def test_disagreement(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     options = ("--quick", "--device", "cpu", "--attention", "patchwise", "--runtime", "eager", "channels-last")
     assert main(["deployments", *options]) == 1
     assert "SAN19 patchwise in channels-last differs from SAN19 patchwise in eager by 1" in capsys.readouterr().err
+
+
+def test_custom_operators_need_a_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without onnxruntime's header their row is left out, and the package that has it is named."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert runtimes.RUNTIMES["onnxruntime"].missing_package() is None
+    assert runtimes.RUNTIMES["onnxruntime-custom"].missing_package() == HEADER_PACKAGE
+    assert "onnxruntime-custom" not in deployments.chosen_runtimes(None)
