@@ -18,6 +18,12 @@ NAMES = [
     if "kernels" not in module.name
 ]
 NAMES += [f"sa_layers.backbones.{name}" for name in ("counterparts", "factories", "layers", "resnet", "san")]
+NEEDED = {
+    "sa_layers.datasets.original": ["mmengine"],
+    "sa_layers.datasets.registration": ["mmengine"],
+    "sa_layers.datasets.camvid": ["mmseg"],
+    "sa_layers.datasets.bccd": ["mmcv._ext", "mmdet"],
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES)))
@@ -26,6 +32,8 @@ def test_examples(name: str) -> None:
         pytest.importorskip("mmengine")
     if name == "sa_layers.backbones.resnet":
         pytest.importorskip("mmpretrain")
+    for needed in NEEDED.get(name, ()):
+        pytest.importorskip(needed, exc_type=ImportError)
     if name == "sa_layers.models.timm_registry":
         pytest.importorskip("timm")
     if ".onnx_graph" in name:
