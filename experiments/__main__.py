@@ -1,4 +1,4 @@
-"""Train networks on Imagenette, test them on turned and attacked images, and write docs/evidence.md."""
+"""Train networks on Imagenette, CamVid and BCCD, test them, also on turned and attacked images, and write the page."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from .ledger import Ledger
 from .networks import NETWORKS
 from .plan import Run, list_runs, unfinished
 from .recipes import SUITES, Suite
+from .tasks import NETWORKS as TASK_NETWORKS
+from .tasks import TASKS
 from .workers import Job, work_in_processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     time_parser.add_argument("--seconds", type=number(0), default=20, metavar="S", help="for each batch (default: 20)")
     time_parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads (default: torch's)")
     _add_ledger(time_parser)
+    tasks_parser = commands.add_parser("tasks", help="train and test on CamVid and BCCD with mmseg's and mmdet's tools")
+    _add_tasks(tasks_parser)
+    _add_ledger(tasks_parser)
     page_parser = commands.add_parser("page", help="make docs/evidence.md and its figures from the ledger")
     page_parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help=f"the page (default: {PAGE})")
     _add_ledger(page_parser)
@@ -84,6 +89,16 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
 
 def _add_ledger(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, default=LEDGER, metavar="FILE", help=f"the ledger (default: {LEDGER})")
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="some of the tasks")
+    parser.add_argument("--seeds", type=integer(1), default=1, metavar="N", help="number of seeds (default: 1)")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, metavar="DIR", help=f"folder of camvid/ and bccd/ (default: {DATA})"
+    )
+    parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads (default: all cores)")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"work files and weights (default: {OUT})")
 
 
 def _suite(arguments: argparse.Namespace) -> Suite:
@@ -150,6 +165,21 @@ def time(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def tasks(arguments: argparse.Namespace) -> int:
+    """Do the runs of the tasks that are not in the ledger."""
+    from .task_run import TaskRun, do_runs
+
+    runs = [
+        TaskRun(task, network, seed, arguments.data / task)
+        for seed in range(arguments.seeds)
+        for task in arguments.only
+        for network in TASK_NETWORKS
+    ]
+    threads = arguments.threads or len(os.sched_getaffinity(0))
+    do_runs(runs, Ledger(arguments.ledger), arguments.out / "tasks", threads)
+    return 0
+
+
 def page(arguments: argparse.Namespace) -> int:
     """Make the page from the ledger."""
     from .page import make_page, write
@@ -166,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = make_parser().parse_args(arguments)
     if "device" in parsed:
         check_device(parsed.device)
-    return {"run": run, "estimate": estimate, "time": time, "page": page}[parsed.command](parsed)
+    return {"run": run, "estimate": estimate, "time": time, "tasks": tasks, "page": page}[parsed.command](parsed)
 
 
 if __name__ == "__main__":

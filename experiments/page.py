@@ -19,6 +19,7 @@ from .plan import RESULT, Run, list_runs, unfinished
 from .plots import Panel, attack_panels, cost_panels, draw, rotation_panels
 from .prose import INTRODUCTION, LOADING, METHOD, RUNNING
 from .recipes import SUITES, TRIOS, Recipe, Suite
+from .task_page import task_sections
 from .timing import Times
 
 NOTE = "<!-- Made by `python -m experiments page` from the ledger: edit experiments/page.py or prose.py instead. -->"
@@ -60,7 +61,7 @@ def make_page(records: list[Record]) -> Page:
         results = Results(records, section.recipe.name)
         times = Times(records, section.recipe.image_size, "cuda" if section.suite.name == "gpu" else "cpu")
         parts += _section(section, results, records, times, figures)
-    parts += [*_weights(records), RUNNING.strip()]
+    parts += [*task_sections(records), *_weights(records), RUNNING.strip()]
     return Page("\n\n".join(parts) + "\n", figures)
 
 

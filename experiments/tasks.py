@@ -1,0 +1,53 @@
+"""Segmentation of CamVid and detection in BCCD: what is trained, with which config, and which metric counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NETWORKS = ("san10-patchwise", "resnet26")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its toolbox, its configs and its metric.
+
+    Attributes:
+        title: Heading on the page.
+        description: What the page says of it.
+        toolbox: Toolbox whose tools train and test.
+        config: Config below mm_configs, with the network left open.
+        metric: What the ledger calls the metric, which is in percent.
+        written_as: What ``tools/test.py`` calls it.
+        factor: Factor from what it writes to percent.
+    """
+
+    title: str
+    description: str
+    toolbox: str
+    config: str
+    metric: str
+    written_as: str
+    factor: float
+
+
+TASKS = {
+    "camvid": Task(
+        title="CamVid",
+        description="Segmentation of street scenes in 11 classes, at 240 x 180: 367 training and 233 test images.",
+        toolbox="mmseg",
+        config="segmentation/{}_fpn_1xb4-1k_camvid-240x180.py",
+        metric="mIoU",
+        written_as="mIoU",
+        factor=1.0,
+    ),
+    "bccd": Task(
+        title="BCCD",
+        description="Detection of three kinds of blood cells, at 320 x 240: 205 training and 159 test images, which "
+        "are those that the original calls val (87) and test (72).",
+        toolbox="mmdet",
+        config="detection/atss_{}_fpn_1xb4-10e_bccd-320x240.py",
+        metric="mAP50",
+        written_as="pascal_voc/mAP",
+        factor=100.0,
+    ),
+}
