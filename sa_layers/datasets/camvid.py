@@ -62,6 +62,8 @@ class CamVidDataset(BaseSegDataset):
         ],
     }
 
+    img_suffix: str | None
+
     def __init__(self, images: int | None = None, img_suffix: str | None = None, **options: Any) -> None:
         self.images = images
         super().__init__(img_suffix=img_suffix, **options)
