@@ -17,7 +17,7 @@ pytest.importorskip("mmdet")
 from experiments.errors import ExperimentError
 from experiments.ledger import Ledger
 from experiments.task_run import TaskRun, do_runs
-from experiments.toolboxes import locked, read_losses
+from experiments.toolboxes import ToolRunner, locked, read_losses
 from sa_layers.datasets.original import IncompleteDataError
 from tests.openmmlab.drawn import draw_bccd, draw_camvid
 
@@ -32,18 +32,17 @@ CAMVID = {
     "train_cfg.max_iters": 2,
     "train_cfg.val_interval": 3,
     "default_hooks.logger.interval": 1,
-    "default_hooks.checkpoint.interval": 1,
 }
 BCCD = {
     "train_dataloader.batch_size": 2,
     "train_dataloader.dataset.images": 8,
-    "train_dataloader.dataset.indices": 4,
+    "train_dataloader.dataset.indices": 2,
     "val_dataloader.dataset.datasets.0.images": 2,
     "val_dataloader.dataset.datasets.1.images": 2,
     "test_dataloader.dataset.datasets.0.images": 2,
     "test_dataloader.dataset.datasets.1.images": 2,
-    "train_cfg.max_epochs": 1,
-    "train_cfg.val_interval": 2,
+    "train_cfg.max_epochs": 2,
+    "train_cfg.val_interval": 3,
     "default_hooks.logger.interval": 1,
 }
 
@@ -66,11 +65,11 @@ def kill_after(checkpoint: Path) -> None:
             os.kill(child, signal.SIGKILL)
 
 
-def test_camvid_is_resumed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After SIGKILL, from the last checkpoint; a run that is in the ledger is not repeated."""
+def test_killed_and_resumed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mmdet, killed by SIGKILL, goes on from the last checkpoint. A run that is in the ledger is not repeated."""
     ledger, out = Ledger(tmp_path / "ledger.jsonl"), tmp_path / "work"
-    run = TaskRun("camvid", "resnet26", 3, data / "camvid", CAMVID)
-    thread = threading.Thread(target=kill_after, args=[out / run.key / "iter_1.pth"])
+    run = TaskRun("bccd", "resnet26", 3, data / "bccd", BCCD)
+    thread = threading.Thread(target=kill_after, args=[out / run.key / "epoch_1.pth"])
     thread.start()
     with pytest.raises(ExperimentError, match=r"train\.py failed with exit code -9; see .*train\.log"):
         do_runs([run], ledger, out, threads=1)
@@ -78,25 +77,29 @@ def test_camvid_is_resumed(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert ledger.read() == []
     for _ in range(2):
         do_runs([run], ledger, out, threads=1)
-    assert "in " + str(ledger.path) in capsys.readouterr().out
+    assert f"in {ledger.path} already" in capsys.readouterr().out
     (record,) = ledger.read()
-    assert "resumed epoch: 0, iter: 1" in (out / run.key / "train.log").read_text()
+    assert "resumed epoch: 1, iter: 1" in (out / run.key / "train.log").read_text()
     assert run.definition.items() <= record.items()
+    assert record["learning_rate"] == 2e-3
     assert len(record["results"]["losses"]) == 2
-    assert 0 <= record["results"]["mIoU"] <= 100
+    assert 0 <= record["results"]["mAP50"] <= 100
+    assert record["results"]["parameters"] > 5e6
     assert set(record["measured"]["cpu_s"]) == {"train", "test"}
 
 
-def test_bccd(data: Path, tmp_path: Path) -> None:
-    """The record of a detector. A folder that another process works in is left alone."""
-    run = TaskRun("bccd", "san10-patchwise", 0, data / "bccd", BCCD)
-    (tmp_path / run.key).mkdir()
-    with locked(tmp_path / run.key), pytest.raises(ExperimentError, match="another process works in"):
-        run.do(tmp_path, threads=1)
-    record = run.do(tmp_path, threads=1)
-    assert 0 <= record["results"]["mAP50"] <= 100
-    assert record["results"]["parameters"] > 5e6
-    assert record["learning_rate"] == 2e-3
+def test_camvid(data: Path, tmp_path: Path) -> None:
+    """mmseg trains two iterations. A folder that another process works in is left alone."""
+    run = TaskRun("camvid", "san10-patchwise", 0, data / "camvid", CAMVID)
+    with locked(tmp_path) as lock:
+        (out := tmp_path / "out").mkdir()
+        (out / run.key).symlink_to(tmp_path)
+        with pytest.raises(ExperimentError, match="another process works in"):
+            run.do(out, threads=1)
+        run_tool = ToolRunner("mmseg", tmp_path, run.title, run.options, 1, lock)
+        run_tool("train", [str(run.path), "--work-dir", str(tmp_path)])
+    assert len(read_losses(tmp_path)) == 2
+    assert (tmp_path / run.checkpoint).stat().st_size > 20e6
 
 
 def test_definition(data: Path, tmp_path: Path) -> None:
