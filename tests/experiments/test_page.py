@@ -18,7 +18,11 @@ from experiments.page import FIGURES, SECTIONS, make_page, write
 from experiments.plan import SEARCH, list_runs, resolve
 from experiments.plots import is_current
 from experiments.recipes import SUITES
+from experiments.tasks import NETWORKS as TASK_NETWORKS
+from experiments.tasks import TASKS
 from experiments.timing import BATCHES
+
+from .test_task_page import invent_task
 
 MACHINE = {"device": "abacus", "threads": 1, "torch": "2.0"}
 
@@ -98,7 +102,8 @@ def assert_tables_are_regular(text: str) -> None:
 def test_full_ledger(tmp_path: Path) -> None:
     records = invent("two-core") + invent("gpu")
     networks = list(dict.fromkeys(record["network"] for record in records))
-    page = make_page(records + invent_times(networks))
+    tasks = [invent_task(purpose, network, 0, 40.0) for purpose in TASKS for network in TASK_NETWORKS]
+    page = make_page(records + invent_times(networks) + tasks)
     assert "not run yet" not in page.text.lower()
     assert_tables_are_regular(page.text)
     assert len(page.figures) == 6

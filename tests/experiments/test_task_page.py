@@ -8,7 +8,7 @@ from experiments.task_page import task_sections
 from experiments.tasks import TASKS
 
 
-def record(purpose: str, network: str, seed: int, value: float) -> dict[str, Any]:
+def invent_task(purpose: str, network: str, seed: int, value: float) -> dict[str, Any]:
     return {
         "purpose": purpose,
         "network": network,
@@ -28,7 +28,9 @@ def test_with_runs() -> None:
     """Every seed is shown; the difference is that of common seeds."""
     values = {"san10-patchwise": (41.5, 43.5), "resnet26": (40.0, 41.0, 39.0)}
     records = [
-        record("bccd", network, seed, value) for network, seeds in values.items() for seed, value in enumerate(seeds)
+        invent_task("bccd", network, seed, value)
+        for network, seeds in values.items()
+        for seed, value in enumerate(seeds)
     ]
     page = "\n".join(task_sections(records))
     assert page.count("**Not run yet.**") == len(TASKS) - 1
@@ -38,7 +40,7 @@ def test_with_runs() -> None:
 
 
 def test_one_network() -> None:
-    page = "\n".join(task_sections([record("camvid", "resnet26", 0, 40.0)]))
+    page = "\n".join(task_sections([invent_task("camvid", "resnet26", 0, 40.0)]))
     assert "| SAN10 patchwise |  | not run yet |  |  |" in page
     assert "40.0 (one seed)" in page
     assert "Difference" not in page
