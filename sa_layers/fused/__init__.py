@@ -13,13 +13,16 @@ Each module decides for itself. If one block has a hook, its stage runs module b
 stay fused. ``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is
 the switch.
 
-**Evaluation**, without gradients, with frozen norms, outside autocast. A frozen norm followed by a ReLU is one scale
+**Evaluation**, without gradients, with frozen norms. A frozen norm followed by a ReLU is one scale
 and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of
 the mapping. A residual block is three operators, and adds its result in place::
 
     q, k, v = relu(scale1 * x + shift1) @ transform       # ops.projection with a prologue
     y       = relu(scale2 * attention(q, k, v) + shift2)  # ops.pairwise_attention with an epilogue
     x      += y @ expansion                               # ops.projection that accumulates
+
+Under autocast on a CPU it computes in the dtype of the parameters, and returns autocast's. Under torch.compile it is
+one operator, whose inputs are the tensors of the modules, with the plan as text; docs/compile.md says more.
 
 **Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with
 a backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the
@@ -37,6 +40,8 @@ next call, whichever way it was written.
 ``eligibility.py``   whether modules may be skipped: types, modes, hooks, flags; each answer is a sentence or None
 ``originals.py``     whether a function whose work the fused paths do has been replaced
 ``structure.py``     the objects of which a module consists, and a plan that is kept while they are the same
+``description.py``   a plan as text and tensors, for an operator of torch.compile
+``watch.py``         what torch.compile reads of a module, and checks at every call
 ``channels_last.py`` maps between the memory formats of modules and of the fused paths
 ``position.py``      position encodings as matrices
 ``evaluation/``      plans of block, stage and network, and the parameters that are folded for each call

@@ -16,16 +16,8 @@ def to_channels_first(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
-def like_input(features: Tensor, pixels: Tensor) -> Tensor:
-    """(N, H, W, C) -> (N, C, H, W) in the memory format of the module's input, which its caller may rely on."""
-    return in_format_of(features, to_channels_first(pixels))
-
-
 def in_format_of(features: Tensor, result: Tensor) -> Tensor:
     """Return a map in the memory format of another as a convolution does: channels last, otherwise contiguous.
-
-    Copies it only if its format differs. The strides of dimensions of size 1, which decide the format of a map with one
-    channel or one pixel, are those of a new tensor.
 
     Args:
         features: (N, C, H, W), of any strides.
@@ -35,7 +27,16 @@ def in_format_of(features: Tensor, result: Tensor) -> Tensor:
         >>> in_format_of(torch.zeros(1, 1, 1, 1), torch.zeros(1, 3, 3, 2).permute(0, 3, 1, 2)).stride()
         (18, 9, 3, 1)
     """
-    if not is_channels_last(features):
+    return in_format(result, is_channels_last(features))
+
+
+def in_format(result: Tensor, channels_last: bool) -> Tensor:
+    """Return a map as channels last or contiguous.
+
+    Copies it only if its format differs. The strides of dimensions of size 1, which decide the format of a map with one
+    channel or one pixel, are those of a new tensor.
+    """
+    if not channels_last:
         kept = result.is_contiguous() and not is_channels_last(result)
         return result if kept else result.clone(memory_format=torch.contiguous_format)
     if is_channels_last(result) and result.is_contiguous(memory_format=torch.channels_last):

@@ -21,6 +21,7 @@ from ..ops.torch_internals import (
     has_forward_hooks,
     has_global_backward_hooks,
     has_global_hooks,
+    is_plain,
     value_of,
 )
 
@@ -29,7 +30,7 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # in evaluation SyncBatchNorm comput
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 PARENTS = {parent for norm in NORMS for parent in norm.__mro__}
 HOOKED = "has a forward hook or an overridden forward"
-PLAIN = (nn.Parameter, Tensor)  # other tensors, such as distributed or quantised ones, are left to torch's operators
+CAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast converts
 
 
 def why_not_this_call(tensors: Sequence[Tensor], training: bool = False) -> str | None:
@@ -45,26 +46,24 @@ def why_not_this_call(tensors: Sequence[Tensor], training: bool = False) -> str 
         return "a forward hook is registered for all modules"
     if training and has_global_backward_hooks():
         return "a backward hook is registered for all modules"
-    if type(tensors[0]) not in PLAIN:
+    if not is_plain(tensors[0]):
         return f"the features are a {type(tensors[0]).__name__}"
     return why_not_fused(tensors, differentiable=training)
 
 
 def accepts(features: Tensor, weight: Tensor, training: bool = False) -> bool:
-    """Whether a linear layer would read the features unchanged: autocast is off, and dtype and device match.
-
-    In training, autocast may be on.
-    """
+    """Whether a linear layer would accept the features: dtype and device match, or autocast makes the dtype match."""
     return why_not_accepted(features, weight, training) is None
 
 
 def why_not_accepted(features: Tensor, weight: Tensor, training: bool = False) -> str | None:
-    """What keeps a linear layer from reading the features unchanged.
+    """What keeps a linear layer from accepting the features.
 
     Args:
         features: The input of the layer.
         weight: Its weight.
-        training: Whether autocast is supported, as the fused path of training does. Defaults to False.
+        training: Whether the fused path is that of training, which supports autocast on every device. Defaults to
+            False.
 
     Example:
         >>> why_not_accepted(torch.zeros(1, dtype=torch.float64), torch.zeros(1))
@@ -73,8 +72,9 @@ def why_not_accepted(features: Tensor, weight: Tensor, training: bool = False) -
     if not isinstance(features, Tensor):
         return "torch.fx records the call, whose features are symbols"
     casts = features.device.type != "meta" and torch.is_autocast_enabled(features.device.type)  # an error for meta
-    if casts and not training:
+    if casts and not training and features.device.type != "cpu":
         return "autocast is enabled"
+    casts = casts and features.dtype in CAST and weight.dtype in CAST
     if weight.dtype != features.dtype and not casts:
         return f"the features are {features.dtype} and the parameters {weight.dtype}"
     if weight.device != features.device:
@@ -159,7 +159,7 @@ def why_not_norm(norm: nn.Module, training: bool = False) -> str | None:
         value = value_of(norm, name)
         if value is None and not training:
             return "has no running statistics, no weight or no bias"
-        if value is not None and type(value) not in PLAIN:
+        if value is not None and not is_plain(value):
             return f"has a {type(value).__name__} as its {name}"
     return None if isinstance(norm.eps, float | int) and norm.eps > 0 else f"has {norm.eps!r} as its eps"
 
@@ -190,8 +190,8 @@ def why_not_linear(layer: nn.Module, training: bool = False) -> str | None:
         return "is not a 1x1 convolution"
     if has_hooks(layer, training):
         return HOOKED
-    kind = type(value_of(layer, "weight"))
-    return None if kind in PLAIN else f"has a {kind.__name__} as its weight"
+    weight = value_of(layer, "weight")
+    return None if is_plain(weight) else f"has a {type(weight).__name__} as its weight"
 
 
 def has_hooks(module: nn.Module, training: bool = False) -> bool:

@@ -8,11 +8,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..ops.checks import without_autocast
+from ..ops.torch_internals import is_traced_by_dynamo
+from .channels_last import is_channels_last
 from .eligibility import why_not_this_call
-from .evaluation.parameters import Folded, Parameters
+from .evaluation.operator import Evaluation, evaluate
+from .evaluation.parameters import Parameters
 from .originals import why_not_original
 from .structure import Plans, Structure
+from .watch import Watch, is_written
 
+Made = TypeVar("Made", bound="FusedModule[Any]")
 Plan = TypeVar("Plan")
 TRAINING_DEVICES = {"cpu"}
 _plans: Plans[Any] = Plans()
@@ -22,11 +28,24 @@ _training_plans: Plans[Any] = Plans()
 class FusedModule(nn.Module, Generic[Plan]):
     """Base of modules that are computed by fused operators, if they are eligible.
 
-    A subclass defines :meth:`why_not_eligible`, :meth:`plan` and :meth:`plan_training`. Its ``forward`` executes the
-    plan of evaluation if :meth:`planned` returns one, that of training if :meth:`trained` does, and otherwise calls its
+    A subclass defines :meth:`why_not_eligible`, :meth:`plan` and :meth:`plan_training`. Its ``forward`` returns what
+    :meth:`evaluated` computes, executes the plan of training if :meth:`trained` returns one, and otherwise calls its
     modules. A plan is kept while the module has the same :class:`Structure`: it refers to modules, parameters and
     buffers, and contains no value of one.
     """
+
+    __slots__ = ("_watch",)  # outside the module's dictionary, so no copy or state has it
+    _watch: Watch
+
+    def __new__(cls: type[Made], *arguments: Any, **keywords: Any) -> Made:
+        """Make a module, or the copy of one."""
+        module = super().__new__(cls)
+        object.__setattr__(module, "_watch", Watch(module))
+        return module
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy or a pickle."""
+        return vars(self)
 
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the modules must be called, from their structure alone, or None.
@@ -78,26 +97,55 @@ class FusedModule(nn.Module, Generic[Plan]):
             return f"training is not fused on {features[0].device.type}"
         return why_not_original() or why_not_this_call(features, training=True)
 
-    def planned(self, *features: Tensor) -> tuple[Plan, Folded] | None:
-        """The plan, with the norms and positions of this call, or None if the call must call the modules."""
-        if why_not_this_call(features) is not None or why_not_original() is not None:
+    def evaluated(self, *maps: Tensor, channels_last: bool | None = None) -> list[Tensor] | None:
+        """Compute the outputs by the fused path of evaluation.
+
+        Under torch.compile, one operator computes them, of which only inputs and outputs are traced.
+
+        Args:
+            *maps: The features with which the module is called, (N, C, H, W), in the dtype of its parameters.
+            channels_last: Whether the outputs are channels last. Defaults to None, for the memory format of the first
+                map, which its caller may rely on.
+
+        Returns:
+            New tensors, (N, C, H, W), or None if the modules must be called.
+        """
+        if why_not_this_call(maps) is not None or why_not_original() is not None:
             return None
+        if channels_last is None:
+            channels_last = is_channels_last(maps[0])
+        if is_traced_by_dynamo() and not is_written(self._watch):
+            described = self._watch.evaluation
+            if not described.is_eligible or (torch.is_grad_enabled() and self._watch.needs_gradient):
+                return None
+            if described.text is not None:
+                return evaluate(list(maps), described.tensors, described.text, channels_last)
+        if (planned := self._planned()) is None:
+            return None
+        with without_autocast(maps[0].device):
+            return planned.compute(maps, channels_last)
+
+    def planned(self, *maps: Tensor) -> Evaluation | None:
+        """The plan of evaluation, or None if the call must call the modules."""
+        return self._planned() if why_not_this_call(maps) is None and why_not_original() is None else None
+
+    def _planned(self) -> Evaluation | None:
         if torch.is_grad_enabled() and _requires_grad(self.parameters()):
             return None
         plan, tensors = self.current_plan()
         if isinstance(plan, str) or (torch.is_grad_enabled() and _requires_grad(tensors)):
             return None
-        return plan[0], plan[1].fold()
+        return plan
 
-    def current_plan(self) -> tuple[str | tuple[Plan, Parameters], Iterable[Tensor]]:
+    def current_plan(self) -> tuple[str | Evaluation, Iterable[Tensor]]:
         """The plan, or the sentence of :meth:`why_not_eligible`; and the tensors of the module."""
         if torch.compiler.is_compiling():
-            plan = self.fold()
+            plan = self.make_plan()
             return plan, () if isinstance(plan, str) else _tensors_in(plan)
         kept = _plans.get(self)
         if kept is None:
             structure = Structure(self)  # before the plan, should another thread change the module now
-            kept = _plans.keep(self, structure, self.fold())
+            kept = _plans.keep(self, structure, self.make_plan())
         structure, plan = kept
         return plan, structure.tensors
 
@@ -132,10 +180,13 @@ class FusedModule(nn.Module, Generic[Plan]):
         """One sentence on a part that would be called while the rest is fused, or None."""
         return None
 
-    def fold(self) -> str | tuple[Plan, Parameters]:
-        """Make a plan and list the norms and positions that it reads, or return why the module is not eligible."""
+    def make_plan(self) -> str | Evaluation:
+        """Make the plan of evaluation, or return why the module is not eligible."""
         parameters = Parameters()
-        return self.why_not_eligible() or (self.plan(parameters), parameters)
+        if obstacle := self.why_not_eligible():
+            return obstacle
+        plan: Any = self.plan(parameters)
+        return Evaluation(plan, parameters)
 
 
 def _requires_grad(tensors: Iterable[Tensor]) -> bool:

@@ -105,7 +105,7 @@ class PairwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} overrides {method}"
         return self._why_not_position(training) or why_not_mapping(self.mapping, layers, training)
 
-    def plan(self, parameters: Parameters) -> Attend:
+    def plan_attend(self, parameters: Parameters) -> Attend:
         """Return the fused operator with its operands."""
         position = None
         if isinstance(self.position, PositionEncoding):

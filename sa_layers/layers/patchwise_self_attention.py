@@ -91,7 +91,7 @@ class PatchwiseSelfAttention(SelfAttention):
             return f"{type(self).__name__} overrides {method}"
         return why_not_mapping(self.mapping, layers, training)
 
-    def plan(self, parameters: Parameters) -> Attend:
+    def plan_attend(self, parameters: Parameters) -> Attend:
         """Return the fused operator with its operands."""
         return FusedPatchwiseAttention(self.plan_mapping(parameters), self.footprint, self.relation)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..fused import FusedModule
 from ..fused.channels_last import in_format_of
-from ..fused.evaluation.block import Attend, MappingPlan
+from ..fused.evaluation.block import Attend, EvaluationAttention, MappingPlan
 from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.training.attention import AttentionStep, AttentionTraining
 from ..fused.training.function import run
@@ -31,7 +31,7 @@ CALLED_METHODS = ("forward", "attend", "transform", "transforms")
 """Methods that a layer calls itself, and whose work a fused block does."""
 
 
-class SelfAttention(FusedModule[Attend]):
+class SelfAttention(FusedModule[EvaluationAttention]):
     """Base of the two attention layers; see :class:`PairwiseSelfAttention` and :class:`PatchwiseSelfAttention`.
 
     The first eight arguments are those of :class:`torch.nn.Conv2d`, so the layers can replace any convolution with an
@@ -158,10 +158,8 @@ class SelfAttention(FusedModule[Attend]):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Compute the weights from query and key, and the aggregation of value."""
-        if (planned := self.planned(query, key, value)) is not None:
-            attend, folded = planned
-            query, key, value = autocast(query, key, value)
-            return attend(query, key, value, folded)
+        if (outputs := self.evaluated(*autocast(query, key, value), channels_last=True)) is not None:
+            return outputs[0]
         if (attention := self.trained(query, key, value)) is not None:
             return run(AttentionStep(attention), *autocast(query, key, value))
         return self.attend_unfused(query, key, value)
@@ -177,6 +175,14 @@ class SelfAttention(FusedModule[Attend]):
             layers: The numbers of linear layers of the mapping that are allowed.
             training: Whether gradients or batch statistics are computed. Defaults to False.
         """
+        raise NotImplementedError
+
+    def plan(self, parameters: Parameters) -> EvaluationAttention:
+        """Return the attention in evaluation."""
+        return EvaluationAttention(self.plan_attend(parameters), self.footprint)
+
+    def plan_attend(self, parameters: Parameters) -> Attend:
+        """Return the fused operator with its operands."""
         raise NotImplementedError
 
     def plan_mapping(self, parameters: Parameters) -> MappingPlan:

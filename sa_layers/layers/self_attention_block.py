@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.channels_last import in_format_of, like_input
+from ..fused.channels_last import in_format_of
 from ..fused.eligibility import accepts, why_not_accepted, why_not_modules
 from ..fused.evaluation.block import Attend, EvaluationBlock, UnfusedAttention
 from ..fused.evaluation.parameters import Parameters, linear_layers
@@ -17,7 +17,7 @@ from ..fused.originals import overridden, replaceable
 from ..fused.training.block import BlockStep
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
-from ..ops.checks import autocast
+from ..ops.checks import autocast, autocast_dtype
 from ..ops.footprint import IntOrPair
 from ..ops.projection import Linear
 from .keywords import check_keywords, keywords
@@ -146,11 +146,9 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, channels, H, W)."""
-        if accepts(features, self.expansion.weight) and (planned := self.planned(features)) is not None:
-            block, folded = planned
-            pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-            block.add_residual(pixels, block.new_operands(pixels), folded)
-            return like_input(features, pixels.add_(block.expansion.bias()[0]))
+        weight = self.expansion.weight
+        if accepts(features, weight) and (outputs := self.evaluated(features.to(weight.dtype))) is not None:
+            return outputs[0].to(torch.promote_types(features.dtype, autocast_dtype(outputs[0])))
         if accepts(features, self.expansion.weight, training=True) and (step := self.trained(features)) is not None:
             (cast,) = autocast(features)
             if cast.dtype == features.dtype:
@@ -207,7 +205,7 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         transforms = Linear.of_layers(*linear_layers(attention.transforms()))
         attend: Attend = UnfusedAttention(attention.attend_unfused)
         if attention.why_not_eligible() is None:
-            attend = attention.plan(parameters)
+            attend = attention.plan_attend(parameters)
         return EvaluationBlock(
             parameters.add_norm(self.norm1, before=attention.query),
             transforms,

@@ -7,14 +7,13 @@ the function of the official network. Plain torch; backbones/ adds what OpenMMLa
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..checkpoints import matching
 from ..fused import FusedModule
-from ..fused.channels_last import like_input
 from ..fused.eligibility import HOOKED, accepts, has_hooks
 from ..fused.evaluation.network import EvaluationNetwork
 from ..fused.evaluation.parameters import Parameters
@@ -153,9 +152,11 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
         """
         if isinstance(image, Tensor):  # not a symbol of torch.fx
             self._check_image(image)
-        if (evaluated := self._evaluate(image)) is not None:
-            return tuple(like_input(image, pixels) for pixels in evaluated)
         first = next(self.stages.parameters(), None)
+        if first is not None and accepts(image, first):
+            evaluated = self.evaluated(image.to(first.dtype))
+            if evaluated is not None:
+                return autocast(*evaluated)
         if first is not None and accepts(image, first, training=True) and (plan := self.trained(image)) is not None:
             return tuple(plan.compute(*autocast(image), self.out_indices))
         features, outputs = self.stem(image), []
@@ -164,15 +165,6 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             if index in self.out_indices:
                 outputs.append(features)
         return tuple(outputs)
-
-    def _evaluate(self, image: Tensor) -> Iterator[Tensor] | None:
-        """The features by the fused path, or None if the whole network is not eligible; single stages may be."""
-        if (planned := self.planned(image)) is None:
-            return None
-        network, folded = planned
-        if not accepts(image, network.stages[0].transition.weights[0]):
-            return None
-        return network.evaluate(image, folded, self.out_indices)
 
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on the first part that keeps the network from being computed as a whole, or None.
@@ -216,7 +208,7 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
     def plan(self, parameters: Parameters) -> EvaluationNetwork:
         """Return the network in evaluation."""
         stages = [stage.plan(parameters) for stage in self._called_stages() if isinstance(stage, SelfAttentionStage)]
-        return EvaluationNetwork(self.stem.plan(parameters), stages)
+        return EvaluationNetwork(self.stem.plan(parameters), stages, tuple(self.out_indices))
 
     def why_not_fused(self, *features: Tensor) -> str | None:
         """One sentence on the first part that would be computed module by module for an image, or None.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..fused import FusedModule
-from ..fused.channels_last import in_format_of, like_input, to_channels_first, to_channels_last
+from ..fused.channels_last import in_format_of
 from ..fused.eligibility import accepts, has_hooks, why_not_accepted, why_not_modules
 from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.evaluation.stage import EvaluationStage
@@ -81,13 +81,10 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H // stride, W // stride)."""
-        if accepts(features, self.transition.weight) and (planned := self.planned(features)) is not None:
-            (stage, folded), pixels = planned, to_channels_last(features)
-            is_pooled = stage.stride is None
-            if is_pooled:
-                pixels = to_channels_last(self.pool(to_channels_first(pixels)))
-            return like_input(features, stage.prepared(folded).evaluate(pixels, folded, is_pooled))
-        if accepts(features, self.transition.weight, training=True) and (entry := self.trained(features)) is not None:
+        weight = self.transition.weight
+        if accepts(features, weight) and (outputs := self.evaluated(features.to(weight.dtype))) is not None:
+            return autocast(*outputs)[0]
+        if accepts(features, weight, training=True) and (entry := self.trained(features)) is not None:
             cast = autocast(features)[0]
             transited = run(entry, self.pool(cast) if self.pooling_stride() is None else cast)
             return in_format_of(features, run(NormStep(self.training_norm()), self.call_blocks(transited)))
@@ -147,7 +144,8 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         blocks = [block.plan(parameters) for block in self.blocks if isinstance(block, SelfAttentionBlock)]
         transition = Linear.of_layers(*linear_layers([self.transition]))
         norm = parameters.add_norm(self.norm, after=self.transition)
-        return EvaluationStage(self.pooling_stride(), transition, blocks, norm)
+        stride = self.pooling_stride()
+        return EvaluationStage(stride or 1, None if stride else self.pool, transition, blocks, norm)
 
     def why_not_pooling(self) -> str | None:
         """What keeps the pooling from being an operator; the rest of the stage may still be fused."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,10 +62,20 @@ def check_shape(tensor: Tensor, name: str, expected: tuple[int | str, ...], give
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Convert all operands to the dtype of autocast if it is enabled: AMP mixes float32 softmax and float16 features.
 
-    The kernels accumulate half precision in float32. float64 is not converted, as in torch's own operators.
+    The kernels accumulate half precision in float32.
     """
-    device_type = tensors[0].device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # torch raises an error for meta
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+    return tuple(tensor.to(autocast_dtype(tensor)) for tensor in tensors)
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of a tensor after :func:`autocast`; float64 is not converted, as in torch's own operators."""
+    device_type = tensor.device.type
+    if tensor.dtype == torch.float64 or device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return tensor.dtype  # torch raises an error for meta
+    return torch.get_autocast_dtype(device_type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Disable autocast, for what converts its operands itself and computes sums and norms in higher precision."""
+    enabled = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if enabled else nullcontext()

@@ -6,12 +6,15 @@ sentence for each name that a new torch no longer has.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import TransformType, maybe_current_level, peek_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -23,6 +26,10 @@ PRIVATE_NAMES = {
     "torch.autograd.forward_ad._current_level": "find forward-mode differentiation",
     "torch._C._dispatch_has_kernel_for_dispatch_key": "find the devices of an operator",
     "torch.utils._python_dispatch._disable_current_modes": "ask for implementations while tensors are traced or faked",
+    "torch._subclasses.fake_tensor.FakeTensor": "know the tensors of torch.export",
+    "torch._subclasses.functional_tensor.FunctionalTensor": "know the tensors of torch.export",
+    "torch._dynamo.symbolic_convert.InstructionTranslator.current_tx": "find what torch.compile is tracing",
+    "torch._dynamo.side_effects.SideEffects.is_modified": "find what the code that torch.compile traces has written",
     "torch._ops.OpOverload._schema": "name the arguments of an operator",
     "torch.nn.modules.module._global_forward_hooks": "find a forward hook of all modules",
     "torch.nn.modules.module._global_forward_pre_hooks": "find a forward pre-hook of all modules",
@@ -44,6 +51,9 @@ PRIVATE_NAMES = {
 
 CONTENTS = ("_modules", "_parameters", "_buffers")
 """The dictionaries of a module that contain modules and tensors."""
+
+STATIC_SIZES = "_dynamo_marked_static"
+"""The attribute of a class of modules by which torch.compile takes the sizes of their tensors for constants."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """The dictionaries of the hooks of a module."""
@@ -69,10 +79,33 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag or (is_tracing() and torch.onnx.is_in_onnx_export())
 
 
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor is one of torch's own, or stands for one while torch.export is running.
+
+    Others, such as distributed or quantised ones, compute whatever their classes define.
+    """
+    if type(tensor) in (nn.Parameter, Tensor):
+        return True
+    return is_exporting() and isinstance(tensor, FakeTensor | FunctionalTensor)
+
+
 def is_tracing() -> bool:
     """Whether torch.jit.trace is running, by itself or for torch.onnx's older exporter."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
     return tracing
+
+
+def is_traced_by_dynamo() -> bool:
+    """Whether torch.compile is tracing the call, and not torch.export."""
+    return torch.compiler.is_dynamo_compiling() and not is_exporting()
+
+
+def is_written_by_traced_code(objects: Iterable[Any]) -> bool:
+    """Whether code that torch.compile is tracing has changed one of these objects, which it does when it runs only."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    effects = InstructionTranslator.current_tx().output.side_effects
+    return any(item in effects and effects.is_modified(effects[item]) for item in objects)
 
 
 def is_functionalized() -> bool:

@@ -347,7 +347,7 @@ def test_biases_that_the_network_has_not() -> None:
 
 
 def test_when_it_is_not_taken() -> None:
-    """Gradients, training, autocast, the switch, another backend."""
+    """Gradients, training, the switch, another backend."""
     model, image = network(), torch.randn(1, 3, 64, 64)
     with counted() as evaluate:
         model(image)[0].sum().backward()
@@ -357,13 +357,58 @@ def test_when_it_is_not_taken() -> None:
                 model(image)
             with backend("torch"):
                 model(image)
-            with torch.autocast("cpu", torch.bfloat16):
-                model(image)
             model.train()(torch.randn(2, 3, 64, 64))
         assert evaluate.call_count == 0
         model.eval().requires_grad_(False)
         model(image)  # no gradient is needed, whatever the mode
         assert evaluate.call_count == 5
+
+
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+@pytest.mark.parametrize("part", ["network", "stages.2", "stages.2.blocks.1"])
+def test_autocast(attention: str, part: str) -> None:
+    """Nearer to float32 than plain torch under autocast, in its dtypes."""
+    model = network(attention, out_indices=(0, 4))
+    module = model if part == "network" else model.get_submodule(part)
+    features = torch.randn(2, 3 if part == "network" else 32 if part == "stages.2" else 64, 40, 33)
+    with torch.no_grad():
+        exact = outputs_of(module, features)
+        for dtype in (torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", dtype), counted() as evaluate:
+                results = outputs_of(module, features.to(dtype) if part == "stages.2" else features)
+                calls = evaluate.call_count
+                with fused(False), backend("torch"):
+                    plain = outputs_of(module, features.to(dtype) if part == "stages.2" else features)
+            assert calls == {"network": 5, "stages.2": 1}.get(part, 0)
+            for wanted, result, one_by_one in zip(exact, results, plain, strict=True):
+                assert result.dtype == one_by_one.dtype
+                assert (result - wanted).norm() <= 1.1 * (one_by_one - wanted).norm()
+
+
+def outputs_of(module: nn.Module, features: torch.Tensor) -> list[torch.Tensor]:
+    """The outputs as a list."""
+    outputs = module(features)
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
+
+@pytest.mark.parametrize("attention", ["pairwise", "patchwise"])
+def test_inference_tensors(attention: str) -> None:
+    """A network that is made or converted in inference mode is fused, and sees writes of its tensors."""
+    image = torch.randn(1, 3, 40, 33)
+    with torch.inference_mode():
+        made = network(attention)
+        for model, dtype in ((made, torch.float32), (network(attention).bfloat16(), torch.bfloat16)):
+            assert model.stem[0].weight.is_inference()
+            original = SelfAttentionNetwork.plan
+            with (
+                counted() as evaluate,
+                mock.patch.object(SelfAttentionNetwork, "plan", autospec=True, side_effect=original) as plan,
+            ):
+                before, *_ = (model(image.to(dtype))[0] for _ in range(3))
+            assert evaluate.call_count == 15
+            assert plan.call_count == 1  # nothing is made again
+            model.stages[1].blocks[0].norm1.weight.mul_(-2)
+            assert not torch.equal(model(image.to(dtype))[0], before)
 
 
 def test_one_watched_block_leaves_the_other_stages_fast() -> None:

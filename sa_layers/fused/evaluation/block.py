@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ...ops import AffineReLU, Footprint
@@ -73,6 +74,21 @@ class FusedPatchwiseAttention(NamedTuple):
         return patchwise_attention_fused(query, key, value, mapping, self.footprint, self.relation, epilogue)
 
 
+class EvaluationAttention(NamedTuple):
+    """The plan of an attention layer behind its transforms, by itself."""
+
+    attend: Attend
+    footprint: Footprint
+
+    def evaluate(self, folded: Folded, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Tensor]:
+        """Yields (N, Ho, Wo, C) for (N, Cr, H, W) twice and (N, C, H, W)."""
+        yield self.attend(query, key, value, folded).permute(0, 2, 3, 1)
+
+    def sizes(self, query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[int, ...]]:
+        """Yields the shape of what :meth:`evaluate` yields."""
+        yield (value.shape[0], *self.footprint.output_size(*value.shape[2:]), value.shape[1])
+
+
 class UnfusedAttention(NamedTuple):
     """An attention without a fused operator, as an :class:`Attend`."""
 
@@ -112,6 +128,16 @@ class EvaluationBlock(NamedTuple):
     """The number of the second norm, whose ReLU follows it."""
     expansion: Linear
     """Its bias is the same for every pixel: a stage adds up those of its blocks."""
+
+    def evaluate(self, folded: Folded, features: Tensor) -> Iterator[Tensor]:
+        """Yields (N, H, W, C) for (N, C, H, W): the features and the residual."""
+        pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+        self.add_residual(pixels, self.new_operands(pixels), folded)
+        yield pixels.add_(self.expansion.bias()[0])
+
+    def sizes(self, features: Tensor) -> Iterator[tuple[int, ...]]:
+        """Yields the shape of what :meth:`evaluate` yields."""
+        yield features.permute(0, 2, 3, 1).shape
 
     def new_operands(self, pixels: Tensor) -> Operands:
         """Allocates the operands of the attention for ``pixels``, (N, H, W, C)."""

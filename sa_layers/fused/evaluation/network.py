@@ -41,28 +41,30 @@ class EvaluationNetwork(NamedTuple):
     stem: EvaluationStem
     stages: list[EvaluationStage]
     """All stages, with poolings that are operators; the pooling of the first is part of the stem's operator."""
+    out_indices: tuple[int, ...]
+    """The stages whose features are returned, ascending."""
 
-    def evaluate(self, image: Tensor, folded: Folded, out_indices: Collection[int]) -> Iterator[Tensor]:
+    def evaluate(self, folded: Folded, image: Tensor) -> Iterator[Tensor]:
         """Computes the features of some stages.
 
         Args:
-            image: (N, in_channels, H, W).
             folded: The norms and positions of this call.
-            out_indices: The stages whose features are returned, ascending.
+            image: (N, in_channels, H, W).
 
         Yields:
             (N, H, W, channels), for each of them.
         """
+        out_indices = self.out_indices
         stages, stem = [stage.prepared(folded) for stage in self.stages], self.stem.operands(folded)
         single = stages_of_single_images(image, stages, out_indices)
         normed = [image.device.type not in POOLING_NORMS or index in out_indices for index in range(len(stages))]
         if single == 0:
-            pixels = stages[0].evaluate(native_pooled_projection(image, *stem), folded, pooled=True, normed=normed[0])
+            pixels = stages[0].compute(native_pooled_projection(image, *stem), folded, pooled=True, normed=normed[0])
         else:
             for index, one in enumerate(image.split(1)):
-                features = stages[0].evaluate(native_pooled_projection(one, *stem), folded, pooled=True)
+                features = stages[0].compute(native_pooled_projection(one, *stem), folded, pooled=True)
                 for stage in stages[1:single]:
-                    features = stage.evaluate(features, folded)
+                    features = stage.compute(features, folded)
                 if index == 0:
                     pixels = stages[single].new_pixels(features, len(image))
                 stages[single].enter(features, pixels[index : index + 1])
@@ -71,9 +73,17 @@ class EvaluationNetwork(NamedTuple):
             yield pixels
         for index in range(single + 1, max(out_indices) + 1):
             prologue = None if normed[index - 1] else folded.norms[stages[index - 1].norm]
-            pixels = stages[index].evaluate(pixels, folded, prologue=prologue, normed=normed[index])
+            pixels = stages[index].compute(pixels, folded, prologue=prologue, normed=normed[index])
             if index in out_indices:
                 yield pixels
+
+    def sizes(self, image: Tensor) -> Iterator[tuple[int, ...]]:
+        """Yields the shapes of what :meth:`evaluate` yields."""
+        height, width = image.shape[2:]
+        for index, stage in enumerate(self.stages):
+            height, width = height // stage.stride, width // stage.stride
+            if index in self.out_indices:
+                yield image.shape[0], height, width, stage.transition.channels
 
 
 def stages_of_single_images(image: Tensor, stages: Sequence[EvaluationStage], out_indices: Collection[int]) -> int:
@@ -87,7 +97,7 @@ def stages_of_single_images(image: Tensor, stages: Sequence[EvaluationStage], ou
         return 0
     height, width = image.shape[-2:]
     for index, stage in enumerate(stages):
-        height, width = height // (stage.stride or 1), width // (stage.stride or 1)
+        height, width = height // stage.stride, width // stage.stride
         large = height * width * stage.transition.channels * image.element_size() > LARGE_MAP
         if not large or index in out_indices:
             return index

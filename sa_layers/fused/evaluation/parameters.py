@@ -6,6 +6,7 @@ Weights are not here: the kernels read them as modules hold them, and pack them 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ class Folded(NamedTuple):
     positions: list[PairPosition]
 
 
+@dataclass
 class Parameters:
     """The norms and position encodings of a plan, which refers to them by number.
 
@@ -37,11 +39,14 @@ class Parameters:
         -3.0
     """
 
-    def __init__(self) -> None:
-        self._norms: dict[float, list[tuple[int, list[Any]]]] = {}
-        self._identities: list[tuple[int, Tensor, int]] = []
-        self._positions: dict[str, list[tuple[int, nn.Module, tuple[int, int] | None]]] = {}
-        self._count_norms = self._count_positions = 0
+    norms: dict[float, list[tuple[int, list[Any]]]] = field(default_factory=dict)
+    """By ε: the number and the tensors of each norm."""
+    identities: list[tuple[int, Tensor, int]] = field(default_factory=list)
+    """The number of each, and a weight of which a dimension has the channels."""
+    positions: dict[str, list[tuple[int, Tensor, Tensor, tuple[int, int] | None]]] = field(default_factory=dict)
+    """By kind: the number, weight, bias and map size of each."""
+    norm_count: int = 0
+    position_count: int = 0
 
     def add_norm(self, norm: Any, *, before: nn.Module | None = None, after: nn.Module | None = None) -> int:
         """Add an eligible norm.
@@ -58,12 +63,12 @@ class Parameters:
             linear, dimension = (after, 0) if before is None else (before, 1)
             assert linear is not None
             weight: Any = value_of(linear, "weight")
-            self._identities.append((self._count_norms, weight, dimension))
+            self.identities.append((self.norm_count, weight, dimension))
         else:
             tensors = [value_of(norm, name) for name in NORM_TENSORS]
-            self._norms.setdefault(norm.eps, []).append((self._count_norms, tensors))
-        self._count_norms += 1
-        return self._count_norms - 1
+            self.norms.setdefault(norm.eps, []).append((self.norm_count, tensors))
+        self.norm_count += 1
+        return self.norm_count - 1
 
     def add_position(self, linear: nn.Module, position: str, size: tuple[int, int] | None) -> int:
         """Add a position encoding.
@@ -76,37 +81,41 @@ class Parameters:
         Returns:
             Its number in :attr:`Folded.positions`.
         """
-        self._positions.setdefault(position, []).append((self._count_positions, linear, size))
-        self._count_positions += 1
-        return self._count_positions - 1
+        weight: Any = value_of(linear, "weight")
+        bias: Any = value_of(linear, "bias")
+        self.positions.setdefault(position, []).append((self.position_count, weight, bias, size))
+        self.position_count += 1
+        return self.position_count - 1
 
     def fold(self) -> Folded:
         """Compute all norms and positions from the values that their tensors have now."""
-        norms: list[Any] = [None] * self._count_norms
-        for eps, group in self._norms.items():
+        norms: list[Any] = [None] * self.norm_count
+        for eps, group in self.norms.items():
             for (number, _), norm in zip(group, fold_norms([tensors for _, tensors in group], eps), strict=True):
                 norms[number] = norm
         shared: dict[Any, AffineReLU] = {}
-        for number, weight, dimension in self._identities:
+        for number, weight, dimension in self.identities:
             like = weight.shape[dimension], weight.dtype, weight.device
             if like not in shared:
                 shared[like] = identity_norm(weight, dimension)
             norms[number] = shared[like]
-        positions: list[Any] = [None] * self._count_positions
-        for kind, members in self._positions.items():
-            matrices = _position_matrices([linear for _, linear, _ in members], kind)
-            for (number, _, size), query, key in zip(members, *matrices, strict=True):
+        positions: list[Any] = [None] * self.position_count
+        for kind, members in self.positions.items():
+            matrices = _position_matrices(
+                [weight for _, weight, *_ in members], [bias for *_, bias, _ in members], kind
+            )
+            for (number, *_, size), query, key in zip(members, *matrices, strict=True):
                 positions[number] = PairPosition(query, key, size)
         return Folded(norms, positions)
 
     def tensors(self) -> Iterator[Tensor]:
         """All tensors that are read."""
-        for group in self._norms.values():
+        for group in self.norms.values():
             for _, tensors in group:
                 yield from tensors
-        for members in self._positions.values():
-            for _, linear, _ in members:
-                yield from (value_of(linear, name) for name in ("weight", "bias"))  # type: ignore[misc]
+        for members in self.positions.values():
+            for _, weight, bias, _ in members:
+                yield from (weight, bias)
 
 
 def fold_norms(norms: Sequence[Sequence[Tensor]], eps: float) -> list[AffineReLU]:
@@ -152,11 +161,11 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
-def _position_matrices(layers: Sequence[nn.Module], position: str) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def _position_matrices(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], position: str
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """The affine maps of the coordinates of a pixel and of its neighbour, (P, 3) each."""
-    weights: Any = torch.stack([value_of(layer, "weight") for layer in layers])  # type: ignore[misc]
-    biases: Any = torch.stack([value_of(layer, "bias") for layer in layers])  # type: ignore[misc]
-    matrix = torch.cat([weights.flatten(2), biases.unsqueeze(2)], dim=2)
+    matrix = torch.cat([torch.stack(list(weights)).flatten(2), torch.stack(list(biases)).unsqueeze(2)], dim=2)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     query, key = position_matrices(matrix, position)
     return query.unbind(), key.unbind()

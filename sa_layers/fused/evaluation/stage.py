@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ...ops import AffineReLU
 from ...ops.projection import Linear, join, project
+from ..channels_last import to_channels_first, to_channels_last
 from .block import EvaluationBlock
 from .parameters import Folded
 
@@ -16,12 +18,26 @@ from .parameters import Folded
 class EvaluationStage(NamedTuple):
     """The plan of a stage of :class:`sa_layers.models.SelfAttentionNetwork` with frozen norms."""
 
-    stride: int | None
-    """2 or 1; None if the pooling is a module that must be called."""
+    stride: int
+    """2 or 1: that of the pooling, which is part of the transition."""
+    pool: Callable[[Tensor], Tensor] | None
+    """A pooling that must be called before the transition instead; the stride is 1 then."""
     transition: Linear
     blocks: list[EvaluationBlock]
     norm: int
     """The number of the stage's own norm, whose ReLU follows it."""
+
+    def evaluate(self, folded: Folded, features: Tensor) -> Iterator[Tensor]:
+        """Yields (N, H // stride, W // stride, channels) for (N, in_channels, H, W)."""
+        pixels = to_channels_last(features)
+        if self.pool is not None:
+            pixels = to_channels_last(self.pool(to_channels_first(pixels)))
+        yield self.prepared(folded).compute(pixels, folded)
+
+    def sizes(self, features: Tensor) -> Iterator[tuple[int, ...]]:
+        """Yields the shape of what :meth:`evaluate` yields, if there is no pooling to be called."""
+        height, width = features.shape[2:]
+        yield features.shape[0], height // self.stride, width // self.stride, self.transition.channels
 
     def prepared(self, folded: Folded) -> EvaluationStage:
         """The stage for one call: the bias of every block's expansion is in the norms that follow it.
@@ -52,7 +68,7 @@ class EvaluationStage(NamedTuple):
         """What each of these norms has to add for those that follow."""
         return [*(block.expansion.biases[0] for block in self.blocks), None]
 
-    def evaluate(
+    def compute(
         self,
         features: Tensor,
         folded: Folded,
@@ -77,7 +93,7 @@ class EvaluationStage(NamedTuple):
 
     def new_pixels(self, features: Tensor, batch: int, pooled: bool = False) -> Tensor:
         """Allocates the stage's map for a batch of such features."""
-        stride = 1 if pooled or self.stride is None else self.stride
+        stride = 1 if pooled else self.stride
         height, width = features.shape[1] // stride, features.shape[2] // stride
         return features.new_empty(batch, height, width, self.transition.channels)
 

@@ -8,13 +8,13 @@ accumulated, and hooks of them called, as those of modules are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ...ops import backend
+from ...ops.checks import without_autocast
 from ...ops.torch_internals import value_of
 
 Values = dict[str, Tensor]
@@ -79,19 +79,13 @@ def run(step: Step, *maps: Tensor) -> Tensor:
     return output
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Disable autocast: a step converts its maps before it runs, and computes sums and norms in higher precision."""
-    enabled = torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
-
-
 class StepFunction(torch.autograd.Function):
     """The autograd function of every :class:`Step`."""
 
     @staticmethod
     def forward(ctx: Any, step: Step, maps: int, names: tuple[str, ...], *tensors: Tensor) -> Tensor:
         """Run the forward pass of a step."""
-        with _without_autocast(tensors[0].device):
+        with without_autocast(tensors[0].device):
             output, kept = step.forward(dict(zip(names, tensors[maps:], strict=True)), *tensors[:maps])
         ctx.save_for_backward(*tensors[maps:], *kept.maps)
         ctx.step, ctx.state, ctx.names, ctx.maps = step, kept.state, names, maps
@@ -110,7 +104,7 @@ class StepFunction(torch.autograd.Function):
         kept = Kept(saved[len(names) :], ctx.state)
         labels = [f"{MAP}{index}" for index in range(ctx.maps)] + list(names)
         needed = frozenset(label for label, need in zip(labels, ctx.needs_input_grad[3:], strict=True) if need)
-        with backend("native"), _without_autocast(grad.device):  # that of the forward pass, whichever is forced now
+        with backend("native"), without_autocast(grad.device):  # that of the forward pass, whichever is forced now
             of_maps, of_tensors = ctx.step.backward(values, kept, grad, needed)
         gradients: list[Tensor | None] = [
             gradient if label in needed else None for label, gradient in zip(labels, of_maps, strict=False)

@@ -1,0 +1,97 @@
+"""How torch.compile sees a module with a fused path: by one object, which it looks at again at every call.
+
+Tracing the hundreds of modules of a network takes torch.compile longer than everything else, and the conditions that it
+keeps about them, longer at every call than :class:`Structure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.torch_internals import STATIC_SIZES, is_written_by_traced_code
+from .evaluation.operator import LANGUAGE
+from .structure import MUTABLE
+
+if TYPE_CHECKING:
+    from .module import FusedModule
+
+
+class Described(nn.Module):
+    """What torch.compile has to know of a module's fused path.
+
+    Args:
+        plan: The plan, or the sentence of ``why_not_eligible``.
+    """
+
+    def __init__(self, plan: Any) -> None:
+        super().__init__()
+        description = None if isinstance(plan, str) else LANGUAGE.describe(plan)
+        self.is_eligible = not isinstance(plan, str)
+        self.text: str | None = None if description is None else description.text
+        """The plan; None if it contains modules that must be called, or if there is none."""
+        self.tensors: Sequence[Tensor] = [] if description is None else description.tensors
+        """The tensors of the plan."""
+
+
+setattr(Described, STATIC_SIZES, True)
+
+
+class Watch(ModuleType):
+    """A module as torch.compile sees it.
+
+    It is a module of Python for the reason that :class:`sa_layers.ops.switch.Switch` has: torch.compile reads its
+    attributes when it compiles, and again as a guard at every call, and traces no property of it. So every call checks
+    the structure of the module, as calls that are not compiled do, and another structure compiles anew.
+
+    Args:
+        module: The module. It is not kept alive.
+    """
+
+    def __init__(self, module: FusedModule[Any]) -> None:
+        super().__init__("watch")
+        self._module = ref(module)
+        self._plan: Any = None
+        self._described: Described | None = None
+
+    @property
+    @torch.compiler.disable  # compiled code reads this, and torch.compile would compile whatever it calls
+    def evaluation(self) -> Described:
+        """The path of evaluation; the same object as long as the module has the same structure."""
+        plan, _ = self._watched().current_plan()
+        if self._described is None or plan is not self._plan:
+            self._plan, self._described = plan, Described(plan)
+        return self._described
+
+    @property
+    @torch.compiler.disable
+    def needs_gradient(self) -> bool:
+        """Whether a tensor of the module requires a gradient."""
+        return any(tensor.requires_grad for tensor in self._watched().current_plan()[1])
+
+    def objects(self) -> Iterator[Any]:
+        """All objects of which the structure of the module consists."""
+        for module in self._watched().modules():
+            yield module
+            yield vars(module)
+            yield from (value for value in vars(module).values() if isinstance(value, MUTABLE))
+
+    def _watched(self) -> FusedModule[Any]:
+        module = self._module()
+        if module is None:
+            raise AttributeError("the module no longer exists")
+        return module
+
+
+@torch.compiler.assume_constant_result  # of the code that is being traced
+def is_written(watch: Watch) -> bool:
+    """Whether the code that torch.compile is tracing has written an attribute of the module before.
+
+    It does so only when it runs, so the module itself does not show it yet.
+    """
+    return is_written_by_traced_code(watch.objects())
