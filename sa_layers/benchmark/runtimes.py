@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,17 @@ def _eager(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
 
 
 def _eager_channels_last(model: nn.Module, image: Tensor, folder: Path) -> Deployed:
-    other = arranged(model)
-    return torch.no_grad()(lambda image: other(image.to(memory_format=torch.channels_last)))
+    return _channels_last(arranged(model))
+
+
+def _channels_last(model: Callable[[Tensor], Tensor]) -> Deployed:
+    return torch.no_grad()(lambda image: model(image.to(memory_format=torch.channels_last)))
+
+
+def _compiled(model: nn.Module, image: Tensor, folder: Path, **options: Any) -> Deployed:
+    call = _channels_last(torch.compile(arranged(model), options=options))
+    call(image)  # compiles it
+    return call
 
 
 def _onnxruntime(model: nn.Module, image: Tensor, folder: Path, custom_operators: bool = False) -> Deployed:
@@ -88,6 +97,8 @@ def _onnx_file(model: nn.Module, folder: Path, custom_operators: bool) -> Path:
 RUNTIMES = {
     "eager": Runtime("torch", None, _eager),
     "channels-last": Runtime("torch, channels last", None, _eager_channels_last),
+    "compiled": Runtime("torch.compile, channels last", None, _compiled),
+    "frozen": Runtime("torch.compile, channels last, freezing", None, partial(_compiled, freezing=True)),
     "onnxruntime": Runtime("onnxruntime", "onnxruntime", _onnxruntime),
     "onnxruntime-custom": Runtime(
         "onnxruntime, custom operators", "onnxruntime", partial(_onnxruntime, custom_operators=True), True
