@@ -7,6 +7,7 @@ the tensors as inputs.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import math
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 CONSTANTS = (bool, int, float, str)
+SYNTAX = (ast.Expression, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Constant, ast.List, ast.Tuple, ast.Dict)
+SYNTAX += (ast.Subscript, ast.UnaryOp, ast.USub)
 
 
 class Description(NamedTuple):
@@ -80,11 +83,31 @@ class Language:
             return None
 
     def restore(self, text: str, tensors: Sequence[Tensor]) -> Any:
-        """Make the plan that a text describes, with these tensors."""
+        """Make the plan that a text describes, with these tensors.
+
+        Raises:
+            ValueError: If the text is not a description in this language. Nothing of it is executed then, so a program
+                from an untrusted file cannot call anything but the classes of the language.
+        """
         return self._maker(text)(tensors)
 
     def _compile(self, text: str) -> Callable[[Sequence[Tensor]], Any]:
-        made: Callable[[Sequence[Tensor]], Any] = eval(f"lambda t: {text}", {"inf": math.inf, **self._classes})
+        names = {"inf": math.inf, **self._classes}
+        try:
+            tree = ast.parse(text, mode="eval")
+        except SyntaxError as error:
+            raise ValueError(f"text must describe a plan, got {text!r}") from error
+        for node in ast.walk(tree):
+            allowed = isinstance(node, SYNTAX)
+            if isinstance(node, ast.Name):
+                allowed = node.id in names or node.id == "t"
+            elif isinstance(node, ast.Call):
+                allowed = isinstance(node.func, ast.Name) and node.func.id in self._classes
+            elif isinstance(node, ast.Subscript):
+                allowed = isinstance(node.value, ast.Name) and node.value.id == "t"
+            if not allowed:
+                raise ValueError(f"text must describe a plan, got {ast.unparse(node)!r} in it")
+        made: Callable[[Sequence[Tensor]], Any] = eval(f"lambda t: {text}", {"__builtins__": {}, **names})
         return made
 
 
