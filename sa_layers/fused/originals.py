@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..ops.torch_internals import CONVOLUTION, MODULE_CALLS, NORM_CHECK, is_exporting
+from ..ops.torch_internals import CONVOLUTION, MODULE_CALLS, NORM_CHECK
 
 Class = TypeVar("Class", bound=type)
 
@@ -63,7 +63,7 @@ def replaceable(*names: str) -> Callable[[Class], Class]:
 def why_not_original() -> str | None:
     """One sentence on a function of a class or module that is no longer the one whose work the fused path does."""
     for owner, name, original in _originals:
-        if getattr(owner, name) is not original and not (name == "__call__" and is_exporting()):  # which replaces it
+        if getattr(owner, name) is not original:
             return f"{owner.__name__}.{name} was replaced"
     return None
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .backend import choose, decide
+from .backend import choose
 from .switch import Switch
 from .torch_internals import is_exporting, is_tracing, is_transformed
 
@@ -55,7 +55,7 @@ def why_not_fused(tensors: Iterable[Tensor], differentiable: bool = False) -> st
         return f"the fused operators are switched off, by {SWITCH} or by sa_layers.ops.fused(False)"
     if not isinstance(tensors[0], Tensor):
         return "torch.fx records the call, whose features are symbols"
-    if is_exporting() and decide(tensors[0].device) != "native":
+    if is_exporting():
         return "an exported program must run without the extension"
     if is_tracing():
         return "torch.jit.trace is running, and a trace must follow changes of the parameters"

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import TransformType, maybe_current_level, peek_interpreter_stack
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -26,8 +24,6 @@ PRIVATE_NAMES = {
     "torch.autograd.forward_ad._current_level": "find forward-mode differentiation",
     "torch._C._dispatch_has_kernel_for_dispatch_key": "find the devices of an operator",
     "torch.utils._python_dispatch._disable_current_modes": "ask for implementations while tensors are traced or faked",
-    "torch._subclasses.fake_tensor.FakeTensor": "know the tensors of torch.export",
-    "torch._subclasses.functional_tensor.FunctionalTensor": "know the tensors of torch.export",
     "torch._dynamo.symbolic_convert.InstructionTranslator.current_tx": "find what torch.compile is tracing",
     "torch._dynamo.side_effects.SideEffects.is_modified": "find what the code that torch.compile traces has written",
     "torch._ops.OpOverload._schema": "name the arguments of an operator",
@@ -80,13 +76,8 @@ def is_exporting() -> bool:
 
 
 def is_plain(tensor: Any) -> bool:
-    """Whether a tensor is one of torch's own, or stands for one while torch.export is running.
-
-    Others, such as distributed or quantised ones, compute whatever their classes define.
-    """
-    if type(tensor) in (nn.Parameter, Tensor):
-        return True
-    return is_exporting() and isinstance(tensor, FakeTensor | FunctionalTensor)
+    """Whether a tensor is one of torch's own. Others, such as distributed ones, compute what their classes define."""
+    return type(tensor) in (nn.Parameter, Tensor)
 
 
 def is_tracing() -> bool:

@@ -1,6 +1,7 @@
 // Bindings of what the batch statistics of norms add to the gradients of pairwise attention.
 
 #include "cpu/pairwise_training/call.h"
+#include "cpu/pairwise_training/shared_passes.h"
 #include "cpu/simd/dispatch.h"
 
 #define SA_LAYERS_TARGET_INCLUDE "cpu/pairwise_training/corrections.cpp"
@@ -10,8 +11,6 @@
 #include "cpu/pairwise_training/bands.h"
 
 #if SA_LAYERS_ONCE
-
-#include "cpu/pairwise_training/shared_passes.h"
 
 namespace sa_layers::cpu {
 namespace {

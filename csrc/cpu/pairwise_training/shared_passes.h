@@ -1,25 +1,17 @@
-// The passes that the bindings of pairwise attention in training begin and end with. For source files that are compiled
-// for each instruction set, after bands.h.
+// The passes that the bindings of pairwise attention in training begin and end with.
 #pragma once
 
 #include "cpu/pairwise_training/call.h"
-#include "cpu/simd/dispatch.h"
 
 namespace sa_layers::cpu {
 
+// The means of the channels of query and key, from a sample of pixels.
 template <typename T>
-ChannelCenters sample_centers(const PairwiseTraining& problem, const TrainingMaps<T>& maps) {
-  return average_channels(problem, [&](double* query, double* key, int64_t* count) {
-    SA_LAYERS_DISPATCH(T, pairwise_sample_channels, problem, maps, query, key, count);
-  });
-}
+ChannelCenters sample_centers(const PairwiseTraining& problem, const TrainingMaps<T>& maps);
 
+// Adds the gradients of what windows read to the gradients of the maps.
 template <typename T>
 void add_windows(const PairwiseTraining& problem, const PairParameters<Compute<T>>& parameters,
-                 const TrainingMaps<T>& maps, bool with_values) {
-  share_tasks(problem.batch * problem.footprint.rows.size, 8, [&](int64_t begin, int64_t end) {
-    SA_LAYERS_DISPATCH(T, pairwise_add_windows, problem, parameters, maps, with_values, begin, end);
-  });
-}
+                 const TrainingMaps<T>& maps, bool with_values);
 
 }  // namespace sa_layers::cpu

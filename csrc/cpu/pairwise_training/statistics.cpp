@@ -1,6 +1,7 @@
 // Bindings of the statistics of the norms of pairwise attention in training.
 
 #include "cpu/pairwise_training/call.h"
+#include "cpu/pairwise_training/shared_passes.h"
 #include "cpu/simd/dispatch.h"
 
 #define SA_LAYERS_TARGET_INCLUDE "cpu/pairwise_training/statistics.cpp"
@@ -10,8 +11,6 @@
 #include "cpu/pairwise_training/bands.h"
 
 #if SA_LAYERS_ONCE
-
-#include "cpu/pairwise_training/shared_passes.h"
 
 namespace sa_layers::cpu {
 namespace {
