@@ -1,4 +1,4 @@
-"""Export of networks and OpenMMLab models to programs that run without this library."""
+"""Export of networks and OpenMMLab models to programs that run without this package."""
 
 from .band import why_not_banded
 from .custom_operators import custom_operators_library, register_custom_operators, why_not_custom

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m sa_layers.export",
         usage="%(prog)s [options] ([CONFIG [CHECKPOINT]] | --depth D --attention A) OUT",
         description="Export a SAN, or the model of an OpenMMLab config, as a program with dynamic "
-        "batch and image sizes. The exported program is run at two image sizes, and its largest difference from the "
-        "model is printed, then the time that each takes for one image.",
+        "batch and image sizes. The command runs the program at two image sizes and prints its largest difference from "
+        "the model, and then the time that each takes for one image.",
     )
     parser.add_argument(
         "files",
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--custom-ops",
         action="store_true",
-        help="write attentions as custom operators, and compile the library of onnxruntime that the file then needs",
+        help="write attentions as custom operators, and compile the library for onnxruntime that the file then needs",
     )
     given = parser.parse_intermixed_args(argv)
     *source, out = given.files
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Progress:
-    """Prints each step to standard error, with the seconds since the start."""
+    """A printer of steps to standard error, with the seconds since the start."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -124,7 +124,7 @@ class Progress:
 
 
 def _print_exceptions(model: nn.Module, custom_operators: bool) -> None:
-    """Print how many attentions are exported in a slower way, and why the first of them is."""
+    """Print how many attentions are exported in a slower form, and the reason for the first of them."""
     form, exceptions = "band graph", why_not_banded(model)
     if custom_operators:
         form, exceptions = "custom operator", why_not_custom(model)

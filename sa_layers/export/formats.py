@@ -25,8 +25,8 @@ Program = Callable[[Tensor], tuple[Tensor, ...]]
 class Format(NamedTuple):
     """An export format: file suffix, required packages, and functions that translate and read a program.
 
-    ``translate`` returns a function that writes the result to a path. It translates before, so that its errors are not
-    mistaken for those of the file.
+    ``translate`` translates the program and returns a function that writes the result to a path, so that errors of the
+    translation are not mistaken for errors of the file.
     """
 
     suffix: str
@@ -60,8 +60,8 @@ def export(
         format: 'onnx' (default), 'torch-export' or 'aotinductor', which is compiled for the model's device.
         in_channels: Number of channels of the image. Defaults to 3.
         stride: Stride of the model. Defaults to 32, the stride of a SAN's last stage.
-        progress: Is called with the name of each step before it: 'tracing', 'translating', 'writing'. Defaults to
-            nothing.
+        progress: Called with the name of each step before the step: 'tracing', 'translating', 'writing'. Defaults to
+            a function that does nothing.
         custom_operators: Whether an ONNX program may have custom operators: every attention for which
             :func:`why_not_custom` gives no reason becomes a node of the domain ``sa_layers``. Such a program runs in
             sessions that :func:`register_custom_operators` has prepared. Defaults to False.
@@ -104,7 +104,7 @@ def export(
 
 
 def check_path(path: str | Path, format: Format) -> None:
-    """Check that a program can be written, before the minutes that an export takes.
+    """Check that a program can be written, before it is exported, which may take minutes.
 
     Raises:
         ExportError: If ``path`` has the wrong suffix, is not a file, or cannot be written.
@@ -126,8 +126,8 @@ def load(path: str | Path, format: str = "onnx", threads: int | None = None) -> 
     Args:
         path: File to read.
         format: Format of the file.
-        threads: The number of threads in onnxruntime, which then do not spin; see :func:`.onnx_runtime.open_session`.
-            Torch programs use torch's threads. Defaults to None, for onnxruntime's own settings.
+        threads: Number of threads of onnxruntime, which then do not spin; see :func:`.onnx_runtime.open_session`. Torch
+            programs use torch's threads. Defaults to None, for onnxruntime's own settings.
 
     Returns:
         A function from an image to a tuple of tensors.

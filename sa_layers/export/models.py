@@ -42,7 +42,7 @@ class Features(nn.Module):
 
 
 WRAPPERS: dict[str, type[Logits | Features]] = {"mmseg": Logits, "mmpretrain": Logits, "mmdet": Features}
-"""What is exported of the model of each toolbox."""
+"""The wrapper by which the model of each toolbox is exported."""
 
 
 def make_network(

@@ -16,9 +16,9 @@ def open_session(file: Path | bytes, threads: int | None = None) -> Any:
 
     Args:
         file: The ONNX file.
-        threads: The number of threads. Their spinning is switched off: threads that wait actively for the next call
-            slow down whatever else runs, and so flatter the session in a comparison. Defaults to None, for
-            onnxruntime's own settings.
+        threads: The number of threads, which then do not spin: threads that spin while they wait for the next call slow
+            down the implementations that are timed in turns with the session. Defaults to None, for onnxruntime's own
+            settings.
 
     Returns:
         An ``onnxruntime.InferenceSession``.

@@ -1,7 +1,7 @@
-r"""Attentions as operators with folded norms, which torch.export records and an ONNX file has as band graphs.
+r"""Attentions as operators with folded norms, which torch.export records and ONNX files contain as band graphs.
 
-An attention is recorded as one operator that takes the maps of query, key and value, and tables that depend on the size
-of the map only. :mod:`sa_layers.export.onnx_graph` translates it into about 40 nodes of plain ONNX:
+An attention is recorded as one operator that takes the maps of query, key and value, and tables that depend only on the
+size of the map. :mod:`sa_layers.export.onnx_graph` translates it into nodes of plain ONNX:
 
 1. the relation of every output pixel with its taps, by ``Gather`` with a table of taps;
 2. the mapping, as matrix products of all pixels;
@@ -12,7 +12,7 @@ of the map only. :mod:`sa_layers.export.onnx_graph` translates it into about 40 
 ``geometry.py``     segments, windows and bands of a footprint
 ``operators.py``    the operators
 ``folding.py``      norms and linear layers in double precision; ``pairwise.py`` and ``patchwise.py`` fold an attention
-``replacement.py``  which attentions of a model are recorded as operators, and how: :func:`banded`, and why not
+``replacement.py``  which attentions of a model are recorded as operators and how, and why others are not
 ``sharing.py``      one table for all attentions of a stage
 =================== ===================================================================================================
 """

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...ops import Footprint
 
-SEGMENT = 7  # output pixels; 14, 28 and 56 are not faster, and 7 divides the maps of images of 224 pixels
+SEGMENT = 7  # output pixels: it divides the maps of images of 224 pixels, and its multiples are not faster
 
 
 class Band(NamedTuple):
@@ -18,8 +18,8 @@ class Band(NamedTuple):
     a product of this band with the window. For this, taps and windows are numbered column by column: tap
     ``x * kernel_height + y``.
 
-    With a dilation d and a stride s along the row, only the output pixels whose distance is a multiple of ``d / gcd(d,
-    s)`` read the same columns. They are a class, and a segment consists of pixels of one class.
+    With a dilation d and a stride s along the row, only output pixels whose distance is a multiple of ``d / gcd(d, s)``
+    read the same columns. These form a class, and a segment consists of pixels of one class.
 
     Args:
         footprint: R.

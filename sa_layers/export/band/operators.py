@@ -1,7 +1,7 @@
 """The operators that stand for attentions and their tables in a program, until they are translated to ONNX.
 
 They have shapes and no kernels: torch.export records them, and :mod:`sa_layers.export.onnx_graph` translates them. One
-operator for each attention keeps the program small, on which the time of an export depends.
+operator for each attention keeps the program small, and so its export fast.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def _define(schema: str) -> Any:
 
 @_define("tables(Tensor like, SymInt height, SymInt width, int[] sizes, bool zeros) -> (Tensor, Tensor, Tensor)")
 def tables(like: Tensor, height: int, width: int, sizes: Sequence[int], zeros: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of pixels of a map, row by row, for all output pixels in the order of their segments.
+    """Indices of pixels of a map, counted row by row, for all output pixels in the order of their segments.
 
     Args:
         like: A tensor on the device of the map.
         height: H.
         width: W.
         sizes: As :func:`sizes_of` returns them.
-        zeros: Whether pixels beyond the border are pixel ``H * W``, instead of the reflected ones.
+        zeros: Whether taps beyond the border read pixel ``H * W``, instead of the reflected pixel.
 
     Returns:
         The centre of every output pixel, (pixels,); its taps, (pixels * taps,), column by column; the window of every
@@ -58,7 +58,7 @@ def tables(like: Tensor, height: int, width: int, sizes: Sequence[int], zeros: b
 
 @_define("coordinates(Tensor like, SymInt height, SymInt width, int[] size, bool zeros) -> Tensor")
 def coordinates(like: Tensor, height: int, width: int, size: Sequence[int], zeros: bool) -> Tensor:
-    """The coordinates (x, y, 1) of all pixels of a map, row by row: (pixels, 3), and (0, 0, 0) for those beyond it.
+    """The coordinates (x, y, 1) of all pixels of a map, row by row: (pixels, 3), then (0, 0, 0) if ``zeros``.
 
     Args:
         like: A tensor of the dtype of the coordinates.

@@ -33,7 +33,10 @@ class FoldedPatchwise(NamedTuple):
     weights: list[Tensor]
     """Of the mapping: (in, out) of each layer; the last has the taps of a weight side by side."""
     biases: list[Tensor]
-    """Of all layers but the last, whose bias is a row of its weight for a hidden channel that is 1, if there is one."""
+    """Of all layers but the last: its bias is a row of its weight, for a hidden channel that is always 1.
+
+    A mapping of one layer has no hidden channels, so its bias is here.
+    """
     output_shift: list[Tensor]
     """The shift of a norm that follows; its scale is folded into the value."""
     relation: str

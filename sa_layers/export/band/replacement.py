@@ -27,10 +27,10 @@ LAYERS = (1, 2, 3)  # numbers of linear layers of a mapping
 
 @contextmanager
 def banded(model: nn.Module) -> Iterator[None]:
-    """Let the attentions of a model be recorded as operators inside the block, where they have band graphs.
+    """Inside the block, let torch.export record the attentions of a model that have band graphs as operators.
 
-    For torch.export. Norms are folded with the values that they have when the block is entered. The model must not be
-    called by another thread meanwhile, since the operators compute nothing.
+    Norms are folded with the values that they have when the block is entered. No other thread may call the model
+    meanwhile, since the operators compute nothing.
 
     Example:
         >>> layer = PairwiseSelfAttention(8, 8, 3).eval()
@@ -63,7 +63,7 @@ def why_not_banded(model: nn.Module) -> dict[str, str]:
 
 
 def _attentions(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
-    """The name of each attention, the module to replace, and why it cannot be: a block, or else its layer."""
+    """Yield the name of each attention, the module to replace (a block, or else its layer), and why it cannot be."""
     inside = set()
     for name, module in model.named_modules():
         if type(module) is SelfAttentionBlock and why_not_block(module) is None:

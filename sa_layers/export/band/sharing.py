@@ -12,9 +12,9 @@ SHARED = (operators.tables, operators.coordinates)
 
 
 def share_tables(graph: fx.Graph) -> None:
-    """Keep one of all nodes that compute equal tables: for maps of equal sizes, and equal other arguments.
+    """Keep only the first of the nodes that compute equal tables, for maps of equal sizes with equal other arguments.
 
-    Equal sizes are equal expressions of the sizes of the image, which the nodes of two maps do not show.
+    Sizes are equal if they are the same expression of the sizes of the image, even if different nodes compute them.
     """
     first: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):

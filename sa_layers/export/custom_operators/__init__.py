@@ -1,6 +1,6 @@
 """Custom operators of onnxruntime and OpenVINO: the attentions of a model as nodes of the domain ``sa_layers``.
 
-Their library is made of the kernels of csrc/cpu, which csrc/runtimes binds to a runtime instead of torch.
+Their library is built from the kernels of csrc/cpu, which csrc/runtimes binds to a runtime instead of torch.
 """
 
 from .libraries import custom_operators_library

@@ -30,14 +30,14 @@ KERNELS = [
 def custom_operators_library(runtime: str = "onnxruntime") -> Path:
     """Return the library of the custom operators, which is compiled when it is first needed.
 
-    The library needs neither torch nor Python: copy it beside the program that it is deployed with. It has kernels for
-    every instruction set. Compiling it takes less than a minute of one core and needs a C++ compiler. It is kept in
-    ``~/.cache/sa_layers``, or in the folder that the environment variable ``SA_LAYERS_CACHE`` names.
+    The library needs neither torch nor Python, so it can be copied to where the program is deployed. It has kernels for
+    every instruction set. Compiling it takes a while and needs a C++ compiler. It is kept in ``~/.cache/sa_layers``, or
+    in the folder that the environment variable ``SA_LAYERS_CACHE`` names.
 
     Args:
-        runtime: 'onnxruntime' (default) or 'openvino'. OpenVINO's package has all that is needed. onnxruntime's C
-            header is looked for in the folder that the environment variable ``SA_LAYERS_ONNXRUNTIME_INCLUDE`` names, in
-            the include folders of the system and of a conda environment, and in the package amd-quark.
+        runtime: 'onnxruntime' (default) or 'openvino'. OpenVINO's package has all headers. onnxruntime's C header is
+            searched for in the folder that the environment variable ``SA_LAYERS_ONNXRUNTIME_INCLUDE`` names, in the
+            include folders of the system and of a conda environment, and in the package amd-quark.
 
     Raises:
         ExportError: The runtime is unknown; its package, its header or a C++ compiler is missing; or compiling fails.
@@ -70,7 +70,7 @@ def sources() -> Path:
     for folder in (PACKAGE / ".csrc", PACKAGE.parent / "csrc"):
         if (folder / "runtimes").is_dir():
             return folder
-    raise ExportError(f"{PACKAGE} has no sources of the kernels, which its wheel contains: install sa-layers again")
+    raise ExportError(f"{PACKAGE} lacks the sources of the kernels, which the wheel contains: install sa-layers again")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -80,7 +80,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _build(library: Path, compiler: Sequence[str], commands: Sequence[Sequence[str]], linked: Sequence[Path]) -> None:
-    """Run the commands that compile, all at once, and link. Several processes may build the same library."""
+    """Run the commands that compile in parallel, and link. Several processes may build the same library."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder, failure = Path(name), f"compiling {library.name} failed"
@@ -108,7 +108,7 @@ def _run(command: Sequence[str], failure: str) -> str:
 def _compiler() -> list[str]:
     compiler = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++")
     if shutil.which(compiler[0]) is None:
-        raise ExportError(f"custom operators are compiled, but no C++ compiler was found ({compiler[0]!r}): set CXX")
+        raise ExportError(f"custom operators need a C++ compiler, but {compiler[0]!r} was not found: set CXX")
     return compiler
 
 

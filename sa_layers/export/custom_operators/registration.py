@@ -12,8 +12,8 @@ from .nodes import DOMAIN
 def register_custom_operators(target: Any) -> None:
     """Register the custom operators with a session's options or with an OpenVINO core, before a file is opened.
 
-    The operators compute in the threads of the runtime. Set ``intra_op_num_threads`` before: it also says into how many
-    tasks they cut their work.
+    The operators compute in the threads of the runtime. Set ``intra_op_num_threads`` first, since it also decides into
+    how many tasks they split their work.
 
     Args:
         target: An ``onnxruntime.SessionOptions`` or an ``openvino.Core``.

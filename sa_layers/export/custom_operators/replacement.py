@@ -22,9 +22,9 @@ LAYERS = (PairwiseSelfAttention, PatchwiseSelfAttention)
 
 @contextmanager
 def customised(model: nn.Module) -> Iterator[None]:
-    """Let the attentions of a model be recorded as custom operators inside the block, where they have one.
+    """Inside the ``with`` block, let torch.export record the attentions of a model that have a custom operator as such.
 
-    For torch.export. A block is three operators. Norms are folded with the values that they have when the block is
+    A residual block is three operators. Norms are folded with the values that they have when the ``with`` block is
     entered.
     """
     replaced = []
@@ -50,7 +50,7 @@ def why_not_custom(model: nn.Module) -> dict[str, str]:
 
 
 def _attentions(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
-    """The name of each attention, the module to replace, and why it cannot be: a block, or else its layer."""
+    """Yield the name of each attention, the module to replace (a block, or else its layer), and why it cannot be."""
     inside = set()
     for name, module in model.named_modules():
         if type(module) is SelfAttentionBlock and _why_not_block(module) is None:

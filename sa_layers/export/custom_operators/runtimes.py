@@ -20,18 +20,18 @@ HEADER_PACKAGE = "amd-quark"
 
 
 class Runtime(NamedTuple):
-    """A runtime as a compiler needs it."""
+    """What a compiler needs of a runtime."""
 
     version: str
-    """Of the headers."""
+    """The version of the headers."""
     headers: Path
-    """A folder to include."""
+    """The folder of the headers."""
     libraries: list[Path]
-    """To link with."""
+    """The libraries to link with."""
 
 
 def onnxruntime() -> Runtime:
-    """The header of onnxruntime's C API. A library that was compiled with an old header works in newer releases.
+    """The header of onnxruntime's C API. A library compiled with an old header works in newer releases.
 
     Raises:
         ExportError: The header was not found.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxscript
 
 OPSET = 20
-"""Of torch.onnx's translations; newer ones change none of the operators that are used here."""
+"""The opset of torch.onnx's translations; newer ones change none of the operators that are used here."""
 op: Any = onnxscript.values.Opset("", OPSET)
 """Its methods add a node to the graph that torch.onnx is building."""
 Value = Any

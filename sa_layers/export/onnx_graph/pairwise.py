@@ -10,7 +10,7 @@ from .maps import for_each_image, pixels_of, to_map
 from .nodes import Value, integers, op, reshape, unsqueeze
 from .products import products_in_windows
 
-FEW_CHANNELS = 6  # up to here a query is repeated for its taps by Gather, which is faster than broadcasting
+FEW_CHANNELS = 6  # up to this width Gather repeats a query for its taps, which is faster than broadcasting
 
 
 def pairwise_attention(
@@ -49,7 +49,7 @@ def pairwise_attention(
     hidden = op.Relu(features)
     for weight, bias in zip(weights, biases, strict=False):
         hidden, width = op.Relu(op.Gemm(hidden, weight, bias)), weight.shape[1]
-    # last along the rows of a segment: a softmax along other dimensions than the last is many times slower
+    # transposed, so that the taps are the last dimension: a softmax along any other is many times slower
     hidden = op.Transpose(reshape(hidden, -1, band.segment * taps, width), perm=(0, 2, 1))
     logits = op.MatMul(weights[-1], hidden)  # (N * segments, Cw, segment * taps)
     softmax = op.Softmax(reshape(logits, -1, taps), axis=-1)

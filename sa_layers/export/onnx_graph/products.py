@@ -1,4 +1,4 @@
-"""Scalar products of pixels and their taps."""
+"""Dot products of pixels and their taps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .nodes import Value, op, reshape
 def products_in_windows(query: Value, key: Value, tables: Sequence[Value], band: Band, width: int) -> Value:
     """The products of output pixels with their taps: (N, pixels, D) twice -> (N * output pixels, taps).
 
-    A segment is multiplied with its window, of which the band is kept.
+    A segment is multiplied with its window, and only the band of the product is kept.
     """
     centres = reshape(op.Gather(query, tables[0], axis=1), -1, band.segment, width)
     window = reshape(op.Gather(key, tables[2], axis=1), -1, band.window, width)

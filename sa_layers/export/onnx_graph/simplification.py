@@ -8,10 +8,10 @@ from onnxscript import optimizer
 
 
 def simplify(model: ir.Model) -> None:
-    """Fold constants, and compute what several attentions have in common once.
+    """Fold constants, and compute only once what several attentions have in common.
 
     These are the passes of torch.onnx without its rewriting rules, which take most of the time of an export and find
-    nothing that runtimes do not fuse by themselves.
+    nothing that runtimes do not fuse themselves.
     """
     optimizer.inline(model)
     optimizer.fold_constants(model)
