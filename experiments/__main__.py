@@ -1,4 +1,4 @@
-"""Train networks on Imagenette, CamVid and BCCD, test them, also on turned and attacked images, and write the page."""
+"""Train networks on Imagenette, CamVid and BCCD, test them, also on rotated and attacked images, and write the page."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
         dest="suite",
         action="store_const",
         const="quick",
-        help="the suite quick: a few steps of everything, without --data on drawn images",
+        help="the suite quick: a few steps of everything, on drawn images unless --data is given",
     )
-    parser.add_argument("--ablations", action="store_true", help="also the suite's ablations, after all else")
+    parser.add_argument("--ablations", action="store_true", help="also the suite's ablations, at the end")
     parser.add_argument("--seeds", type=integer(1), metavar="N", help="number of seeds (default: the suite's)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, metavar="NAME", help="some of the suite's networks")
     parser.add_argument(
@@ -191,7 +191,7 @@ def page(arguments: argparse.Namespace) -> int:
 @command("experiments")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    # As after an interruption from the keyboard, the processes that were started end, too.
+    # SIGTERM also ends the processes that were started, as an interruption from the keyboard does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parsed = make_parser().parse_args(arguments)
     if "device" in parsed:

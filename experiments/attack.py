@@ -1,8 +1,8 @@
 """Projected gradient descent (PGD) with targets, within an L-infinity ball around each image.
 
 "Towards Deep Learning Models Resistant to Adversarial Attacks" (https://arxiv.org/abs/1706.06083), section 2.1, with a
-target class for each image and the image itself as the start. ``torchattack.PGD`` computes the same, as the tests show;
-here the networks stay as they are, and settings that have their first steps in common share them.
+target class for each image and the image itself as the start. ``torchattack.PGD`` computes the same, as the tests show.
+This version leaves the networks unchanged, and computes steps that several settings have in common only once.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def draw_targets(labels: Tensor, classes: int) -> Tensor:
 def attack(
     network: nn.Module, images: Tensor, targets: Tensor, epsilon: int, size: float, steps: Sequence[int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Change images so that a network takes them for the targets, and yield them after some numbers of steps.
+    """Change images so that a network classifies them as the targets, and yield them after some numbers of steps.
 
     Args:
         network: Maps images from 0 to 1 to logits. It should be in evaluation mode.
         images: Images (N, C, H, W) from 0 to 1.
-        targets: The classes (N,) that they should be taken for.
+        targets: The classes (N,) as which they should be classified.
         epsilon: Largest change of a value, in 255ths.
         size: Change of a value in each step, in 255ths.
         steps: Numbers of steps, ascending.

@@ -1,4 +1,4 @@
-"""A budget of time: what is begun is what fits into it."""
+"""A budget of time: a part begins only if it is expected to end in time."""
 
 from __future__ import annotations
 

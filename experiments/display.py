@@ -12,7 +12,7 @@ from .workers import Event
 
 
 class Display(AbstractContextManager["Display"], Protocol):
-    """Is told what happens to the runs."""
+    """A display of what happens to the runs."""
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
@@ -39,7 +39,7 @@ def describe(event: Event) -> str:
 
 
 class Lines:
-    """Prints a line for every event but the steps."""
+    """A printer of a line for every event except steps."""
 
     def __enter__(self) -> Lines:
         """Do nothing."""
@@ -57,7 +57,7 @@ class Lines:
 
 
 class Bars:
-    """Shows a bar for all runs and one for each process, and prints what is finished or left above them.
+    """A bar for all runs and one for each process, below a line for each run that is finished or left.
 
     Args:
         total: Number of runs.

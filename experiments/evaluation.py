@@ -1,4 +1,4 @@
-"""What is measured of a trained network: its accuracy, on turned images too, and how an attack on it succeeds."""
+"""What is measured of a trained network: its accuracy, also on rotated images, and how often an attack succeeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def predict(network: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def count_correct(network: nn.Module, images: Images, degrees: int = 0) -> int:
-    """Count the images that a network classifies correctly, turned by a multiple of 90 degrees counterclockwise."""
+    """Count the images that a network classifies correctly, rotated by a multiple of 90 degrees counterclockwise."""
     turned = torch.rot90(images.pixels, degrees // 90, (2, 3))
     return int((predict(network, turned) == images.labels).sum())
 
@@ -43,8 +43,8 @@ def settings(recipe: Recipe) -> dict[tuple[int, float], list[int]]:
 def measure_attack(network: nn.Module, images: Images, epsilon: int, size: float, steps: list[int]) -> Iterator[Any]:
     """Attack images and yield a row for each number of steps.
 
-    The gradients come from the operators of training. What counts are the predictions of the operators of evaluation;
-    ``other_predictions`` is how many differ when the operators of training compute them.
+    The gradients come from the operators of training, the predictions from those of evaluation; ``other_predictions``
+    is the number of predictions that differ when the operators of training compute them.
     """
     network.requires_grad_(False)  # only the gradient of the images is needed
     targets = draw_targets(images.labels, len(CLASSES))
@@ -64,7 +64,7 @@ def measure_attack(network: nn.Module, images: Images, epsilon: int, size: float
 
 
 def describe_attacked(network: nn.Module, images: Images) -> dict[str, str]:
-    """Return labels and targets of the attacked images, and what the network takes them for without an attack."""
+    """Return labels and targets of the attacked images, and how the network classifies them without an attack."""
     targets = draw_targets(images.labels, len(CLASSES))
     classes = {"labels": images.labels, "targets": targets, "clean": predict(network, images.pixels)}
     return {name: digits(values) for name, values in classes.items()}

@@ -24,12 +24,12 @@ def accuracy(resnet: str, pairwise: str, patchwise: str) -> Sequence[Expectation
 
 
 def robustness(resnet: str, pairwise: str, patchwise: str) -> Sequence[Expectation]:
-    """Both SANs lose less accuracy than the ResNet if images are turned, and targeted attacks on them succeed less."""
+    """Both SANs lose less accuracy than the ResNet if images are rotated, and attacks on them succeed less often."""
     return (Expectation(pairwise, resnet, True), Expectation(patchwise, resnet, True))
 
 
-# In each group, the networks from the one expected to be the most accurate to the least accurate; the paper's choice is
-# the first, and nothing is expected of the order of those that share a rank.
+# In each group, the networks from the one that is expected to be most accurate to the least accurate; the paper's
+# choice is the first. Nothing is expected of the order of networks that share a rank.
 ABLATIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Relation, pairwise": (
         ("san10-pairwise",),

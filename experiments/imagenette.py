@@ -1,4 +1,4 @@
-"""Imagenette, ten classes of ImageNet: its folder checked, its images decoded once into one tensor of bytes."""
+"""The images of Imagenette, ten classes of ImageNet: checked, and decoded once into one tensor of bytes."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class ImageFolder:
 
     Args:
         folder: Folder of the splits, or the folder above it, as given to torchvision's ``Imagenette``.
-        size: Side in pixels to which images are scaled and cropped. Those that have it already are not changed.
-        complete: Whether the folder has to hold the whole of Imagenette. Defaults to True; otherwise only every class
-            has to have an image in each split.
+        size: Side in pixels to which images are scaled and cropped. Images of this size are not changed.
+        complete: Whether the folder must hold all of Imagenette. Defaults to True; otherwise one image of every class
+            in each split is enough.
 
     Raises:
         DataError: The folder is missing, an archive that is not unpacked, or incomplete.

@@ -1,4 +1,4 @@
-"""What the page says of the results of a recipe: each measure as a number for each seed of each network."""
+"""The measures that the page shows for a recipe: a number for each seed of each network."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Results:
 
 
 def accuracy(record: Record, degrees: int = 0) -> float:
-    """The accuracy in percent, on images turned by some degrees."""
+    """The accuracy in percent, on images rotated by some degrees."""
     results = record["results"]
     return 100 * results["correct"][str(degrees)] / results["images"]
 
 
 def rotation_drop(record: Record) -> float:
-    """By how many points the accuracy on turned images is lower, as the mean over 90, 180 and 270 degrees."""
+    """By how many points the accuracy on rotated images is lower, as the mean over 90, 180 and 270 degrees."""
     turned = [accuracy(record, degrees) for degrees in QUARTERS if degrees]
     return accuracy(record) - sum(turned) / len(turned)
 

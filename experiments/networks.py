@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Network(NamedTuple):
-    """How a network is made, and how its tables call it."""
+    """How a network is made, and its name in tables."""
 
     title: str
     options: dict[str, Any]
@@ -77,7 +77,7 @@ def make_network(name: str, classes: int, seed: int) -> nn.Module:
 
 
 class Normalized(nn.Module):
-    """A network that takes images from 0 to 1 and normalises them itself, as an attack needs it."""
+    """A network that takes images from 0 to 1 and normalises them itself, as an attack requires."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""The runs of a suite: what each is defined by, which wait for others, and which are finished."""
+"""The runs of a suite: what defines each, which wait for others, and which are finished."""
 
 from __future__ import annotations
 

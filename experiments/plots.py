@@ -1,4 +1,4 @@
-"""The figures of docs/evidence.md. Each carries a digest of what it shows, so that a stale one can be told."""
+"""The figures of docs/evidence.md. Each contains a digest of what it shows, so that a stale figure is recognised."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def cost_panels(results: Results, networks: Sequence[str], times: Times) -> list
 
 
 def rotation_panels(results: Results, networks: Sequence[str]) -> list[Panel]:
-    """Accuracy over the angle by which images are turned."""
+    """Accuracy over the angle by which images are rotated."""
     series = {}
     for name in networks:
         if name in results.runs:

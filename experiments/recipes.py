@@ -1,4 +1,4 @@
-"""What is trained: the recipes, equal for all networks, and the suites of runs in the order of what decides most."""
+"""What is trained: the recipes, equal for all networks, and the suites of runs, the most decisive runs first."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Recipe:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     learning_rates: tuple[float, ...] = (0.002, 0.006, 0.018)
-    """What the learning rate of each network is chosen among, on a tenth of the training images: about the paper's 0.1
-    for a batch of 256, scaled to the batch, a third and three times that."""
+    """The learning rates among which that of each network is chosen, on a tenth of the training images: about the
+    paper's 0.1 for a batch of 256, scaled to the batch, a third of it, and three times it."""
     search_epochs: int = 4
-    """Epochs of the runs that choose it."""
+    """Epochs of the runs that choose the learning rate."""
     attacked_per_class: int = 12
     """Validation images of each class that are attacked."""
     epsilons: tuple[int, ...] = (2, 4, 8, 16)

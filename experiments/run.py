@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 class RunInProgress:
-    """A run that is being worked on: what is done, and what remains.
+    """A run in progress: what is done, and what remains.
 
     Args:
         run: The run; its learning rate must be known.
@@ -67,7 +67,7 @@ class RunInProgress:
         self.network.eval()
         for degrees in (0,) if self.run.purpose == SEARCH else QUARTERS:
             if f"correct {degrees}" not in self.measurements:
-                title = f"turned by {degrees} degrees" if degrees else "test"
+                title = f"rotated by {degrees} degrees" if degrees else "test"
                 yield Part("test", title, partial(self._test, degrees))
         for epsilon, size in settings(self.run.recipe) if self.run.purpose != SEARCH else ():
             if f"attack {epsilon} {size}" not in self.measurements:
@@ -75,7 +75,7 @@ class RunInProgress:
                 yield Part("attack", title, partial(self._attack, epsilon, size))
 
     def record(self) -> Record:
-        """Return the line of the ledger of a run of which nothing remains to be done, and save its weights."""
+        """Return the line of the ledger of a finished run, and save its weights."""
         measured = self.measurements
         images = self.views.tested(self.run.purpose, self.run.recipe)
         results: Record = {
@@ -103,7 +103,7 @@ class RunInProgress:
         }
 
     def discard_state(self) -> None:
-        """Delete the state, which is of no use once the run is in the ledger."""
+        """Delete the state, which is not needed once the run is in the ledger."""
         shutil.rmtree(self.state, ignore_errors=True)
 
     @property
@@ -135,7 +135,7 @@ class RunInProgress:
     def _save_weights(self) -> str:
         """Save the network, without the normalisation of images, and return the SHA-256 of the file.
 
-        The file has the first eight digits in its name, as those of torch.hub.
+        The name of the file ends with the first eight digits, like those of torch.hub.
         """
         state = {name: values.cpu().contiguous() for name, values in self.network.network.state_dict().items()}
         make_parent(self.weights / self.key)

@@ -23,7 +23,7 @@ from .networks import NETWORKS
 
 
 def title(network: str) -> str:
-    """Return how tables call a network."""
+    """Return the name of a network in tables."""
     return NETWORKS[network].title
 
 
@@ -99,7 +99,7 @@ def verdict(difference: Interval | None, strictly: bool, lower: bool) -> str:
 
 
 def rotations(results: Results, networks: Sequence[str]) -> str:
-    """Accuracy on turned images, and how much lower it is."""
+    """Accuracy on rotated images, and how much lower it is."""
     rows = []
     for name in networks:
         means = [mean(results, name, partial(accuracy, degrees=degrees)) for degrees in QUARTERS]
@@ -114,7 +114,7 @@ def attacks(results: Results, networks: Sequence[str], common: bool) -> str:
     Args:
         results: The runs.
         networks: The networks.
-        common: Whether only images count that, of a seed, all networks classify correctly without an attack.
+        common: Whether only images count that all networks of a seed classify correctly without an attack.
     """
     seeds = results.seeds(*networks)
     among = {seed: all_right(results.runs[name][seed] for name in networks) if common else None for seed in seeds}

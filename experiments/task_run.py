@@ -1,6 +1,6 @@
 """A run of a task, trained and tested by mmseg's and mmdet's own tools.
 
-After an interruption ``tools/train.py --resume`` goes on from the last checkpoint.
+After an interruption, ``tools/train.py --resume`` continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class TaskRun:
 
     @property
     def title(self) -> str:
-        """What the progress calls it."""
+        """The name of the run in messages."""
         return f"{self.purpose}, {self.network}, seed {self.seed}"
 
     @property

@@ -1,4 +1,4 @@
-"""Segmentation of CamVid and detection in BCCD: what is trained, with which config, and which metric counts."""
+"""Segmentation on CamVid and detection on BCCD: what is trained, with which config, and which metric counts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Task:
         title: Heading on the page.
         description: What the page says of it.
         toolbox: Toolbox whose tools train and test.
-        config: Config below mm_configs, with the network left open.
-        metric: What the ledger calls the metric, which is in percent.
-        written_as: What ``tools/test.py`` calls it.
-        factor: Factor from what it writes to percent.
+        config: Config below mm_configs, with a placeholder for the network.
+        metric: Name of the metric in the ledger, where it is in percent.
+        written_as: Its name in the output of ``tools/test.py``.
+        factor: Factor from that output to percent.
     """
 
     title: str

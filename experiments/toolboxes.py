@@ -23,7 +23,7 @@ SECONDS = "cpu_s.json"
 
 
 class ToolRunner:
-    """Runs the tools of a toolbox: their progress goes to the terminal, all that they print to ``<tool>.log``.
+    """A runner of a toolbox's tools, whose progress goes to the terminal and whose output goes to ``<tool>.log``.
 
     Args:
         toolbox: 'mmseg' or 'mmdet'.
@@ -80,7 +80,7 @@ class ToolRunner:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[TextIO]:
-    """Lock a folder for this process and the tools that it starts, which may live longer if it is killed.
+    """Lock a folder for this process and the tools that it starts, which outlive this process if it is killed.
 
     Raises:
         ExperimentError: Another process has locked it.
@@ -108,7 +108,7 @@ def read_scores(folder: Path) -> Record:
 def read_losses(folder: Path) -> list[float]:
     """Return the losses that ``tools/train.py --work-dir FOLDER`` logged, one for each step that it logged.
 
-    A training that was resumed repeats steps; the last count.
+    A resumed training repeats steps, of which the last count.
     """
     losses: dict[int, float] = {}
     for path in sorted(folder.glob("*/vis_data/scalars.json")):

@@ -1,7 +1,7 @@
-"""The training of a network, which goes on after an interruption from the end of its last epoch.
+"""The training of a network, which continues after an interruption from the end of its last epoch.
 
-The random numbers of an epoch follow from the seed and the number of the epoch. So they are the same for every network,
-and a training that goes on needs no state of a generator.
+The random numbers of an epoch are determined by the seed and the number of the epoch. So they are the same for every
+network, and a resumed training needs no state of a generator.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Training:
         run: What to train; its learning rate must be known.
         network: The network, on its device. It is changed.
         images: Training images, on the same device.
-        checkpoint: File of the state. If it exists, the training goes on from there.
+        checkpoint: File of the state. If it exists, the training continues from there.
     """
 
     def __init__(self, run: Run, network: nn.Module, images: Images, checkpoint: Path) -> None:

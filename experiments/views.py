@@ -1,4 +1,4 @@
-"""Which images a run is trained on, which it is tested on, and how these are cropped."""
+"""The images on which a run is trained and tested, and how the latter are cropped."""
 
 from __future__ import annotations
 

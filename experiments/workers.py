@@ -1,7 +1,7 @@
 """Processes that work on the runs of a suite, in its order, each on one run at a time.
 
 A process claims a run by locking a file, which the operating system unlocks when the process ends, however it ends. So
-any number of them, started together or one by one, share a suite, and what one leaves another goes on with.
+any number of processes, started together or one by one, share a suite, and each continues what others left unfinished.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def work(job: Job, report: Callable[[Event], None], parent: int | None = None) -
     Args:
         job: What to work on.
         report: Is told what happens.
-        parent: Process without which this one is to end. Defaults to None.
+        parent: Process whose end also ends this one. Defaults to None.
     """
     torch.set_num_threads(job.threads)
     torch.backends.cudnn.deterministic = True
@@ -133,7 +133,7 @@ def _claimed(path: Path) -> Iterator[bool]:
 
 
 def _end_with(parent: int | None) -> None:
-    """End this process if its parent has ended without being able to say so."""
+    """End this process if its parent no longer exists, since a parent that is killed cannot end it."""
     if parent is not None and os.getppid() != parent:
         sys.exit(1)
 
@@ -168,7 +168,7 @@ def work_in_processes(job: Job, jobs: int, report: Callable[[Event], None]) -> N
                     raise ExperimentError(event)
                 report(event)
         if any(process.exitcode for process in processes):
-            raise ExperimentError("a process ended by itself; the same command goes on from the last epochs")
+            raise ExperimentError("a process has died; the same command continues from the last epochs")
     finally:
         for process in processes:
             process.terminate()

@@ -1,6 +1,6 @@
 """Trains, tests and pictures a SAN10 segmenter on the shapes data set, with mmseg's own tools; run by `make demo`.
 
-An interrupted training goes on from its last checkpoint; a finished one starts anew.
+An interrupted training continues from its last checkpoint; a finished one starts anew.
 """
 
 from __future__ import annotations
