@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Original: Any
 else:
     try:
-        # necks and heads of mmdet initialise the layers that are of mmcv's class by a method of theirs
+        # necks and heads of mmdet call init_weights only of instances of mmcv's class
         from mmcv.ops.carafe import CARAFEPack as Original
     except ImportError:  # mmcv without compiled operators
         Original = layers.CARAFEPack
@@ -29,9 +29,9 @@ else:
 
 @MODELS.register_module()
 class CARAFEPack(Original):
-    """:class:`sa_layers.layers.CARAFEPack`, as a subclass of mmcv's if that has its compiled operators.
+    """:class:`sa_layers.layers.CARAFEPack`, as a subclass of mmcv's if mmcv has its compiled operators.
 
-    mmdet's ``FPN_CARAFE`` and mask heads accept no other name than 'carafe', which :func:`replace_carafe` gives to it.
+    mmdet's ``FPN_CARAFE`` and mask heads accept only the name 'carafe'; :func:`replace_carafe` registers it as such.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Lets 'carafe' mean the CARAFE of sa_layers in a config that imports this module.
+"""The CARAFE of sa_layers under the name 'carafe', in configs that import this module.
 
-``custom_imports = dict(imports=["sa_layers.backbones.replace_carafe"])`` does; see
+A config does so by ``custom_imports = dict(imports=["sa_layers.backbones.replace_carafe"])``; see
 :func:`sa_layers.backbones.carafe.replace_carafe`.
 """
 

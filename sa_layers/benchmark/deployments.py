@@ -1,7 +1,7 @@
-"""Time SANs against ResNet-50 in every runtime that deploys them: torch, onnxruntime and OpenVINO.
+"""Time SANs against the ResNet that they replace in every runtime: torch, onnxruntime and OpenVINO.
 
 All networks are timed in turns, in one process and on the same number of threads. Ratios are relative to the ResNet in
-the same runtime, and to the fastest ResNet of all: the fastest way that a user has of running it on this machine.
+the same runtime, and to the ResNet in its fastest runtime on this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The layers of aggregation that are timed, without their linear layers: ours, and sums over unfolded neighbours."""
+"""The aggregation layers that are timed, without their linear layers: ours, and sums over unfolded neighbours."""
 
 from __future__ import annotations
 

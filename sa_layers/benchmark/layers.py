@@ -1,7 +1,7 @@
-"""Time the layers of aggregation against sums over unfolded neighbours.
+"""Time the aggregation layers of other papers against sums over unfolded neighbours.
 
 Involution, CARAFE, RAFT's convex upsampling, neighborhood attention and outlook attention, without their linear layers:
-the forward pass, and the forward and backward pass. Both results are compared first.
+the forward pass alone, and with the backward pass. The results are compared first.
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ Each module decides for itself. If one block has a hook, its stage runs module b
 stay fused. ``why_not_fused`` of a layer, block, stage or network answers in a sentence; :func:`sa_layers.ops.fused` is
 the switch.
 
-**Evaluation**, without gradients, with frozen norms. A frozen norm followed by a ReLU is one scale
-and shift for each channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of
-the mapping. A residual block is three operators, and adds its result in place::
+**Evaluation**, without gradients, with frozen norms. A frozen norm followed by a ReLU is one scale and shift for each
+channel: it becomes the prologue or the epilogue of the operator beside it, or a part of a layer of the mapping. A
+residual block is three operators, and adds its result in place::
 
     q, k, v = relu(scale1 * x + shift1) @ transform       # ops.projection with a prologue
     y       = relu(scale2 * attention(q, k, v) + shift2)  # ops.pairwise_attention with an epilogue
     x      += y @ expansion                               # ops.projection that accumulates
 
-Under autocast on a CPU it computes in the dtype of the parameters, and returns autocast's. Under torch.compile it is
-one operator, whose inputs are the tensors of the modules, with the plan as text; docs/compile.md says more.
+Under autocast on a CPU it computes in the dtype of the parameters, and returns the dtype of autocast. Under
+torch.compile it is one operator, which takes the tensors of the modules, and the plan as text: see docs/compile.md.
 
 **Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with
 a backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the

@@ -1,8 +1,8 @@
 """Plans as text: an expression that makes the plan from a list of tensors.
 
-A plan consists of named tuples, numbers, strings and tensors. Its ``repr``, in which each tensor is the item of a list,
-describes it completely, and is the same in every process. An operator of torch.compile takes the text as a constant and
-the tensors as inputs.
+A plan consists of named tuples, numbers, strings and tensors. Its ``repr``, in which each tensor is replaced by an item
+of a list, describes it completely and is the same in every process. Under torch.compile, the operator of evaluation
+takes the text as a constant and the tensors as inputs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Description(NamedTuple):
 
 
 class Language:
-    """Descriptions of plans that consist of some classes.
+    """Descriptions of plans that consist of the given classes.
 
     Args:
         *classes: Named tuples and data classes.

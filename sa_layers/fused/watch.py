@@ -1,7 +1,7 @@
-"""How torch.compile sees a module with a fused path: by one object, which it looks at again at every call.
+"""What torch.compile sees of a module with a fused path: one object, whose attributes it checks at every call.
 
-Tracing the hundreds of modules of a network takes torch.compile longer than everything else, and the conditions that it
-keeps about them, longer at every call than :class:`Structure`.
+Otherwise it would trace the hundreds of modules of a network, which takes most of the time of a compilation, and check
+a guard for each at every call, which takes longer than :class:`Structure`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Described(nn.Module):
-    """What torch.compile has to know of a module's fused path.
+    """What torch.compile has to know about a module's fused path.
 
     Args:
         plan: The plan, or the sentence of ``why_not_eligible``.
@@ -45,9 +45,9 @@ setattr(Described, STATIC_SIZES, True)
 class Watch(ModuleType):
     """A module as torch.compile sees it.
 
-    It is a module of Python for the reason that :class:`sa_layers.ops.switch.Switch` has: torch.compile reads its
-    attributes when it compiles, and again as a guard at every call, and traces no property of it. So every call checks
-    the structure of the module, as calls that are not compiled do, and another structure compiles anew.
+    It is a Python module, as :class:`sa_layers.ops.switch.Switch` is: torch.compile reads the attributes of a Python
+    module when it compiles and again, as a guard, at every call, and does not trace its properties. So every call
+    checks the structure of the module, as eager calls do, and a changed structure is compiled again.
 
     Args:
         module: The module. It is not kept alive.
@@ -90,8 +90,8 @@ class Watch(ModuleType):
 
 @torch.compiler.assume_constant_result  # of the code that is being traced
 def is_written(watch: Watch) -> bool:
-    """Whether the code that torch.compile is tracing has written an attribute of the module before.
+    """Whether the code that torch.compile is tracing has written an attribute of the module.
 
-    It does so only when it runs, so the module itself does not show it yet.
+    The write happens only when the compiled code runs, so the module itself does not show it yet.
     """
     return is_written_by_traced_code(watch.objects())

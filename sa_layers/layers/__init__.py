@@ -1,4 +1,4 @@
-"""Self-attention layers that replace a convolution, the block of the SAN networks, and other layers of aggregation."""
+"""Self-attention layers that replace a convolution, the block of the SANs, and aggregation layers of other papers."""
 
 from .carafe import CARAFE, CARAFEPack
 from .convex_upsampling import ConvexUpsampling

@@ -12,7 +12,7 @@ from .sizes import divisor, odd, positive
 
 
 class CARAFE(nn.Module):
-    r"""Reassembles the neighbourhood of every pixel into r x r pixels by given weights.
+    r"""Reassembly of the neighbourhood of every pixel into r x r pixels, by given weights.
 
     .. math:: y_{c,\, r i + s} = \sum_{j \in R(i)} w_{g(c),\, r i + s,\, j - i} \; x_{c,j}
 
@@ -65,7 +65,7 @@ class CARAFE(nn.Module):
 
 
 class CARAFEPack(nn.Module):
-    """An upsampling layer: predicts the reassembly kernels from the features, and reassembles the features by them.
+    """An upsampling layer that predicts reassembly kernels from the features, and reassembles the features by them.
 
     A 1x1 convolution compresses the channels, a convolution encodes the content into a kernel for each of the r x r
     pixels that a pixel becomes, a softmax normalises the kernels, and :class:`CARAFE` applies them. The arguments, the

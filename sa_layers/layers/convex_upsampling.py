@@ -1,4 +1,4 @@
-"""Convex upsampling of RAFT: every pixel of the larger map is an average of 3 x 3 coarse pixels."""
+"""Convex upsampling of RAFT: every pixel of the larger map is a weighted average of K x K coarse pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .sizes import odd, positive
 
 
 class ConvexUpsampling(nn.Module):
-    r"""Upsamples a flow, or any map, by convex combinations of neighbouring pixels.
+    r"""Upsampling of a flow, or of any map, by convex combinations of neighbouring pixels.
 
     .. math:: y_{c,\, r i + s} = r \sum_{j \in R(i)} \operatorname{softmax}_j(m_{s,\, j - i}) \; x_{c,j}
 
@@ -20,8 +20,8 @@ class ConvexUpsampling(nn.Module):
     Args:
         factor: r, by which the map is enlarged. Defaults to 8.
         kernel_size: K, the size of the neighbourhood, odd. Defaults to 3.
-        scale: The factor of the values; a flow is counted in pixels, which become smaller. Defaults to None, for
-            ``factor``; maps of other things need 1.
+        scale: The factor of the values. Defaults to None, for ``factor``, since a flow is measured in pixels, which
+            become smaller; use 1 for other maps.
 
     Shapes:
         flow (N, C, H, W) and mask (N, K * K * r * r, H, W) -> (N, C, r * H, r * W)

@@ -12,7 +12,7 @@ from .sizes import divisor, odd, positive
 
 
 class Involution2d(nn.Module):
-    r"""A convolution turned inside out: the kernel differs between pixels, and is shared by the channels of a group.
+    r"""A convolution with inverted properties: the kernel differs between pixels, and the channels of a group share it.
 
     .. math:: y_{c,i} = \sum_{j \in R(i)} \bigl(W_1\, \sigma(W_0\, x_i)\bigr)_{g(c),\, j - i} \; x_{c,j}
 
@@ -25,7 +25,7 @@ class Involution2d(nn.Module):
         kernel_size: K, odd.
         stride: Pixels between footprints; kernels are computed from the average of as many pixels. Defaults to 1.
         dilation: Pixels between taps. Defaults to 1.
-        group_channels: The number of channels that share a kernel, side by side. Defaults to 16.
+        group_channels: The number of neighbouring channels that share a kernel. Defaults to 16.
         reduction_ratio: W_0 reduces the channels by this factor. Defaults to 4.
 
     Shapes:
@@ -60,7 +60,7 @@ class Involution2d(nn.Module):
         span = nn.Conv2d(hidden, kernel_size**2 * self.groups, 1)
         self.conv1 = nn.Sequential(OrderedDict(conv=reduce, bn=nn.BatchNorm2d(hidden), activate=nn.ReLU(inplace=True)))
         self.conv2 = nn.Sequential(OrderedDict(conv=span))
-        # ceil_mode: the authors' module refuses a map whose size is no multiple of the stride
+        # ceil_mode, for maps whose size is not a multiple of the stride; the authors' module refuses them
         self.avgpool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
         for layer in (reduce, span):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

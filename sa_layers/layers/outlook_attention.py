@@ -21,8 +21,9 @@ class OutlookAttention(nn.Module):
     the K x K offsets of a window, and i its centre, every ``stride``-th pixel. The arguments and the names of the
     parameters are those of the authors' module and of timm's, so that their checkpoints load.
 
-    The sums are exchanged, so that neither the unfolded values nor the sums of every window are stored: a pixel p reads
-    the pixels p + k - Δ, (2K - 1) x (2K - 1) of them, each with the sum of the weights of all windows that both are in.
+    The order of the two sums is exchanged, so that neither the unfolded values nor the sums of every window are stored:
+    a pixel p reads the (2K - 1) x (2K - 1) pixels p + k - Δ, each with the sum of the weights of all windows that
+    contain both pixels.
 
     Args:
         dim: C, the channels of input and output.
@@ -93,7 +94,7 @@ class OutlookAttention(nn.Module):
         # (N, heads, Δ, k, windows): a softmax is fastest if the next dimension is long
         logits = logits.unflatten(-1, (self.num_heads, taps, taps)).permute(0, 3, 4, 5, 1, 2).flatten(4)
         attention = self.attn_drop((self.scale * logits).softmax(3))
-        # with a zero for the offsets that a Δ does not reach
+        # a zero at the end, for the offsets that a Δ does not reach
         attention = F.pad(attention.flatten(2, 3), (0, 0, 0, 1))
         # (N, heads * (2K - 1)^2 * Δ, windows): fold adds what the windows of every Δ contribute to a pixel
         spread = attention.index_select(2, self._slots).flatten(1, 2)
@@ -116,7 +117,7 @@ class OutlookAttention(nn.Module):
 
 
 def _slots(kernel_size: int) -> Tensor:
-    """For each offset k - Δ, row by row, and each Δ: the index of (Δ, k), or K**4 where no k fits."""
+    """For each offset k - Δ, row by row, and each Δ: the index of (Δ, k), or K**4 if there is no such k."""
     reach, slots = 2 * kernel_size - 1, []
     for offset in range(reach**2):
         for delta in range(kernel_size**2):

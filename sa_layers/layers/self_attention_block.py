@@ -41,8 +41,8 @@ def register_attention(name: str) -> Callable[[Attention], Attention]:
     """Give a layer of your own a name, by which blocks, networks and configs build it.
 
     A decorator of a subclass of :class:`PairwiseSelfAttention`, :class:`PatchwiseSelfAttention` or their base. Import
-    the module with the class before the name is used; a config does so by ``custom_imports``. To register a name again
-    replaces the class, as when a notebook cell is run again.
+    the module with the class before the name is used; a config does so by ``custom_imports``. Registering a name again,
+    as when a notebook cell is run again, replaces the class.
 
     Args:
         name: The value of ``attention``, such as 'distance'.

@@ -13,7 +13,7 @@ from .self_attention_network import SelfAttentionNetwork
 class NamedFeatures(nn.Module):
     """A network whose features have names instead of an order.
 
-    torchvision's ``FeaturePyramidNetwork``, ``DeepLabV3`` and ``FCN`` take such an ordered dictionary.
+    It returns an ordered dictionary, which torchvision's ``FeaturePyramidNetwork``, ``DeepLabV3`` and ``FCN`` read.
 
     Args:
         network: The network.

@@ -17,13 +17,13 @@ class StageFeatures(FeatureGetterNet):
     """The features of some stages, as timm's ``FeatureGetterNet`` returns them, with what other hosts ask for.
 
     Args:
-        model: The network. Its stages behind the last of ``out_indices`` are dropped, and its head.
+        model: The network. Its head and the stages after the last of ``out_indices`` are dropped.
         out_indices: The stages, as numbers, or how many of the last ones. Defaults to 4.
         **options: Further arguments of ``FeatureGetterNet``.
 
     Attributes:
-        return_layers: The names of the stages that are returned ('network.stages.2'), each with any value. It may be
-            assigned, as transformers does to get hidden states; names of dropped stages are ignored.
+        return_layers: A dictionary whose keys are the names of the stages that are returned ('network.stages.2'). It
+            may be assigned, as transformers does to get hidden states; names of dropped stages are ignored.
 
     Example:
         >>> features = StageFeatures(TimmSelfAttentionNetwork(10, "patchwise"), out_indices=(1, 3))

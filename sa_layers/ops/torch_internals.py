@@ -92,7 +92,7 @@ def is_traced_by_dynamo() -> bool:
 
 
 def is_written_by_traced_code(objects: Iterable[Any]) -> bool:
-    """Whether code that torch.compile is tracing has changed one of these objects, which it does when it runs only."""
+    """Whether code that torch.compile is tracing changes one of these objects, which happens only when it runs."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     effects = InstructionTranslator.current_tx().output.side_effects

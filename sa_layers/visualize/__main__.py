@@ -41,7 +41,7 @@ def visualize(
         out: Folder in which weights.png and receptive_field.png are written. Defaults to 'attention'.
         trust: Whether to unpickle objects of any class in the checkpoint, which executes code that the file chooses.
             Defaults to False.
-        page: Whether to write index.html too, a page that shows the weights at the pixel that one points at. Defaults
+        page: Whether to also write index.html, a page that shows the weights of the pixel under the pointer. Defaults
             to False.
 
     Returns:
@@ -150,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", metavar="FOLDER", default="attention", help="folder of the pictures (default: attention)"
     )
     parser.add_argument(
-        "--page", action="store_true", help="write index.html too, which shows the weights at the pixel one points at"
+        "--page",
+        action="store_true",
+        help="also write index.html, which shows the weights of the pixel under the pointer",
     )
     parser.add_argument("--trust", action="store_true", help=TRUST)
     given = parser.parse_args(argv)

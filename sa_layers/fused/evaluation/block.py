@@ -75,17 +75,17 @@ class FusedPatchwiseAttention(NamedTuple):
 
 
 class EvaluationAttention(NamedTuple):
-    """The plan of an attention layer behind its transforms, by itself."""
+    """The plan of an attention layer that is called by itself, after its transforms."""
 
     attend: Attend
     footprint: Footprint
 
     def evaluate(self, folded: Folded, query: Tensor, key: Tensor, value: Tensor) -> Iterator[Tensor]:
-        """Yields (N, Ho, Wo, C) for (N, Cr, H, W) twice and (N, C, H, W)."""
+        """Yield (N, Ho, Wo, C) for (N, Cr, H, W) twice and (N, C, H, W)."""
         yield self.attend(query, key, value, folded).permute(0, 2, 3, 1)
 
     def sizes(self, query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[int, ...]]:
-        """Yields the shape of what :meth:`evaluate` yields."""
+        """Yield the shape of what :meth:`evaluate` yields."""
         yield (value.shape[0], *self.footprint.output_size(*value.shape[2:]), value.shape[1])
 
 
@@ -130,13 +130,13 @@ class EvaluationBlock(NamedTuple):
     """Its bias is the same for every pixel: a stage adds up those of its blocks."""
 
     def evaluate(self, folded: Folded, features: Tensor) -> Iterator[Tensor]:
-        """Yields (N, H, W, C) for (N, C, H, W): the features and the residual."""
+        """Yield (N, H, W, C) for (N, C, H, W): the features and the residual."""
         pixels = features.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
         self.add_residual(pixels, self.new_operands(pixels), folded)
         yield pixels.add_(self.expansion.bias()[0])
 
     def sizes(self, features: Tensor) -> Iterator[tuple[int, ...]]:
-        """Yields the shape of what :meth:`evaluate` yields."""
+        """Yield the shape of what :meth:`evaluate` yields."""
         yield features.permute(0, 2, 3, 1).shape
 
     def new_operands(self, pixels: Tensor) -> Operands:

@@ -78,7 +78,7 @@ class EvaluationNetwork(NamedTuple):
                 yield pixels
 
     def sizes(self, image: Tensor) -> Iterator[tuple[int, ...]]:
-        """Yields the shapes of what :meth:`evaluate` yields."""
+        """Yield the shapes of what :meth:`evaluate` yields."""
         height, width = image.shape[2:]
         for index, stage in enumerate(self.stages):
             height, width = height // stage.stride, width // stage.stride

@@ -1,8 +1,8 @@
-"""The operator that computes the fused path of evaluation for torch.compile, which sees nothing of what is in it.
+"""The operator that computes the fused path of evaluation under torch.compile, which traces nothing inside it.
 
-Its inputs are all tensors of the modules, so a program in which one is written computes with what was written, and what
-torch.compile knows of its inputs holds: they may be constants, copies or the same tensor twice. The plan is a constant,
-a text that says the same in every process.
+All tensors of the modules are its inputs, so compiled code that writes one of them computes with the new value.
+torch.compile may pass constants, copies, or the same tensor twice. The plan is a constant: a text that is the same in
+every process.
 """
 
 from __future__ import annotations

@@ -28,14 +28,14 @@ class EvaluationStage(NamedTuple):
     """The number of the stage's own norm, whose ReLU follows it."""
 
     def evaluate(self, folded: Folded, features: Tensor) -> Iterator[Tensor]:
-        """Yields (N, H // stride, W // stride, channels) for (N, in_channels, H, W)."""
+        """Yield (N, H // stride, W // stride, channels) for (N, in_channels, H, W)."""
         pixels = to_channels_last(features)
         if self.pool is not None:
             pixels = to_channels_last(self.pool(to_channels_first(pixels)))
         yield self.prepared(folded).compute(pixels, folded)
 
     def sizes(self, features: Tensor) -> Iterator[tuple[int, ...]]:
-        """Yields the shape of what :meth:`evaluate` yields, if there is no pooling to be called."""
+        """Yield the shape of what :meth:`evaluate` yields, if there is no pooling to be called."""
         height, width = features.shape[2:]
         yield features.shape[0], height // self.stride, width // self.stride, self.transition.channels
 

@@ -1,4 +1,4 @@
-"""A web page on which one points at a pixel and sees its attention weights: one file, which needs no server.
+"""A web page that shows the attention weights of the pixel under the pointer: one file, which needs no server.
 
 ``python -m sa_layers.visualize IMAGE CONFIG CHECKPOINT --page`` writes it for one image, :func:`write_page` for
 several.

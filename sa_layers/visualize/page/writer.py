@@ -18,7 +18,7 @@ from ..errors import VisualizationError
 from ..weights import LayerWeights, last_of_each_stage
 
 LEVELS = 127
-"""Weights are stored as integers from -127 to 127: finer than a colour that one can tell from the next."""
+"""Weights are stored as integers from -127 to 127, whose steps are too small to be seen as colours."""
 
 
 class Photograph(NamedTuple):
@@ -38,10 +38,10 @@ class Photograph(NamedTuple):
 def write_page(
     path: str | Path, photographs: Sequence[Photograph], title: str = "Attention weights", channels: int = 6
 ) -> None:
-    """Write a page that shows, at each pixel that one points at, the footprint's weights of every stage.
+    """Write a page that shows, for the pixel under the pointer, the weights of its footprint in every stage.
 
-    The file is self-contained. It takes about a byte for each pixel, tap and shown channel of every stage: 2 MB for a
-    photograph of 224 x 224 pixels and a SAN.
+    The file is self-contained. It takes about 4/3 bytes for each pixel, tap and shown channel of every stage: 3 MB for
+    a photograph of 224 x 224 pixels and a SAN.
 
     Args:
         path: File to write, .html.
@@ -71,7 +71,7 @@ def write_page(
     text = _source("page.html").replace("{{title}}", _escaped(title)).replace("{{script}}", _source("page.js"))
     make_parent(path)
     with output_file(path) as partial:
-        # "</" would end the script element in which the data stand.
+        # "</" in the data would end the script element that contains them
         partial.write_text(text.replace("{{data}}", data.replace("</", "<\\/")), encoding="utf-8")
 
 
