@@ -108,7 +108,7 @@ def _run(command: Sequence[str], failure: str) -> str:
 def _compiler() -> list[str]:
     compiler = shlex.split(os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++")
     if shutil.which(compiler[0]) is None:
-        raise ExportError(f"custom operators need a C++ compiler, but {compiler[0]!r} was not found: set CXX")
+        raise ExportError(f"custom operators are compiled, but no C++ compiler was found ({compiler[0]!r}): set CXX")
     return compiler
 
 
