@@ -73,7 +73,7 @@ def _summary(records: list[Record]) -> str:
         for trio in section.trios:
             for claim, expectations, measure, lower in (
                 ("accuracy", expected_accuracy(*trio), accuracy, False),
-                ("drop on turned images", robustness(*trio), rotation_drop, True),
+                ("drop on rotated images", robustness(*trio), rotation_drop, True),
                 ("success of the attack", robustness(*trio), mean_success, True),
             ):
                 for expected in expectations:
@@ -120,7 +120,7 @@ def _section(
 def _robustness(
     section: Section, results: Results, names: Sequence[str], figures: dict[str, list[Panel]]
 ) -> Iterator[str]:
-    yield "### Turned images"
+    yield "### Rotated images"
     yield "Accuracy in percent, as the mean over seeds."
     yield tables.rotations(results, names)
     trios = [trio for trio in section.trios if results.seeds(*trio)]
@@ -170,7 +170,7 @@ def _ablations(section: Section, records: list[Record]) -> Iterator[str]:
         if not all(name in results.runs for rank in ranks for name in rank)
     ]
     if missing:
-        yield f"Ablations **not run yet**, or only in part: {'; '.join(missing)}. {command} runs them, after all else."
+        yield f"Ablations **not run yet**, or only in part: {'; '.join(missing)}. {command} runs them at the end."
 
 
 def _recipe(recipe: Recipe) -> str:

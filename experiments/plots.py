@@ -65,7 +65,7 @@ def rotation_panels(results: Results, networks: Sequence[str]) -> list[Panel]:
         if name in results.runs:
             angles = [tuple(results.of(name, partial(accuracy, degrees=degrees)).values()) for degrees in QUARTERS]
             series[name] = (tuple(map(float, QUARTERS)), tuple(angles))
-    return [_panel("turned by, degrees", series, lines=True)]
+    return [_panel("rotation, degrees", series, lines=True)]
 
 
 def attack_panels(results: Results, networks: Sequence[str]) -> list[Panel]:
@@ -81,7 +81,7 @@ def attack_panels(results: Results, networks: Sequence[str]) -> list[Panel]:
                 ]
                 series[name] = (tuple(map(float, results.recipe["epsilons"])), tuple(found))
         label = f"bound, 255ths ({steps} {'step' if steps == 1 else 'steps'})"
-        panels.append(_panel(label, series, "taken for the target, %", lines=True))
+        panels.append(_panel(label, series, "classified as the target, %", lines=True))
     return panels
 
 

@@ -12,8 +12,8 @@ from .tasks import NETWORKS, TASKS
 
 INTRODUCTION = """
 mmseg and mmdet train and test these networks with their own tools and configs of `mm_configs/`, from random weights,
-with the same recipe for both networks; the learning rate was not tuned. The metric that counts is that of
-the last checkpoint on the test set. [OpenMMLab](openmmlab.md#train-on-camvid-and-bccd) says where the data come from.
+with the same recipe for both networks; the learning rate was not tuned. The reported metric is that of the last
+checkpoint on the test set. [OpenMMLab](openmmlab.md#train-on-camvid-and-bccd) says where the data come from.
 """
 
 

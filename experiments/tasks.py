@@ -42,8 +42,8 @@ TASKS = {
     ),
     "bccd": Task(
         title="BCCD",
-        description="Detection of three kinds of blood cells, at 320 x 240: 205 training and 159 test images, which "
-        "are those that the original calls val (87) and test (72).",
+        description="Detection of three kinds of blood cells, at 320 x 240: 205 training images and 159 test images, "
+        "which are the splits val (87) and test (72) of the original.",
         toolbox="mmdet",
         config="detection/atss_{}_fpn_1xb4-10e_bccd-320x240.py",
         metric="mAP50",
