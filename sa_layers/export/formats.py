@@ -48,8 +48,9 @@ def export(
 ) -> None:
     """Export a model as a program with dynamic batch and image sizes.
 
-    The program contains only operators of torch or ONNX and runs without sa_layers. Torch programs require image sizes
-    that are multiples of the model's stride and larger than it. ONNX programs accept all sizes that the model accepts.
+    Unless ``custom_operators`` is set, the program contains only operators of torch or ONNX and runs without sa_layers.
+    Torch programs require image sizes that are multiples of the model's stride and larger than it. ONNX programs accept
+    all sizes that the model accepts.
     In an ONNX program, every attention for which :func:`why_not_banded` gives no reason is a band graph with folded
     norms, which is several times faster than its decomposition into operators of torch.
 
