@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from sa_layers.export import FORMATS, export, load, why_not_banded
 from sa_layers.export.band import banded, share_tables
+from sa_layers.export.band.pairwise import fold_pairwise
+from sa_layers.export.band.patchwise import fold_patchwise
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from sa_layers.models import SelfAttentionNetwork
 from tests.conftest import MakeOnce
@@ -197,3 +199,12 @@ def test_reasons() -> None:
         "float64": "its parameters are torch.float64",
         "trained": "mapping.0 is in training mode",
     }
+
+
+@pytest.mark.parametrize("make", [PairwiseSelfAttention, PatchwiseSelfAttention])
+def test_a_relation_of_later_is_refused(make: Any) -> None:
+    """It must not be taken for one of today's."""
+    layer = make(8, 8, 3).eval()
+    layer.relation = "distance"
+    with pytest.raises(NotImplementedError, match="no band graph for the relation 'distance'"):
+        (fold_pairwise if make is PairwiseSelfAttention else fold_patchwise)(layer)

@@ -86,6 +86,8 @@ def _fold_relation(layer: PairwiseSelfAttention, norm: Affine) -> _Related:
         empty = Layer(torch.zeros_like(query.weight), nothing)
         outside = torch.cat([nothing, -key_shift])
         return _Related(query.joined(empty), empty.joined(key), outside, "difference", [])
+    if layer.relation not in ("hadamard", "dot"):
+        raise NotImplementedError(f"there is no band graph for the relation {layer.relation!r}")
     scaled = query.then(Affine(scale.expand(len(nothing)), nothing))
     return _Related(scaled, key, nothing, layer.relation, [shift])
 

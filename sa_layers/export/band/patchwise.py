@@ -92,6 +92,8 @@ def order_of_features(relation: str, channels: int, taps: Tensor) -> Tensor:
         return taps
     if relation == "clique":
         return (taps.unsqueeze(1) * len(taps) + taps).flatten()
+    if relation != "concatenation":
+        raise NotImplementedError(f"there is no band graph for the relation {relation!r}")
     query = torch.arange(channels)
     keys = channels + query * len(taps) + taps.unsqueeze(1)
     return torch.cat([query, keys.flatten()])
