@@ -17,8 +17,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 CONSTANTS = (bool, int, float, str)
-SYNTAX = (ast.Expression, ast.Name, ast.Load, ast.Call, ast.keyword, ast.Constant, ast.List, ast.Tuple, ast.Dict)
-SYNTAX += (ast.Subscript, ast.UnaryOp, ast.USub)
+SYNTAX: tuple[type[ast.AST], ...] = (
+    ast.Expression,
+    ast.Name,
+    ast.Load,
+    ast.Call,
+    ast.keyword,
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Dict,
+    ast.Subscript,
+    ast.UnaryOp,
+    ast.USub,
+)
+"""All that the ``repr`` of a plan consists of."""
 
 
 class Description(NamedTuple):
