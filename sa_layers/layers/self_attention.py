@@ -158,8 +158,10 @@ class SelfAttention(FusedModule[EvaluationAttention]):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Compute the weights from query and key, and the aggregation of value."""
-        if (outputs := self.evaluated(*autocast(query, key, value), channels_last=True)) is not None:
-            return outputs[0]
+        if isinstance(query, Tensor):  # not recorded by torch.fx
+            outputs = self.evaluated(*autocast(query, key, value), channels_last=True)
+            if outputs is not None:
+                return outputs[0]
         if (attention := self.trained(query, key, value)) is not None:
             return run(AttentionStep(attention), *autocast(query, key, value))
         return self.attend_unfused(query, key, value)

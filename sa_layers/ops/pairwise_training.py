@@ -38,6 +38,7 @@ def pairwise_statistics(query: Tensor, key: Tensor, geometry: PairwiseGeometry) 
         (2, D), float64.
 
     Example:
+        >>> from sa_layers.ops import Footprint
         >>> features = torch.arange(9.0).view(1, 3, 3, 1)
         >>> pairwise_statistics(features, features, PairwiseGeometry(Footprint.parse(1), "summation")).tolist()
         [[8.0], [26.666666666666668]]
@@ -60,6 +61,7 @@ def pairwise_moments(
         shift1: As ``scale1``.
 
     Example:
+        >>> from sa_layers.ops import Footprint
         >>> features = torch.arange(9.0).view(1, 3, 3, 1)
         >>> one, geometry = torch.ones(1), PairwiseGeometry(Footprint.parse(1), "summation")
         >>> mean, covariance = pairwise_moments(features, features, geometry, one, -10 * one)
@@ -88,6 +90,7 @@ def pairwise_forward(
         (N, Ho, Wo, Cw), in the dtype of accumulation.
 
     Example:
+        >>> from sa_layers.ops import Footprint
         >>> features, one = torch.arange(9.0).view(1, 3, 3, 1), torch.ones(1)
         >>> geometry = PairwiseGeometry(Footprint.parse(3), "subtraction")
         >>> constant = PairwiseMapping(one, one, one, one, one[None], one, one, 0 * one[None])

@@ -48,6 +48,7 @@ def test_wheel_holds_the_package(wheel: Path, source: Path) -> None:
     }
     assert len(configs) >= 3
     others = {"sa_layers/.mim/model-index.yml", "sa_layers/py.typed"}
+    others |= {f"sa_layers/visualize/page/page.{suffix}" for suffix in ("html", "js")}
     built = {"sa_layers/kernels.so", "sa_layers/build_info.json"}
     headers_and_sources = {
         f"sa_layers/.csrc/{path.relative_to(source / 'csrc').as_posix()}"

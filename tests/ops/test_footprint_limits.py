@@ -57,10 +57,10 @@ def test_refused_in_direct_calls(geometry: dict[str, Any], sentence: str) -> Non
     sizes, call = [pair(name) for name in ("kernel_size", "stride", "dilation")], torch.ops.sa_layers
     features, weight = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 9, 16)
     calls: list[Callable[[], object]] = [
-        lambda: call.aggregation(features, weight, *sizes, "reflect"),
-        lambda: call.aggregation_value_gradient(features, weight, 4, 4, *sizes, "zeros"),
-        lambda: call.aggregation_weight_gradient(features, features, 2, *sizes, "zeros"),
-        lambda: call.softmax_aggregation(features, weight, *sizes, "zeros"),
+        lambda: call.aggregation(features, weight, *sizes, "reflect", "interleaved"),
+        lambda: call.aggregation_value_gradient(features, weight, 4, 4, *sizes, "zeros", "interleaved"),
+        lambda: call.aggregation_weight_gradient(features, features, 2, *sizes, "zeros", "interleaved"),
+        lambda: call.softmax_aggregation(features, weight, *sizes, "zeros", "interleaved"),
         lambda: call.pairwise_relation(features, features, sizes[0], "dot", *sizes[1:], "zeros"),
     ]
     for direct in calls:
@@ -72,7 +72,8 @@ def test_refused_in_direct_calls(geometry: dict[str, Any], sentence: str) -> Non
 def test_sizes_of_gradients_are_refused() -> None:
     with pytest.raises(RuntimeError, match="a map must have at most"):
         torch.ops.sa_layers.aggregation_value_gradient(
-            torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 2**32, 2**32, [1, 1], [1, 1], [1, 1], "zeros"
+            *(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 2**32, 2**32),
+            *([1, 1], [1, 1], [1, 1], "zeros", "interleaved"),
         )
 
 

@@ -106,7 +106,7 @@ def _block(block: SelfAttentionBlock) -> Forward:
 def _layer(layer: Any) -> Forward:
     """The layer as a function of its input, (N, C, H, W)."""
     parameters = Parameters()
-    plan: Any = layer.plan(parameters)
+    plan: Any = layer.plan_attend(parameters)
     transform = Projection.of(layer.transforms())
     attention = Attention.of(layer, plan, parameters.fold())
 
