@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from sa_layers.visualize.openmmlab import load_model
 model = load_model("mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py")
-path = Path("work_dirs/demo/training/iter_1000.pth")
+path = Path("work_dirs/demo/training/iter_1200.pth")
 path.parent.mkdir(parents=True)
 torch.save(model.state_dict(), path)
 """
