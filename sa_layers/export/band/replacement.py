@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ...fused.originals import overridden, why_not_original
 from ...layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from ...layers.self_attention import CALLED_METHODS
 from ...ops import Footprint
+from ..substitution import Forward, Substitution
 from . import operators
 from .folding import Affine, Layer, affine_of, by_weight
 from .geometry import Band
@@ -25,8 +25,7 @@ Attention = PairwiseSelfAttention | PatchwiseSelfAttention
 LAYERS = (1, 2, 3)  # numbers of linear layers of a mapping
 
 
-@contextmanager
-def banded(model: nn.Module) -> Iterator[None]:
+def banded(model: nn.Module) -> AbstractContextManager[None]:
     """Inside the block, let torch.export record the attentions of a model that have band graphs as operators.
 
     Norms are folded with the values that they have when the block is entered. No other thread may call the model
@@ -39,17 +38,7 @@ def banded(model: nn.Module) -> Iterator[None]:
         >>> print(program.graph.find_nodes(op="call_function", target=operators.pairwise_attention)[0].name)
         pairwise_attention
     """
-    replaced = []
-    try:
-        for _, module, obstacle in _attentions(model):
-            if obstacle is None:
-                is_block = isinstance(module, SelfAttentionBlock)
-                vars(module)["forward"] = _block(module) if is_block else _Attention(module).forward
-                replaced.append(module)
-        yield
-    finally:
-        for module in replaced:
-            del vars(module)["forward"]
+    return BAND_GRAPHS.applied(model)
 
 
 def why_not_banded(model: nn.Module) -> dict[str, str]:
@@ -59,18 +48,7 @@ def why_not_banded(model: nn.Module) -> dict[str, str]:
         >>> why_not_banded(nn.Sequential(PairwiseSelfAttention(8, 8, 3)))
         {'0': 'mapping.0 is in training mode'}
     """
-    return {name: obstacle for name, _, obstacle in _attentions(model) if obstacle is not None}
-
-
-def _attentions(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield the name of each attention, the module to replace (a block, or else its layer), and why it cannot be."""
-    inside = set()
-    for name, module in model.named_modules():
-        if type(module) is SelfAttentionBlock and why_not_block(module) is None:
-            inside.add(module.attention)
-            yield name, module, None
-        elif isinstance(module, PairwiseSelfAttention | PatchwiseSelfAttention) and module not in inside:
-            yield name, module, why_not_layer(module)
+    return BAND_GRAPHS.obstacles(model)
 
 
 def why_not_block(block: SelfAttentionBlock) -> str | None:
@@ -107,7 +85,7 @@ def _why_not_dtype(layer: Any) -> str | None:
     return None if dtype == torch.float32 else f"its parameters are {dtype}"
 
 
-def _block(block: SelfAttentionBlock) -> Callable[[Tensor], Tensor]:
+def _block(block: SelfAttentionBlock) -> Forward:
     """The block as a function of its input."""
     attention = _Attention(block.attention, affine_of(block.norm2, block.expansion.in_channels))
     expansion = Layer.of(block.expansion).reading(by_weight(attention.folded.channels))
@@ -174,3 +152,6 @@ def _like(parameter: Tensor, item: Any) -> Any:
     if isinstance(item, Tensor):
         return item.to(parameter).contiguous().detach()
     return [_like(parameter, part) for part in item] if isinstance(item, list) else item
+
+
+BAND_GRAPHS = Substitution(why_not_block, why_not_layer, _block, lambda layer: _Attention(layer).forward)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,29 +13,19 @@ from ...fused.evaluation.parameters import Parameters
 from ...fused.originals import overridden, why_not_original
 from ...layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from ...layers.self_attention import CALLED_METHODS
+from ..substitution import Forward, Substitution
 from .nodes import Attention, Projection
 
-Forward = Callable[[Tensor], Tensor]
 LAYERS = (PairwiseSelfAttention, PatchwiseSelfAttention)
 
 
-@contextmanager
-def customised(model: nn.Module) -> Iterator[None]:
+def customised(model: nn.Module) -> AbstractContextManager[None]:
     """Inside the ``with`` block, let torch.export record the attentions of a model that have a custom operator as such.
 
     A residual block is three operators. Norms are folded with the values that they have when the ``with`` block is
     entered.
     """
-    replaced = []
-    try:
-        for _, module, obstacle in _attentions(model):
-            if obstacle is None:
-                vars(module)["forward"] = _block(module) if isinstance(module, SelfAttentionBlock) else _layer(module)
-                replaced.append(module)
-        yield
-    finally:
-        for module in replaced:
-            del vars(module)["forward"]
+    return CUSTOM_OPERATORS.applied(model)
 
 
 def why_not_custom(model: nn.Module) -> dict[str, str]:
@@ -46,18 +35,7 @@ def why_not_custom(model: nn.Module) -> dict[str, str]:
         >>> why_not_custom(nn.Sequential(PairwiseSelfAttention(8, 8, 3).double().eval()))
         {'0': 'its parameters are torch.float64'}
     """
-    return {name: obstacle for name, _, obstacle in _attentions(model) if obstacle is not None}
-
-
-def _attentions(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield the name of each attention, the module to replace (a block, or else its layer), and why it cannot be."""
-    inside = set()
-    for name, module in model.named_modules():
-        if type(module) is SelfAttentionBlock and _why_not_block(module) is None:
-            inside.add(module.attention)
-            yield name, module, None
-        elif isinstance(module, LAYERS) and module not in inside:
-            yield name, module, why_not_attention(module)
+    return CUSTOM_OPERATORS.obstacles(model)
 
 
 def why_not_attention(layer: Any) -> str | None:
@@ -114,3 +92,6 @@ def _layer(layer: Any) -> Forward:
         return attention(transform(features.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
     return forward
+
+
+CUSTOM_OPERATORS = Substitution(_why_not_block, why_not_attention, _block, _layer)
