@@ -14,7 +14,7 @@ from PIL import Image
 from experiments.errors import DataError
 from experiments.imagenette import CLASSES, ImageFolder, decode_image
 
-PHOTOGRAPHS = Path("/work/data")
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "data"  # where python -m experiments looks for them, too
 
 
 @pytest.mark.parametrize("above", ["", "imagenette2-160", "imagenette-96px"])
@@ -87,6 +87,6 @@ def test_scaling_and_cropping(tmp_path: Path, shape: tuple[int, int]) -> None:
 def test_photographs() -> None:
     """The real ones, where they are unpacked."""
     if not (PHOTOGRAPHS / "imagenette-96px").is_dir():
-        pytest.skip("no photographs: unpack Imagenette below /work/data to test them")
+        pytest.skip(f"no photographs: unpack Imagenette below {PHOTOGRAPHS} to test them")
     folder = ImageFolder(PHOTOGRAPHS, size=96)
     assert [len(folder._paths[split]) for split in ("train", "val")] == [9469, 3925]
