@@ -44,7 +44,7 @@ def every_operator(channels, weight_channels, height, width, kernel_size, stride
 
     value, query = normal(2, channels, height, width), normal(2, channels, height, width)
     weight, grad = normal(2, weight_channels, taps, pixels), normal(2, channels, *output_size)
-    footprint = (kernel_size, stride, dilation, "reflect")
+    footprint = (kernel_size, stride, dilation, "reflect", "interleaved")
     results = [
         operators.aggregation(value, weight, *footprint),
         operators.aggregation_value_gradient(grad, weight, height, width, *footprint),
@@ -128,7 +128,8 @@ def test_results_do_not_depend_on_the_number_of_threads(geometry, dtype):
         ({"value": torch.zeros(4, 5, 5)}, "value must have 4 dimensions"),
         ({"kernel_size": (4, 3)}, r"kernel_size must be two positive odd numbers, got \(4, 3\)"),
         ({"stride": (0, 1)}, "stride must be two positive numbers"),
-        ({"padding_mode": "same"}, "padding_mode must be 'reflect' or 'zeros', got 'same'"),
+        ({"padding_mode": "same"}, "padding_mode must be 'reflect', 'zeros' or 'clamp', got 'same'"),
+        ({"groups": "depthwise"}, "groups must be 'interleaved' or 'contiguous', got 'depthwise'"),
     ],
 )
 def test_a_direct_call_cannot_read_out_of_bounds(change, message):
@@ -139,6 +140,7 @@ def test_a_direct_call_cannot_read_out_of_bounds(change, message):
         "stride": (1, 1),
         "dilation": (1, 1),
         "padding_mode": "reflect",
+        "groups": "interleaved",
     }
     with pytest.raises(RuntimeError, match=message):
         torch.ops.sa_layers.aggregation(**arguments | change)

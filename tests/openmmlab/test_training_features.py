@@ -48,7 +48,8 @@ def train(config: Config, folder: Path, workspace: Path, monkeypatch: pytest.Mon
     for phase in ("val", "test"):
         for part in ("dataloader", "cfg", "evaluator"):
             config[f"{phase}_{part}"] = None
-    config.experiment_name = folder.name
+    # A visualizer's name is global: mmengine returns the one of an earlier test, with its backends, for the same name.
+    config.experiment_name = config.visualizer.name = folder.name
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
