@@ -89,6 +89,7 @@ QUICK = Recipe(
     "quick",
     images_per_class=2,
     val_images_per_class=2,
+    image_size=32,
     epochs=2,
     batch=10,
     learning_rates=(0.01,),

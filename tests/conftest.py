@@ -16,8 +16,11 @@ from tests.sampling import VARIABLE as EXHAUSTIVE
 
 # Tests compute little: several threads would slow them down, above all when test runs share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# torch.compile writes scalar code, as choosing vectors and tiles takes it a minute for a single layer.
+# torch.compile writes scalar code, as choosing vectors and tiles takes it a minute for a single layer. It compiles that
+# code here, not in processes that import torch first, and without optimising it, which takes longer than running it.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_DEBUG_COMPILE", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = bool(os.environ.get("SA_LAYERS_REQUIRE_ALL"))  # set by `make test`

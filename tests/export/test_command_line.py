@@ -12,8 +12,8 @@ from sa_layers.export.__main__ import main
 from tests.sampling import exhaustive
 
 BACKBONE = """backbone = dict(
-    type="sa_layers.SAN", depth=(1, 1, 1, 1, 1), widths=(32, 32, 64, 64, 96), kernel_sizes=(3, 3, 3, 3, 3),
-    attention="patchwise", out_indices=(1, 2, 3, 4))
+    type="sa_layers.SAN", depth=(1, 1, 1), widths=(32, 32, 64), kernel_sizes=(3, 3, 3), attention="patchwise",
+    out_indices=(1, 2))
 """
 CLASSIFIER = (
     BACKBONE
@@ -22,7 +22,7 @@ default_scope = "mmpretrain"
 data_preprocessor = dict(num_classes=5)
 model = dict(
     type="ImageClassifier", backbone=backbone, neck=dict(type="GlobalAveragePooling"),
-    head=dict(type="LinearClsHead", num_classes=5, in_channels=96))
+    head=dict(type="LinearClsHead", num_classes=5, in_channels=64))
 """
 )
 SEGMENTOR = (
@@ -31,10 +31,10 @@ SEGMENTOR = (
 default_scope = "mmseg"
 model = dict(
     type="EncoderDecoder", backbone=backbone, test_cfg=dict(mode="whole"),
-    neck=dict(type="FPN", in_channels=[32, 64, 64, 96], out_channels=32, num_outs=4),
+    neck=dict(type="FPN", in_channels=[32, 64], out_channels=32, num_outs=2),
     decode_head=dict(
-        type="FPNHead", in_channels=[32] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32], channels=16,
-        num_classes=6, norm_cfg=dict(type="BN"), align_corners=False, loss_decode=dict(type="CrossEntropyLoss")))
+        type="FPNHead", in_channels=[32, 32], in_index=[0, 1], feature_strides=[4, 8], channels=16, num_classes=6,
+        norm_cfg=dict(type="BN"), align_corners=False, loss_decode=dict(type="CrossEntropyLoss")))
 """
 )
 DETECTOR = (
@@ -43,11 +43,11 @@ DETECTOR = (
 default_scope = "mmdet"
 model = dict(
     type="RetinaNet", backbone=backbone,
-    neck=dict(type="FPN", in_channels=[32, 64, 64, 96], out_channels=32, start_level=1, num_outs=4),
+    neck=dict(type="FPN", in_channels=[32, 64], out_channels=32, num_outs=2),
     bbox_head=dict(
         type="RetinaHead", num_classes=5, in_channels=32, stacked_convs=1, feat_channels=32,
         anchor_generator=dict(
-            type="AnchorGenerator", octave_base_scale=4, scales_per_octave=3, ratios=[1.0], strides=[8, 16, 32, 64]),
+            type="AnchorGenerator", octave_base_scale=4, scales_per_octave=3, ratios=[1.0], strides=[4, 8]),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder")))
 """
 )
