@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from tests.processes import starts_processes
 from tests.sampling import VARIABLE as EXHAUSTIVE
+from tests.sampling import cover_pairs, exhaustive
 
 # Tests compute little: several threads would slow them down, above all when test runs share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -159,8 +161,20 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return kept | {"PYTHONWARNINGS": "default"} | changes
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that start processes, and runs slow ones first, lest a worker begin one when others are done."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out combinations, marks the tests that start processes, and orders the rest.
+
+    Of a test with several ``parametrize`` only enough combinations are run for every pair of values. Slow tests are
+    first, lest a worker begin one when others are done.
+    """
+    if not exhaustive():
+        left_out = set(items)
+        for _, group in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+            cases = list(group)
+            values = [item.callspec._idlist if hasattr(item, "callspec") else () for item in cases]
+            left_out -= {cases[index] for index in cover_pairs(values)}
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if isinstance(item, pytest.Function) and starts_processes(item):
             item.add_marker("process")

@@ -1,10 +1,11 @@
-"""Samples of long parametrisations: a few cases by default, all of them with ``pytest --exhaustive``."""
+"""Samples of parametrisations: some of the cases by default, all of them with ``pytest --exhaustive``."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import combinations
 from typing import Any, TypeVar
 
 Case = TypeVar("Case")
@@ -41,6 +42,27 @@ def sample(cases: Iterable[Case], count: int, seed: int = 0) -> list[Case]:
             seen |= new
     chosen += [index for index in order if index not in chosen][: count - len(chosen)]
     return [everything[index] for index in sorted(chosen)]
+
+
+def cover_pairs(cases: Sequence[Sequence[Hashable]]) -> list[int]:
+    """Choose cases that together have every value of each argument with every value of each other argument.
+
+    Most mistakes need no more than two values to show. Of cases with one or two arguments none is left out.
+
+    Args:
+        cases: The values of the arguments, as many in each case.
+
+    Returns:
+        The indices of the chosen cases, the same ones in every run, in increasing order.
+    """
+    pairs = [set(combinations(enumerate(case), min(2, len(case)))) for case in cases]
+    missing = set[Any]().union(*pairs)
+    order = random.Random(0).sample(range(len(cases)), len(cases))
+    chosen = []
+    while missing:
+        chosen.append(max(order, key=lambda index: len(pairs[index] & missing)))
+        missing -= pairs[chosen[-1]]
+    return sorted(chosen)
 
 
 def _arguments(case: Any) -> set[tuple[int, str]]:

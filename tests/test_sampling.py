@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
-from tests.sampling import VARIABLE, sample
+from tests.sampling import VARIABLE, cover_pairs, sample
 
 CASES = list(product(("pairwise", "patchwise"), (3, 5, 7), (1, 2, 3, 4), (None, "zeros")))
 
@@ -34,6 +34,21 @@ def test_params_and_single_values() -> None:
     assert len(sample([pytest.param(value, id=str(value)) for value in range(9)], 4)) == 4
     assert len(sample(range(9), 4)) == 4
     assert sample(range(3), 4) == [0, 1, 2]
+
+
+def test_every_pair_of_values_is_covered() -> None:
+    chosen = cover_pairs(CASES)
+    assert chosen == sorted(set(cover_pairs(CASES)))
+    assert 12 <= len(chosen) <= 15
+    for one, other in combinations(range(4), 2):
+        found = {(CASES[index][one], CASES[index][other]) for index in chosen}
+        assert found == {(case[one], case[other]) for case in CASES}
+
+
+def test_one_or_two_arguments_are_complete() -> None:
+    assert cover_pairs(list(product("abcd", range(3)))) == list(range(12))
+    assert cover_pairs([(number,) for number in range(9)]) == list(range(9))
+    assert cover_pairs([()]) == [0]
 
 
 def test_exhaustive(monkeypatch: pytest.MonkeyPatch) -> None:
