@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -164,22 +163,30 @@ def clean_environment(**changes: str) -> dict[str, str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out combinations, marks the tests that start processes, and orders the rest.
 
-    Of a test with several ``parametrize`` only enough combinations are run for every pair of values. Slow tests are
-    first, lest a worker begin one when others are done.
+    Of a test with several ``parametrize``, enough combinations are run for every pair of values on every device and with
+    every backend. Slow tests are first, lest a worker begin one when others are done.
     """
     if not exhaustive():
-        left_out = set(items)
-        for _, group in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
-            cases = list(group)
-            values = [item.callspec._idlist if hasattr(item, "callspec") else () for item in cases]
-            left_out -= {cases[index] for index in cover_pairs(values)}
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-        items[:] = [item for item in items if item not in left_out]
+        chosen = set(choose(items))
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
     for item in items:
         if isinstance(item, pytest.Function) and starts_processes(item):
             item.add_marker("process")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def choose(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Cases with every pair of values; ``name``, ``device`` and ``place`` are those of a backend or a subject."""
+    groups: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        where = str([parameters.get(key) for key in ("name", "device", "place")])
+        groups.setdefault((item.nodeid.partition("[")[0], where), []).append(item)
+    for cases in groups.values():
+        values = [item.callspec._idlist if hasattr(item, "callspec") else () for item in cases]
+        yield from (cases[index] for index in cover_pairs(values))
 
 
 @pytest.hookimpl(wrapper=True)
