@@ -67,7 +67,9 @@ def test_onnx(options: dict[str, Any], tmp_path: Path) -> None:
     (image,) = written.graph.input
     axes = [axis.dim_param or axis.dim_value for axis in image.type.tensor_type.shape.dim]
     assert (image.name, axes) == ("image", ["batch", 3, "height", "width"])
-    assert [output.name for output in written.graph.output] == [f"output{index}" for index in range(len(model.out_indices))]
+    assert [output.name for output in written.graph.output] == [
+        f"output{index}" for index in range(len(model.out_indices))
+    ]
     operators = [node.op_type for node in written.graph.node]
     assert operators.count("Range") <= 4 * len(model.stages), "the tables of a stage are computed once"
     assert len(operators) < 2000
