@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -81,12 +82,17 @@ def no_default_scope() -> Iterator[None]:
 @pytest.fixture
 def run_python(tmp_path: Path) -> RunPython:
     """Runs code, or ``arguments``, in a new Python process outside the source tree; stderr is part of stdout."""
+    return python_in(tmp_path)
+
+
+def python_in(folder: Path) -> RunPython:
+    """``run_python`` for fixtures that are made once."""
 
     def run(
         code: str | None = None,
         *arguments: object,
         python: str | Path = sys.executable,
-        cwd: str | Path = tmp_path,
+        cwd: str | Path = folder,
         check: bool = True,
         stdin: str | None = None,
         **environment: str,
@@ -140,13 +146,29 @@ json.dump(results, open("results.json", "w"))
 
 
 @pytest.fixture
-def run_programs(run_python: RunPython, tmp_path: Path) -> RunPrograms:
-    """Runs programs, each as if in a new process in which ``imported`` is imported; returns what each printed."""
+def run_programs(tmp_path: Path) -> RunPrograms:
+    """Runs programs, each as if in a new process in which ``imported`` is imported; returns what each printed.
 
-    def run(programs: Mapping[str, str], imported: Sequence[str] = ("torch",)) -> dict[str, str]:
-        run_python(RUN_PROGRAMS, stdin=json.dumps((imported, programs)))
-        results = json.loads((tmp_path / "results.json").read_text())
-        failed = [f"{name}: exit code {status}\n{text[-3000:]}" for name, (status, text) in results.items() if status]
+    Those that ``failing`` names must end with the exit code that it gives.
+    """
+    return programs_in(tmp_path)
+
+
+def programs_in(folder: Path) -> RunPrograms:
+    """``run_programs`` for fixtures that are made once."""
+
+    def run(
+        programs: Mapping[str, str],
+        imported: Sequence[str] = ("torch",),
+        failing: Mapping[str, int] = MappingProxyType({}),
+    ) -> dict[str, str]:
+        python_in(folder)(RUN_PROGRAMS, stdin=json.dumps((imported, programs)))
+        results = json.loads((folder / "results.json").read_text())
+        failed = [
+            f"{name}: exit code {status}\n{text[-3000:]}"
+            for name, (status, text) in results.items()
+            if status != failing.get(name, 0)
+        ]
         if failed:
             pytest.fail("\n".join(failed))
         return {name: text for name, (_, text) in results.items()}
@@ -163,8 +185,8 @@ def clean_environment(**changes: str) -> dict[str, str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out combinations, marks the tests that start processes, and orders the rest.
 
-    Of a test with several ``parametrize``, enough combinations are run for every pair of values on every device and with
-    every backend. Slow tests are first, lest a worker begin one when others are done.
+    Of a test with several ``parametrize``, enough combinations are run for every pair of values on every device and
+    with every backend. Slow tests are first, lest a worker begin one when others are done.
     """
     if not exhaustive():
         chosen = set(choose(items))

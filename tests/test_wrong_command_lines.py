@@ -245,7 +245,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not left, "the command wrote files"
 
 
-@pytest.mark.parametrize("line", sample(CASES, 200), ids=lambda line: line.replace(LONG, "nnn"))
+@pytest.mark.parametrize("line", sample(CASES, 120), ids=lambda line: line.replace(LONG, "nnn"))
 def test_one_sentence(line: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The last line on standard error is the sentence; a status of 1 or 2."""
     name, *arguments = shlex.split(line)

@@ -16,7 +16,7 @@ pytest.importorskip("torchvision")
 def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
     """Writes a row for every network and task, and a plot."""
     result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
-    options = ("--quick", "--size", 64, "--frozen", "nothing", "--json", result, "--plot", picture)
+    options = ("--quick", "--size", 32, "--frozen", "nothing", "--json", result, "--plot", picture)
     printed = benchmark("networks", *options)
     assert "SAN10 patchwise" in printed
     rows = json.loads(result.read_text())["results"]
@@ -34,7 +34,7 @@ def test_quick(benchmark: Benchmark, tmp_path: Path) -> None:
 def test_training_steps(benchmark: Benchmark, tmp_path: Path) -> None:
     """Of what is trained, with and without autocast."""
     result, picture = tmp_path / "networks.json", tmp_path / "networks.png"
-    options = ("--quick", "--size", 64, "--attention", "patchwise", "--without-unfused", "--amp")
+    options = ("--quick", "--size", 32, "--attention", "patchwise", "--without-unfused", "--amp")
     benchmark("networks", *options, "--task", "training step", "--json", result, "--plot", picture)
     rows = json.loads(result.read_text())["results"]
     networks = ("SAN10 patchwise", "ResNet-26", "ResNet-26, channels last")
@@ -55,11 +55,3 @@ def test_training_steps(benchmark: Benchmark, tmp_path: Path) -> None:
     for norms in {row["norms"] for row in rows}:
         assert min(row["ratio"] for row in rows if row["norms"] == norms and row["network"] in networks[1:]) == 1
     assert picture.stat().st_size > 1000
-
-
-def test_without_unfused(benchmark: Benchmark, tmp_path: Path) -> None:
-    """Times only the default versions."""
-    result = tmp_path / "networks.json"
-    benchmark("networks", "--quick", "--size", 32, "--task", "inference", "--without-unfused", "--json", result)
-    names = {row["network"] for row in json.loads(result.read_text())["results"]}
-    assert names == {"SAN10 pairwise", "SAN10 patchwise", "ResNet-26", "ResNet-26, channels last"}

@@ -14,10 +14,12 @@ pytest.importorskip("mmseg")
 pytest.importorskip("mmcv._ext", exc_type=ImportError)
 pytest.importorskip("mmdet")
 
+from mmengine.runner import Runner
+
 from experiments.errors import ExperimentError
 from experiments.ledger import Ledger
 from experiments.task_run import TaskRun, do_runs
-from experiments.toolboxes import ToolRunner, locked, read_losses
+from experiments.toolboxes import locked, read_losses
 from sa_layers.datasets.original import IncompleteDataError
 from tests.openmmlab.drawn import draw_bccd, draw_camvid
 
@@ -44,6 +46,11 @@ BCCD = {
     "train_cfg.max_epochs": 2,
     "train_cfg.val_interval": 3,
     "default_hooks.logger.interval": 1,
+    "train_dataloader.dataset.pipeline.2.scale": (96, 72),
+    "val_dataloader.dataset.datasets.0.pipeline.1.scale": (96, 72),
+    "val_dataloader.dataset.datasets.1.pipeline.1.scale": (96, 72),
+    "test_dataloader.dataset.datasets.0.pipeline.1.scale": (96, 72),
+    "test_dataloader.dataset.datasets.1.pipeline.1.scale": (96, 72),
 }
 
 
@@ -91,13 +98,13 @@ def test_killed_and_resumed(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_camvid(data: Path, tmp_path: Path) -> None:
     """mmseg trains two iterations. A folder that another process works in is left alone."""
     run = TaskRun("camvid", "san10-patchwise", 0, data / "camvid", CAMVID)
-    with locked(tmp_path) as lock:
+    with locked(tmp_path):
         (out := tmp_path / "out").mkdir()
         (out / run.key).symlink_to(tmp_path)
         with pytest.raises(ExperimentError, match="another process works in"):
             run.do(out, threads=1)
-        run_tool = ToolRunner("mmseg", tmp_path, run.title, run.options, 1, lock)
-        run_tool("train", [str(run.path), "--work-dir", str(tmp_path)])
+    run.config.work_dir = str(tmp_path)
+    Runner.from_cfg(run.config).train()
     assert len(read_losses(tmp_path)) == 2
     assert (tmp_path / run.checkpoint).stat().st_size > 20e6
 

@@ -19,6 +19,7 @@ from sa_layers.export.band.patchwise import fold_patchwise
 from sa_layers.layers import PairwiseSelfAttention, PatchwiseSelfAttention, SelfAttentionBlock
 from sa_layers.models import SelfAttentionNetwork
 from tests.conftest import MakeOnce
+from tests.sampling import exhaustive
 
 Pairwise, Patchwise = partial(PairwiseSelfAttention, 16, 16), partial(PatchwiseSelfAttention, 16, 16)
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -51,6 +52,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "patchwise block": lambda: SelfAttentionBlock(16, 3, "patchwise", share=2),
     "block with a hook": lambda: hooked(SelfAttentionBlock(16, 3, share=4)),
 }
+if not exhaustive():  # the others have every value of their options
+    for name in "concatenation, absolute", "dot", "one column", "star", "clique, zeros":
+        del LAYERS[name]
 SIZES = ((2, 9, 14), (1, 17, 10), (3, 1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Random problems for a minute with every instruction set; what the fuzzer finds, and how it says so."""
+"""Random problems with every instruction set; what the fuzzer finds, and how it says so."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ pytestmark = pytest.mark.skipif(not extension.is_available(), reason=str(extensi
 
 
 @pytest.mark.slow
-def test_a_minute_of_problems(repository: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--minutes", "0.8", "--seed", "0", "--jobs", "1"]
+def test_random_problems(repository: Path) -> None:
+    """For a few seconds with each instruction set; CI's nightly run tries them for an hour."""
+    command = [sys.executable, "-m", "tests.fuzz", "--minutes", "0.3", "--seed", "0", "--jobs", "1"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
 

@@ -126,9 +126,11 @@ def test_flops(name: str) -> None:
     assert sum(ours.values()) == case.flops
 
 
-@pytest.mark.parametrize(
-    "name", ["CARAFEPack", "Involution2d with stride", "OutlookAttention with stride", "NeighborhoodAggregation"]
-)
+# One of each kind with a single input.
+KINDS = ["CARAFEPack", "Involution2d with stride", "OutlookAttention with stride", "NeighborhoodAggregation"]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_compiles_without_a_graph_break(name: str) -> None:
     torch.compiler.reset()
     layer = CASES[name].make().eval()
@@ -209,12 +211,11 @@ def test_dropout(name: str) -> None:
 
 
 class Everything(nn.Module):
-    """All layers in one program, since exporting takes seconds."""
+    """A layer of each kind in one program, since exporting takes seconds."""
 
     def __init__(self) -> None:
         super().__init__()
-        names = [name for name, case in CASES.items() if len(case.sizes) == 1]
-        self.layers = nn.ModuleList(CASES[name].make() for name in names)
+        self.layers = nn.ModuleList(CASES[name].make() for name in KINDS)
         self.upsampling = ConvexUpsampling(2)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -228,7 +229,7 @@ def test_export(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     program = Everything().eval()
-    sizes = [case.sizes[0] for case in CASES.values() if len(case.sizes) == 1]
+    sizes = [CASES[name].sizes[0] for name in KINDS]
     inputs = tuple(torch.randn(size) for size in [*sizes, (1, 2, 3, 4), (1, 36, 3, 4)])
     torch.onnx.export(program, inputs, tmp_path / "layers.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "layers.onnx")

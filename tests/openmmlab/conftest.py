@@ -1,4 +1,4 @@
-"""A workspace with a small shapes data set, and the training tools of the OpenMMLab toolboxes."""
+"""A workspace with a small shapes data set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from sa_layers.datasets import make_shapes
 from tests.checkpoints.official import official, official_state, save_official
 from tests.conftest import MakeOnce
-
-from .toolboxes import toolbox
 
 __all__ = ["official", "official_state", "save_official"]
 
@@ -24,12 +22,11 @@ def shapes(make_once: MakeOnce) -> Path:
 @pytest.fixture
 def workspace(shapes: Path, tmp_path: Path, repository: Path) -> Path:
     """A folder like a user's: the configs, and the data set under data/shapes, where they look for it."""
-    (tmp_path / "data").symlink_to(shapes)
-    (tmp_path / "mm_configs").symlink_to(repository / "mm_configs")
-    return tmp_path
+    return make_workspace(tmp_path, shapes, repository)
 
 
-@pytest.fixture(scope="session")
-def tools() -> dict[str, Path]:
-    """Each toolbox's tools/train.py."""
-    return {name: toolbox(name) / "tools" / "train.py" for name in ("mmdet", "mmpretrain", "mmseg")}
+def make_workspace(folder: Path, shapes: Path, repository: Path) -> Path:
+    """``workspace`` for fixtures that are made once."""
+    (folder / "data").symlink_to(shapes)
+    (folder / "mm_configs").symlink_to(repository / "mm_configs")
+    return folder

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import RunPrograms
 
+from .toolboxes import modules
+
 TOOLBOXES = ("mmdet", "mmpretrain", "mmseg")
 
 pytestmark = pytest.mark.openmmlab
@@ -62,7 +64,7 @@ def test_names(tmp_path: Path, run_programs: RunPrograms) -> None:
     )
     programs = {scope: LOOKUP.format(scope=scope) for scope in TOOLBOXES}
     printed = run_programs(
-        programs | {"custom imports": CUSTOM_IMPORTS.format(path=str(path))}, imported=("torch", "mmengine.runner")
+        programs | {"custom imports": CUSTOM_IMPORTS.format(path=str(path))}, imported=modules(*TOOLBOXES)
     )
     assert "built: sa_layers.backbones.san" in printed["custom imports"]
     for scope in TOOLBOXES:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
@@ -14,12 +12,12 @@ pytest.importorskip("mmseg")
 
 import torch
 
-from .toolboxes import toolbox
+from tests.conftest import MakeOnce, programs_in
+
+from .conftest import make_workspace
+from .toolboxes import modules, tool_program
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
-
-RunPython = Callable[..., CompletedProcess[str]]
-TOOLS = toolbox("mmseg") / "tools"
 
 # Only the order of the images is random: mmengine restores it when it resumes, but neither flips nor dropout.
 CONFIG = """
@@ -38,15 +36,6 @@ train_cfg = dict(max_iters={iterations}, val_interval=100)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2))
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)  # on CPUs, or mmengine names GPUs
-"""
-
-# Runs tools one after the other in one process: importing mmseg takes longer than what they do.
-RUN = """
-import json, runpy, sys
-
-for command in json.loads(sys.argv.pop()):
-    sys.argv = command
-    runpy.run_path(command[0], run_name='__main__')
 """
 
 # The process is killed, as by the kernel, when half of the checkpoint of iteration 4 is on the disk.
@@ -70,14 +59,21 @@ LocalBackend.put = half
 
 # mmengine sets the CUDA device for every backend, even where there is no GPU. The group is destroyed lest its threads
 # outlive the interpreter.
-ON_CPU = """
-import runpy, sys, torch
+TWO_PROCESSES = """
+import os, signal, socket, torch
 
 torch.cuda.set_device = lambda device: None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ |= {{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}}
+other = os.fork()
+signal.alarm(300)  # a process waits for ever for one that has failed
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
+{train}
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+if other:
+    assert os.waitpid(other, 0)[1] == 0
 """
 
 
@@ -93,69 +89,84 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=False)["state_dict"]
 
 
-def run_tools(
-    run_python: RunPython, workspace: Path, *commands: tuple[object, ...], before: str = "", **options: bool
-) -> CompletedProcess[str]:
-    """Runs mmseg's tools in one process."""
-    arguments = json.dumps([[str(TOOLS / name), *map(str, rest)] for name, *rest in commands])
-    return run_python(before + RUN, arguments, cwd=workspace, **options)
+@pytest.fixture(scope="module")
+def done(make_once: MakeOnce, shapes: Path, repository: Path) -> Path:
+    """The workspace after all tools have run, each in a fork of one process, and what each printed."""
+
+    def make(folder: Path) -> None:
+        make_workspace(folder, shapes, repository)
+        work = folder / "work_dirs"
+        resumed = write_config(folder, "resumed")
+        one = write_config(folder, "one", batch_size=4, iterations=2, norm_eval=True)
+        two = write_config(folder, "two", batch_size=2, iterations=2, norm_eval=True)
+        official = folder / "official.pth"
+        torch.save({"state_dict": {"module.conv_in.weight": torch.ones(32, 3, 1, 1)}}, official)
+
+        def tool(name: str, *arguments: object) -> str:
+            return tool_program(folder, "mmseg", name, arguments)
+
+        programs = {
+            "whole": tool("train.py", resumed, "--work-dir", work / "whole"),
+            "killed": KILL + tool("train.py", resumed, "--work-dir", work / "killed"),
+            "resumed": tool("train.py", resumed, "--work-dir", work / "killed", "--resume"),
+            "tested": tool("test.py", resumed, work / "killed/iter_6.pth", "--work-dir", work / "tested"),
+            "counted": tool(
+                "analysis_tools/get_flops.py",
+                folder / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py",
+                *("--shape", 64, 64, "--cfg-options", "model.backbone.depth=19"),
+            ),
+            "one": tool("train.py", one, "--work-dir", work / "one"),
+            "two": TWO_PROCESSES.format(
+                train=tool("train.py", two, "--work-dir", work / "two", "--launcher", "pytorch")
+            ),
+            "official": tool("test.py", resumed, official),
+        }
+        failing = {"killed": -signal.SIGKILL, "official": 1}
+        printed = programs_in(folder)(programs, imported=modules("mmseg"), failing=failing)
+        (folder / "printed.json").write_text(json.dumps(printed))
+
+    return make_once("mmseg_tools", make)
 
 
-def test_killed_resumed_tested_counted(workspace: Path, run_python: RunPython) -> None:
-    """Killed while it writes a checkpoint and resumed from the one before, a training ends as if uninterrupted.
+def printed(done: Path, name: str) -> str:
+    """What a program printed."""
+    text: str = json.loads((done / "printed.json").read_text())[name]
+    return text
 
-    Its checkpoint is tested. get_flops.py counts the parameters, with the depth given on the command line; it does not
-    know our operators, nor those of any attention.
-    """
-    config = write_config(workspace, "resumed")
-    whole, killed = workspace / "work_dirs/whole", workspace / "work_dirs/killed"
-    commands = [("train.py", config, "--work-dir", folder) for folder in (whole, killed)]
-    process = run_tools(run_python, workspace, *commands, before=KILL, check=False)
-    assert process.returncode == -signal.SIGKILL, process.stdout[-6000:]
-    assert (killed / "iter_4.pth").stat().st_size < (whole / "iter_4.pth").stat().st_size
-    assert (killed / "last_checkpoint").read_text().endswith("iter_2.pth")
-    demo = workspace / "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
-    printed = run_tools(
-        run_python,
-        workspace,
-        (*commands[1], "--resume"),
-        ("test.py", config, killed / "iter_6.pth", "--work-dir", workspace / "work_dirs/tested"),
-        ("analysis_tools/get_flops.py", demo, "--shape", 64, 64, "--cfg-options", "model.backbone.depth=19"),
-    ).stdout
-    assert "resumed epoch: 0, iter: 2" in printed
+
+def test_killed_and_resumed(done: Path) -> None:
+    """Killed while it writes a checkpoint and resumed from the one before, a training ends as if uninterrupted."""
+    whole, killed = done / "work_dirs/whole", done / "work_dirs/killed"
+    assert "resumed epoch: 0, iter: 2" in printed(done, "resumed")
     expected, actual = weights(whole / "iter_6.pth"), weights(killed / "iter_6.pth")
     assert all(expected[name].equal(actual[name]) for name in expected)
-    assert list((workspace / "work_dirs/tested").glob("*/*.json"))
-    assert "mIoU" in printed
-    assert "Params: 18.9" in printed
 
 
-def test_two_processes(workspace: Path, run_python: RunPython) -> None:
+def test_tested(done: Path) -> None:
+    assert list((done / "work_dirs/tested").glob("*/*.json"))
+    assert "mIoU" in printed(done, "tested")
+
+
+def test_counted(done: Path) -> None:
+    """get_flops.py counts the parameters, with the depth given on the command line.
+
+    It does not know our operators, nor those of any attention.
+    """
+    assert "Params: 18.9" in printed(done, "counted")
+
+
+def test_two_processes(done: Path) -> None:
     """Two processes with two images each make the steps of one with four: SGD's steps are its gradients."""
-    folders = [workspace / "work_dirs" / name for name in ("one", "two")]
-    configs = [
-        write_config(workspace, folder.name, batch_size, iterations=2, norm_eval=True)
-        for folder, batch_size in zip(folders, (4, 2), strict=True)
-    ]
-    run_tools(run_python, workspace, ("train.py", configs[0], "--work-dir", folders[0]))
-    on_cpu = workspace / "on_cpu.py"
-    on_cpu.write_text(ON_CPU)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    options = (configs[1], "--work-dir", folders[1], "--launcher", "pytorch")
-    run_python(None, *launcher, on_cpu, TOOLS / "train.py", *options, cwd=workspace)
-    one, two = (weights(folder / "iter_2.pth") for folder in folders)
+    one, two = (weights(done / "work_dirs" / name / "iter_2.pth") for name in ("one", "two"))
     for name, values in one.items():
         torch.testing.assert_close(
             two[name], values, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
-def test_checkpoint_of_another_layout(workspace: Path, run_python: RunPython) -> None:
+def test_checkpoint_of_another_layout(done: Path) -> None:
     """test.py ends with an error that says what to do, and prints no mIoU of random weights."""
-    config, checkpoint = write_config(workspace, "official"), workspace / "official.pth"
-    torch.save({"state_dict": {"module.conv_in.weight": torch.ones(32, 3, 1, 1)}}, checkpoint)
-    process = run_tools(run_python, workspace, ("test.py", config, checkpoint), check=False)
-    assert process.returncode == 1
-    assert "MismatchError: the checkpoint has no tensor of this backbone" in process.stdout
-    assert "python -m sa_layers.convert SRC DST" in process.stdout
-    assert "mIoU" not in process.stdout.partition("Traceback")[2]
+    text = printed(done, "official")
+    assert "MismatchError: the checkpoint has no tensor of this backbone" in text
+    assert "python -m sa_layers.convert SRC DST" in text
+    assert "mIoU" not in text.partition("Traceback")[2]

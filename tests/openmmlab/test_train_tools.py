@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
@@ -18,6 +16,10 @@ pytest.importorskip("mmengine")
 
 from sa_layers.datasets import CLASSES
 from sa_layers.ops import extension
+from tests.conftest import MakeOnce, programs_in
+
+from .conftest import make_workspace
+from .toolboxes import modules, tool_program
 
 pytestmark = [pytest.mark.openmmlab, pytest.mark.slow]
 
@@ -55,78 +57,96 @@ LOADERS = [
 ONE_EPOCH = ["train_cfg.max_epochs=1", *LOADERS]
 
 
-@pytest.fixture
-def train(
-    workspace: Path, tools: dict[str, Path], run_python: Callable[..., CompletedProcess[str]]
-) -> Callable[..., str]:
-    """Run a toolbox's training tool in the workspace, check its files and return its output."""
-
-    def train(toolbox: str, config: Path | str, *options: str) -> str:
-        assert "custom_imports" not in (workspace / config).read_text() or "carafe" in str(config)
-        folder = workspace / "work_dirs" / toolbox
-        shutil.rmtree(folder, ignore_errors=True)
-        options = ("default_hooks.logger.interval=1", *options)
-        command = (tools[toolbox], config, "--work-dir", folder, "--cfg-options", *options)
-        printed = run_python(None, *command, cwd=workspace).stdout
-        written = next(folder.glob("*.py")).read_text()  # the config as mmengine read it
-        assert "custom_imports" not in written or "carafe" in str(config)
-
-        (scalars,) = folder.glob("*/vis_data/scalars.json")
-        losses = [record["loss"] for line in scalars.read_text().splitlines() if "loss" in (record := json.loads(line))]
-        assert losses
-        assert all(math.isfinite(loss) and loss > 0 for loss in losses)
-        (checkpoint,) = folder.glob("*.pth")
-        assert checkpoint.stat().st_size > 20e6
-        if extension.is_available():
-            assert "computes with plain torch" not in printed
-        assert "Failed to import" not in printed
-        shutil.rmtree(folder)  # optimiser states are large
-        return printed
-
-    return train
+SMALL_IMAGES = [
+    f"{split}_dataloader.dataset.pipeline.{step}.scale=(96,96)" for split, step in (("train", 2), ("val", 1))
+]
+# The toolbox, the config and the options of each training.
+TRAININGS: dict[str, tuple[str, str, list[str]]] = {
+    "segmentation": (
+        "mmseg",
+        "mm_configs/segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py",
+        [
+            *("train_cfg.max_iters=2", "train_cfg.val_interval=2", "default_hooks.checkpoint.interval=2"),
+            *("train_dataloader.batch_size=2", *LOADERS[3:]),
+        ],
+    ),
+    "classification": (
+        "mmpretrain",
+        "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py",
+        ["train_cfg.max_epochs=1", "default_hooks.checkpoint.save_best=None", "train_dataloader.batch_size=8"],
+    ),
+    "detection": (
+        "mmdet",
+        "mm_configs/detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py",
+        ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", *LOADERS[2::3]],
+    ),
+    "stock": ("mmdet", "stock.py", [*ONE_EPOCH, *SMALL_IMAGES]),
+    "carafe": ("mmdet", "carafe.py", [*ONE_EPOCH, *SMALL_IMAGES]),
+}
 
 
-def test_segmentation(train: Callable[..., str], workspace: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(make_once: MakeOnce, shapes: Path, repository: Path) -> Path:
+    """The workspace after all trainings, each in a fork of one process, and what each printed."""
+    present = [name for name in ("mmseg", "mmpretrain", "mmdet") if find_spec(name)]
+    if not find_spec("mmcv._ext"):
+        present.remove("mmdet")
+
+    def make(folder: Path) -> None:
+        make_workspace(folder, shapes, repository)
+        (folder / "stock.py").write_text(STOCK_DETECTOR)
+        (folder / "carafe.py").write_text(STOCK_CARAFE)
+        programs = {}
+        for name, (toolbox, config, options) in TRAININGS.items():
+            arguments = (config, "--work-dir", folder / "work_dirs" / name, "--cfg-options", *options)
+            if toolbox in present:
+                programs[name] = tool_program(
+                    folder, toolbox, "train.py", (*arguments, "default_hooks.logger.interval=1")
+                )
+        printed = programs_in(folder)(programs, imported=modules(*present))
+        (folder / "printed.json").write_text(json.dumps(printed))
+
+    return make_once("train_tools", make)
+
+
+def check(trained: Path, name: str) -> str:
+    """Checks the files of a training and returns its output."""
+    folder, config = trained / "work_dirs" / name, trained / TRAININGS[name][1]
+    written = next(folder.glob("*.py"))  # the config as mmengine read it
+    for path in (config, written):
+        assert name == "carafe" or "custom_imports" not in path.read_text()
+    (scalars,) = folder.glob("*/vis_data/scalars.json")
+    losses = [record["loss"] for line in scalars.read_text().splitlines() if "loss" in (record := json.loads(line))]
+    assert losses
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    (checkpoint,) = folder.glob("*.pth")
+    assert checkpoint.stat().st_size > 20e6
+    checkpoint.unlink()  # optimiser states are large
+    printed: str = json.loads((trained / "printed.json").read_text())[name]
+    if extension.is_available():
+        assert "computes with plain torch" not in printed
+    assert "Failed to import" not in printed
+    return printed
+
+
+def test_segmentation(trained: Path) -> None:
     """mmseg, with the demo's config: two iterations and a validation."""
     pytest.importorskip("mmseg")
-    (config,) = (workspace / "mm_configs/segmentation").glob("san10-*_fpn_*_shapes-*.py")
-    iterations = ["train_cfg.max_iters=2", "train_cfg.val_interval=2", "default_hooks.checkpoint.interval=2"]
-    printed = train("mmseg", config.relative_to(workspace), *iterations, "train_dataloader.batch_size=2", *LOADERS[3:])
-    assert "mIoU" in printed
+    assert "mIoU" in check(trained, "segmentation")
 
 
-def test_classification(train: Callable[..., str]) -> None:
+def test_classification(trained: Path) -> None:
     """mmpretrain, with our config: one iteration and a validation."""
     pytest.importorskip("mmpretrain")
-    options = ["train_cfg.max_epochs=1", "default_hooks.checkpoint.save_best=None", "train_dataloader.batch_size=8"]
-    printed = train("mmpretrain", "mm_configs/classification/san10-patchwise_1xb16-10e_shapes-64px.py", *options)
-    assert "accuracy/top1" in printed
+    assert "accuracy/top1" in check(trained, "classification")
 
 
-def test_detection(train: Callable[..., str]) -> None:
-    """mmdet, with our config: one iteration and a validation."""
+@pytest.mark.parametrize("name", ["detection", "stock", "carafe"])
+def test_detection(trained: Path, name: str) -> None:
+    """mmdet: our config, and its own of Faster R-CNN with the backbone and the data set replaced.
+
+    In the last of them FPN_CARAFE's 'carafe' is replaced too.
+    """
     pytest.importorskip("mmcv._ext", exc_type=ImportError)
     pytest.importorskip("mmdet")
-    config = "mm_configs/detection/atss_san10-patchwise_fpn_1xb8-6e_shapes-64x64.py"
-    printed = train("mmdet", config, "train_cfg.max_epochs=1", "train_cfg.val_interval=1", *LOADERS[2::3])
-    assert "Epoch(val)" in printed
-
-
-def test_stock_detector(train: Callable[..., str], workspace: Path) -> None:
-    """mmdet's Faster R-CNN config with only the backbone and the data set replaced."""
-    pytest.importorskip("mmcv._ext", exc_type=ImportError)
-    pytest.importorskip("mmdet")
-    (workspace / "stock.py").write_text(STOCK_DETECTOR)
-    sizes = [f"{split}_dataloader.dataset.pipeline.{step}.scale=(96,96)" for split, step in (("train", 2), ("val", 1))]
-    printed = train("mmdet", "stock.py", *ONE_EPOCH, *sizes)
-    assert "Epoch(val)" in printed  # no detection is confident enough yet for bbox_mAP
-
-
-def test_stock_carafe(train: Callable[..., str], workspace: Path) -> None:
-    """mmdet's Faster R-CNN with FPN_CARAFE, with only 'carafe', the backbone and the data set replaced."""
-    pytest.importorskip("mmcv._ext", exc_type=ImportError)
-    pytest.importorskip("mmdet")
-    (workspace / "carafe.py").write_text(STOCK_CARAFE)
-    sizes = [f"{split}_dataloader.dataset.pipeline.{step}.scale=(96,96)" for split, step in (("train", 2), ("val", 1))]
-    printed = train("mmdet", "carafe.py", *ONE_EPOCH, *sizes)
-    assert "Epoch(val)" in printed
+    assert "Epoch(val)" in check(trained, name)  # no detection is confident enough yet for bbox_mAP

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.openmmlab
 
 DEMO = "segmentation/san10-patchwise_fpn_1xb8-1k_shapes-64x64.py"
 SMALL: dict[str, Any] = {"depth": (1, 1, 1, 1, 1), "widths": (32, 32, 32, 32, 32), "kernel_sizes": (3, 3, 3, 3, 3)}
+TWO_STAGES: dict[str, Any] = {
+    "backbone": {"depth": (1, 1), "widths": (32, 32), "kernel_sizes": (3, 3), "out_indices": (0, 1)},
+    "neck": {"in_channels": [32, 32], "num_outs": 2},
+    "decode_head": {"in_channels": [64, 64], "in_index": [0, 1], "feature_strides": [2, 4]},
+}
 
 
 def small() -> Config:
@@ -73,10 +78,12 @@ def test_moving_average_and_accumulation(workspace: Path, tmp_path: Path, monkey
 @pytest.mark.slow
 def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """compile=... traces the forward and backward pass of our operators. Code generation is skipped to save time."""
-    config = small()
-    config.compile = {"backend": "aot_eager"}
-    compiled = train(config, tmp_path / "compiled", workspace, monkeypatch).model
-    plain = train(small(), tmp_path / "plain", workspace, monkeypatch).model
+    models = []
+    for name, options in {"compiled": {"compile": {"backend": "aot_eager"}}, "plain": {}}.items():
+        config = small()
+        config.merge_from_dict({"model": TWO_STAGES, "train_cfg": {"max_iters": 2}} | options)
+        models.append(train(config, tmp_path / name, workspace, monkeypatch).model)
+    compiled, plain = models
     for (name, first), second in zip(compiled.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(first, second, msg=name, rtol=1e-2, atol=1e-2)
 
