@@ -60,17 +60,15 @@ Weights check_weights(const std::vector<Tensor>& weights, const Tensor& map) {
 
 const float* pointer(const OptionalTensor& tensor) { return tensor ? data<float>(*tensor) : nullptr; }
 
-// Packs the matrix if it fits the cache, and multiplies. The work is split already.
+// Packs the matrix, and multiplies. The work is split already.
 void multiply(PixelProduct& problem) {
   const int64_t panel_size = problem.depth * kPanelColumns;
-  const Scratch<float> matrix(problem.matrix_is_cached ? problem.panels * panel_size : 0);
+  const Scratch<float> matrix(problem.panels * panel_size);
   problem.matrix = matrix.data();
-  if (problem.matrix_is_cached) {
-    // A thread is worth starting for about 5 microseconds at eight numbers a nanosecond.
-    torch::stable::parallel_for(0, problem.panels, max(1, 40'000 / panel_size), [&](int64_t begin, int64_t end) {
-      SA_LAYERS_DISPATCH(float, pack_matrices, problem, begin, end, matrix.data());
-    });
-  }
+  // A thread is worth starting for about 5 microseconds at eight numbers a nanosecond.
+  torch::stable::parallel_for(0, problem.panels, max(1, 40'000 / panel_size), [&](int64_t begin, int64_t end) {
+    SA_LAYERS_DISPATCH(float, pack_matrices, problem, begin, end, matrix.data());
+  });
   share_tasks(problem.tasks(), problem.grain(),
               [&](int64_t begin, int64_t end) { SA_LAYERS_DISPATCH(float, multiply_pixels, problem, begin, end); });
 }

@@ -14,39 +14,35 @@
 SA_LAYERS_BEGIN_TARGET();
 namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
-constexpr int64_t kMaxProductPanels = 4;  // that are multiplied together
-constexpr int64_t kPackedPanels = 8;      // that are packed together, unless all are packed already
+// Panels that are multiplied together: rows of the result whose stride is a power of two compete for one set of the
+// first-level cache, so that longer pieces of them are better.
+constexpr int64_t kMaxProductPanels = 4;
+constexpr int64_t kPackedPanels = 8;  // that are packed together
 
-// Packs a part of the depth of some panels: to[(panel * depth + k) * kPanelColumns + column]. Rows of the weights are
-// far apart, so that each is read for all panels at once.
-inline void pack_matrix(const PixelProduct& problem, int64_t panel, int64_t panels, int64_t first, int64_t depth,
-                        float* to) {
-  const int64_t channels = problem.weight_channels, panel_size = depth * kPanelColumns;
+// Packs the panels begin <= panel < end: matrix[(panel * depth + k) * kPanelColumns + column].
+template <typename T>
+void pack_matrices(const PixelProduct& problem, int64_t begin, int64_t end, float* matrix) {
+  const int64_t channels = problem.weight_channels, depth = problem.depth, panel_size = depth * kPanelColumns;
   if (problem.transposes) {
-    for (int64_t p = 0; p < panels; ++p) {
-      to_planes(problem.weights[panel + p] + first, channels, kPanelColumns, depth, to + p * panel_size, kPanelColumns);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      to_planes(problem.weights[panel], channels, kPanelColumns, depth, matrix + panel * panel_size, kPanelColumns);
     }
     return;
   }
-  const int64_t column = panel * kPanelColumns;
-  for (int64_t k = 0; k < depth; ++k) {
-    const float* from = problem.weights[(first + k) / kPanelColumns] + (first + k) % kPanelColumns * channels + column;
-    for (int64_t p = 0; p < panels; ++p, from += kPanelColumns) {
-      float* const row = to + p * panel_size + k * kPanelColumns;
-      if (column + (p + 1) * kPanelColumns <= channels) {
-        for_each_vector(kPanelColumns, [&](int64_t c, auto) ALWAYS_INLINE_LAMBDA { store(row + c, load(from + c)); });
-      } else {
-        const int64_t columns = channels - column - p * kPanelColumns;
-        for (int64_t c = 0; c < kPanelColumns; ++c) row[c] = c < columns ? from[c] : 0.0f;
+  // Rows of the weights are far apart, so that each is read for some panels at once.
+  for (int64_t first = begin; first < end; first += kPackedPanels) {
+    const int64_t last = min(first + kPackedPanels, end);
+    for (int64_t k = 0; k < depth; ++k) {
+      const float* const from = problem.weights[k / kPanelColumns] + k % kPanelColumns * channels;
+      for (int64_t panel = first; panel < last; ++panel) {
+        float* const row = matrix + panel * panel_size + k * kPanelColumns;
+        const int64_t column = panel * kPanelColumns, columns = min(kPanelColumns, channels - column);
+        for_each_vector(columns, [&](int64_t c, auto lanes)
+                                     ALWAYS_INLINE_LAMBDA { store(row + c, load(from + column + c, lanes)); });
+        for (int64_t c = columns; c < kPanelColumns; ++c) row[c] = 0.0f;
       }
     }
   }
-}
-
-// Packs the panels begin <= panel < end whole, for matrices that fit the cache.
-template <typename T>
-void pack_matrices(const PixelProduct& problem, int64_t begin, int64_t end, float* matrix) {
-  pack_matrix(problem, begin, end - begin, 0, problem.depth, matrix + begin * problem.depth * kPanelColumns);
 }
 
 // Masks some columns of some pixels of the result, and adds them to the sums.
@@ -141,7 +137,7 @@ inline void prefetch_step(const PixelProduct& problem, const Step& step) {
       for (int64_t panel = 0; panel < step.panels; ++panel) __builtin_prefetch(row + panel * kPanelColumns);
     }
   };
-  if (!step.is_first) prefetch(problem.result, problem.result_stride);
+  prefetch(problem.result, problem.result_stride);
   if (step.is_first && problem.residual.data != nullptr) prefetch(problem.residual.data, problem.residual.stride);
   if (step.is_last && problem.mask.pixels.data != nullptr)
     prefetch(problem.mask.pixels.data, problem.mask.pixels.stride);
@@ -149,43 +145,34 @@ inline void prefetch_step(const PixelProduct& problem, const Step& step) {
 
 // Memory of a task.
 struct ProductMemory {
-  float *rows, *matrix, *corner;
+  float *rows, *corner;
 };
 
 // Multiplies the pixels from first to last with some panels. While a step is computed, the maps of the next one are
 // prefetched, or of the first one of the next tile.
 inline void multiply_tile(const PixelProduct& problem, int64_t first, int64_t last, int64_t first_panel,
                           int64_t last_panel, double* sums, const ProductMemory& memory) {
-  const int64_t max_panels = last - first <= kBlockRows ? kMaxProductPanels : kBlockGroups;
-  const int64_t group_panels = problem.matrix_is_cached ? last_panel - first_panel : kPackedPanels;
+  const int64_t panel_stride = problem.depth * kPanelColumns;
   for (int64_t k = 0; k < problem.depth; k += kDepth) {
     const int64_t depth = min(kDepth, problem.depth - k);
     const bool is_last = k + depth == problem.depth;
-    const int64_t panel_stride = (problem.matrix_is_cached ? problem.depth : depth) * kPanelColumns;
     pack_activations(problem.activations, first, last - first, k, depth, memory.rows);
-    for (int64_t group = first_panel; group < last_panel; group += group_panels) {
-      const int64_t group_end = min(group + group_panels, last_panel);
-      const float* matrix = problem.matrix + (group * problem.depth + k) * kPanelColumns;
-      if (!problem.matrix_is_cached) {
-        pack_matrix(problem, group, group_end - group, k, depth, memory.matrix);
-        matrix = memory.matrix;
-      }
-      for (int64_t panel = group, panels; panel < group_end; panel += panels, matrix += panels * panel_stride) {
-        panels = min(max_panels, group_end - panel);
-        const float* rows = memory.rows;
-        for (int64_t pixel = first; pixel < last; pixel += kBlockRows, rows += InterleavedRows::kBlock) {
-          const Step step{pixel, min(kBlockRows, last - pixel), panel, panels, depth, k == 0, is_last, sums};
-          Step next = step;
-          if (pixel + kBlockRows < last) {
-            next.pixel += kBlockRows;
-          } else if (panel + panels < last_panel) {
-            next.pixel = first, next.panel += panels;
-          } else {
-            next.pixel = last, next.panel = first_panel;
-          }
-          prefetch_step(problem, next);
-          multiply_step(problem, step, rows, matrix, panel_stride, memory.corner);
+    for (int64_t panel = first_panel, panels; panel < last_panel; panel += panels) {
+      panels = min(kMaxProductPanels, last_panel - panel);
+      const float* const matrix = problem.matrix + panel * panel_stride + k * kPanelColumns;
+      const float* rows = memory.rows;
+      for (int64_t pixel = first; pixel < last; pixel += kBlockRows, rows += InterleavedRows::kBlock) {
+        const Step step{pixel, min(kBlockRows, last - pixel), panel, panels, depth, k == 0, is_last, sums};
+        Step next = step;
+        if (pixel + kBlockRows < last) {
+          next.pixel += kBlockRows;
+        } else if (panel + panels < last_panel) {
+          next.pixel = first, next.panel += panels;
+        } else {
+          next.pixel = last, next.panel = first_panel;
         }
+        prefetch_step(problem, next);
+        multiply_step(problem, step, rows, matrix, panel_stride, memory.corner);
       }
     }
   }
@@ -193,14 +180,13 @@ inline void multiply_tile(const PixelProduct& problem, int64_t first, int64_t la
 
 // Computes the tasks begin <= task < end; a task is a band of pixels times a part of the panels. If the matrix fits the
 // second-level cache, each block of pixels goes through all panels, so that all maps are read and written once, in
-// order. Otherwise the band goes through a panel while it is in the first-level cache.
+// order. Otherwise the left factor of the band fits it, and the band goes through a few panels at a time.
 template <typename T>
 void multiply_pixels(const PixelProduct& problem, int64_t begin, int64_t end) {
   const int64_t tile = problem.matrix_is_cached ? kBlockRows : problem.band_pixels;
   const int64_t columns = problem.panels * kPanelColumns;
   // Aligned to a page: otherwise some maps take 10 % longer.
   const Scratch<float, 4096> rows(ceil_div(tile, kBlockRows) * InterleavedRows::kBlock);
-  const Scratch<float> matrix(problem.matrix_is_cached ? 0 : kPackedPanels * kDepth * kPanelColumns);
   const Scratch<float> corner(kBlockRows * kMaxProductPanels * kPanelColumns);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t band = task / problem.panel_parts, part = task % problem.panel_parts;
@@ -215,7 +201,7 @@ void multiply_pixels(const PixelProduct& problem, int64_t begin, int64_t end) {
     const int64_t last = min((band + 1) * problem.band_pixels, problem.pixels);
     for (int64_t pixel = band * problem.band_pixels; pixel < last; pixel += tile) {
       multiply_tile(problem, pixel, min(pixel + tile, last), first_panel, last_panel, sums,
-                    {rows.data(), matrix.data(), corner.data()});
+                    {rows.data(), corner.data()});
     }
   }
 }

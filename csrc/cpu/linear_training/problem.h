@@ -34,7 +34,7 @@ struct PixelProduct {
   const float* const* weights;  // of 16 output channels each, (16, weight_channels)
   int64_t weight_channels;
   bool transposes;
-  const float* matrix;  // all packed panels, if matrix_is_cached
+  const float* matrix;  // all packed panels
   const float* bias;    // (panels, kPanelColumns), zeros if there is none
   bool has_bias;
   PixelRows residual;  // null if there is none
@@ -42,11 +42,12 @@ struct PixelProduct {
   int64_t result_stride;
   ReluMask mask;
   int64_t band_pixels, panel_parts;
-  bool matrix_is_cached;  // in the second-level cache
+  bool matrix_is_cached;  // whether it fits the second-level cache
 
   int64_t bands() const { return ceil_div(pixels, band_pixels); }
   int64_t tasks() const { return bands() * panel_parts; }
-  // A band has at most kMaxPixels if the matrix is packed again for each. A panel part reads all pixels of the band.
+  // A band has at most kMaxPixels if its left factor must stay in the second-level cache. A panel part reads all pixels
+  // of the band.
   void split(int64_t threads) {
     constexpr int64_t kCachedMatrix = (512 << 10) / sizeof(float), kRows = 14, kMinPixels = 3 * kRows, kMinBands = 64;
     matrix_is_cached = panels * depth * kPanelColumns <= kCachedMatrix;
