@@ -81,7 +81,7 @@ def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     models = []
     for name, options in {"compiled": {"compile": {"backend": "aot_eager"}}, "plain": {}}.items():
         config = small()
-        config.merge_from_dict({"model": TWO_STAGES, "train_cfg": {"max_iters": 2}} | options)
+        config.merge_from_dict({"model": TWO_STAGES, "train_cfg": {"max_iters": 1}} | options)
         models.append(train(config, tmp_path / name, workspace, monkeypatch).model)
     compiled, plain = models
     for (name, first), second in zip(compiled.named_parameters(), plain.parameters(), strict=True):
