@@ -14,12 +14,13 @@ from sa_layers.ops.backend import why_not
 from tests.conftest import MakeOnce, RunPython, programs_in
 
 INFO = """
-import os, runpy, sys
+import os, sys
 
 os.environ |= {environment}
 sys.modules |= dict.fromkeys({missing})
-sys.argv = ["sa_layers.info", "--json"]
-runpy.run_module("sa_layers.info", run_name="__main__", alter_sys=True)
+from sa_layers.info import main
+
+main(["--json"])
 """
 PROGRAMS = {
     "default": INFO.format(environment={}, missing=[]),
