@@ -26,7 +26,7 @@ torch.compile it is one operator, which takes the tensors of the modules, and th
 
 **Training**, with gradients or batch statistics, on a CPU. A network is a few steps for autograd, each a function with
 a backward pass of its own, which keeps the maps between the operators above and nothing else. docs/training.md has the
-equations.
+equations. torch.compile does not trace the steps: it calls the module between two graphs.
 
 **What is kept between calls.** The structure, never a value. A module with a fused path derives from
 :class:`FusedModule` and defines ``why_not_eligible``, ``plan`` and ``plan_training``, which look at the structure of

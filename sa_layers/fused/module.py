@@ -16,7 +16,7 @@ from .evaluation.operator import Evaluation, evaluate
 from .evaluation.parameters import Parameters
 from .originals import why_not_original
 from .structure import Plans, Structure
-from .watch import Watch, is_written
+from .watch import Watch, is_written, may_leave_graph
 
 Made = TypeVar("Made", bound="FusedModule[Any]")
 Plan = TypeVar("Plan")
@@ -71,7 +71,7 @@ class FusedModule(nn.Module, Generic[Plan]):
 
     def trained(self, *features: Tensor) -> Any:
         """The plan of training, or None if nothing is trained or the modules must be called."""
-        if self._why_not_trained(features) is not None:
+        if torch.compiler.is_compiling() or self._why_not_trained(features) is not None:
             return None
         plan, structure = self.current_training_plan()
         if isinstance(plan, str) or not structure.is_trained(features) or structure.why_not_trained() is not None:
@@ -88,10 +88,25 @@ class FusedModule(nn.Module, Generic[Plan]):
         structure, plan = kept
         return plan, structure
 
+    def is_trained_untraced(self, *features: Tensor) -> bool:
+        """Whether torch.compile is tracing a call that would take the fused path of training, and need not trace it.
+
+        The path has a backward pass of its own, updates running statistics and communicates with other processes. So
+        the call is made between two graphs, as it is without torch.compile.
+        """
+        if not is_traced_by_dynamo() or not may_leave_graph() or is_written(self._watch):
+            return False
+        if self._why_not_trained(features) is not None or self.why_not_accepted(features, training=True) is not None:
+            return False
+        watch = self._watch
+        if not watch.uses_batch_statistics:
+            needed = watch.needs_gradient or any(tensor.requires_grad for tensor in features)
+            if not (torch.is_grad_enabled() and needed):
+                return False
+        return watch.is_trainable
+
     def _why_not_trained(self, features: Iterable[Tensor]) -> str | None:
         """What keeps a call from the fused path of training, whatever the module's structure."""
-        if torch.compiler.is_compiling():
-            return "torch.compile compiles the unfused operators in training"
         features = list(features)
         if isinstance(features[0], Tensor) and features[0].device.type not in TRAINING_DEVICES:
             return f"training is not fused on {features[0].device.type}"

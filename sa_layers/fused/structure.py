@@ -79,6 +79,10 @@ class Structure:
         """Whether a call with these features computes gradients or batch statistics."""
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain(features, self.tensors)):
             return True
+        return self.uses_batch_statistics()
+
+    def uses_batch_statistics(self) -> bool:
+        """Whether a norm normalises by the statistics of its input."""
         return any(norm.training or norm.running_mean is None for norm in self._norms)
 
     def why_not_trained(self) -> str | None:

@@ -6,7 +6,7 @@ a guard for each at every call, which takes longer than :class:`Structure`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -14,7 +14,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from ..ops.torch_internals import STATIC_SIZES, is_written_by_traced_code
+from ..ops.torch_internals import STATIC_SIZES, is_written_by_traced_code, must_be_one_graph
 from .evaluation.operator import LANGUAGE
 from .structure import MUTABLE
 
@@ -58,6 +58,8 @@ class Watch(ModuleType):
         self._module = ref(module)
         self._plan: Any = None
         self._described: Described | None = None
+        self._training_plan: Any = None
+        self._has_unfused_parts = False
 
     @property
     @torch.compiler.disable  # compiled code reads this, and torch.compile would compile whatever it calls
@@ -73,6 +75,24 @@ class Watch(ModuleType):
     def needs_gradient(self) -> bool:
         """Whether a tensor of the module requires a gradient."""
         return any(tensor.requires_grad for tensor in self._watched().current_plan()[1])
+
+    @property
+    @torch.compiler.disable
+    def uses_batch_statistics(self) -> bool:
+        """Whether a norm of the module normalises by the statistics of its input."""
+        return self._watched().current_training_plan()[1].uses_batch_statistics()
+
+    @property
+    @torch.compiler.disable
+    def is_trainable(self) -> bool:
+        """Whether the module takes the fused path of training with all its parts."""
+        module = self._watched()
+        plan, structure = module.current_training_plan()
+        if isinstance(plan, str) or structure.why_not_trained() is not None:
+            return False
+        if plan is not self._training_plan:
+            self._training_plan, self._has_unfused_parts = plan, module.why_not_parts(training=True) is not None
+        return not self._has_unfused_parts
 
     def objects(self) -> Iterator[Any]:
         """All objects of which the structure of the module consists."""
@@ -95,3 +115,15 @@ def is_written(watch: Watch) -> bool:
     The write happens only when the compiled code runs, so the module itself does not show it yet.
     """
     return is_written_by_traced_code(watch.objects())
+
+
+@torch.compiler.assume_constant_result
+def may_leave_graph() -> bool:
+    """Whether the code that torch.compile is tracing may contain calls that are not traced."""
+    return not must_be_one_graph()
+
+
+@torch.compiler.disable
+def call_untraced(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function as it is called without torch.compile, between two graphs."""
+    return function(*arguments)

@@ -16,6 +16,7 @@ from ..fused.evaluation.parameters import Parameters, linear_layers
 from ..fused.training.attention import AttentionStep, AttentionTraining
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
+from ..fused.watch import call_untraced
 from ..ops.checks import autocast
 from ..ops.footprint import Footprint, IntOrPair, pair
 from ..ops.integers import integer, integers, is_integer
@@ -162,6 +163,9 @@ class SelfAttention(FusedModule[EvaluationAttention]):
             outputs = self.evaluated(*autocast(query, key, value), channels_last=True)
             if outputs is not None:
                 return outputs[0]
+        if self.is_trained_untraced(query, key, value):
+            result: Tensor = call_untraced(SelfAttention.attend, self, query, key, value)
+            return result
         if (attention := self.trained(query, key, value)) is not None:
             return run(AttentionStep(attention), *autocast(query, key, value))
         return self.attend_unfused(query, key, value)

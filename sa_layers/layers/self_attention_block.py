@@ -17,6 +17,7 @@ from ..fused.originals import overridden, replaceable
 from ..fused.training.block import BlockStep
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
+from ..fused.watch import call_untraced
 from ..ops.checks import autocast, autocast_dtype
 from ..ops.footprint import IntOrPair
 from ..ops.projection import Linear
@@ -149,6 +150,9 @@ class SelfAttentionBlock(FusedModule[EvaluationBlock]):
         weight = self.expansion.weight
         if accepts(features, weight) and (outputs := self.evaluated(features.to(weight.dtype))) is not None:
             return outputs[0].to(torch.promote_types(features.dtype, autocast_dtype(outputs[0])))
+        if self.is_trained_untraced(features):
+            result: Tensor = call_untraced(SelfAttentionBlock.forward, self, features)
+            return result
         if accepts(features, self.expansion.weight, training=True) and (step := self.trained(features)) is not None:
             (cast,) = autocast(features)
             if cast.dtype == features.dtype:

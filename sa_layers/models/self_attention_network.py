@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from ..checkpoints import matching
 from ..fused import FusedModule
-from ..fused.eligibility import HOOKED, accepts, has_hooks
+from ..fused.eligibility import HOOKED, accepts, has_hooks, why_not_accepted
 from ..fused.evaluation.network import EvaluationNetwork
 from ..fused.evaluation.parameters import Parameters
 from ..fused.originals import why_not_original
 from ..fused.structure import Structure
 from ..fused.training.network import NetworkPlan, StagePlan
+from ..fused.watch import call_untraced
 from ..layers.keywords import check_keywords, keywords
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
@@ -157,6 +158,9 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             evaluated = self.evaluated(image.to(first.dtype))
             if evaluated is not None:
                 return autocast(*evaluated)
+        if self.is_trained_untraced(image):
+            result: tuple[Tensor, ...] = call_untraced(SelfAttentionNetwork.forward, self, image)
+            return result
         if first is not None and accepts(image, first, training=True) and (plan := self.trained(image)) is not None:
             return tuple(plan.compute(*autocast(image), self.out_indices))
         features, outputs = self.stem(image), []
@@ -229,6 +233,20 @@ class SelfAttentionNetwork(FusedModule[EvaluationNetwork]):
             return obstacle
         for name, part in self._called_parts():
             if isinstance(part, Stem | SelfAttentionStage) and (obstacle := part.why_not_fused(*features)):
+                return f"{name}: {obstacle}"
+        return None
+
+    def why_not_accepted(self, features: Sequence[Tensor], training: bool = False) -> str | None:
+        """What keeps the network from reading the image, or None."""
+        first = next(self.stages.parameters(), None)
+        return "the stages have no parameters" if first is None else why_not_accepted(features[0], first, training)
+
+    def why_not_parts(self, training: bool = False) -> str | None:
+        """What keeps a part of the network from being fused; the others may still be."""
+        for name, part in self._called_parts():
+            if not isinstance(part, Stem | SelfAttentionStage):
+                return f"{name} is a {type(part).__name__}"
+            if obstacle := part.why_not_eligible(training) or part.why_not_parts(training):
                 return f"{name}: {obstacle}"
         return None
 

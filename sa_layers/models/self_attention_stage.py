@@ -16,6 +16,7 @@ from ..fused.originals import replaceable
 from ..fused.training.function import run
 from ..fused.training.norm import TrainingNorm
 from ..fused.training.transition import NormStep, TransitionStep
+from ..fused.watch import call_untraced
 from ..layers import SelfAttentionBlock
 from ..layers.mapping import ActLayer
 from ..layers.norm import NormLayer, inside, make_norm
@@ -84,6 +85,9 @@ class SelfAttentionStage(FusedModule[EvaluationStage]):
         weight = self.transition.weight
         if accepts(features, weight) and (outputs := self.evaluated(features.to(weight.dtype))) is not None:
             return autocast(*outputs)[0]
+        if self.is_trained_untraced(features):
+            result: Tensor = call_untraced(SelfAttentionStage.forward, self, features)
+            return result
         if accepts(features, weight, training=True) and (entry := self.trained(features)) is not None:
             cast = autocast(features)[0]
             transited = run(entry, self.pool(cast) if self.pooling_stride() is None else cast)

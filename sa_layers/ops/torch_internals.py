@@ -99,6 +99,14 @@ def is_written_by_traced_code(objects: Iterable[Any]) -> bool:
     return any(item in effects and effects.is_modified(effects[item]) for item in objects)
 
 
+def must_be_one_graph() -> bool:
+    """Whether torch.compile may not leave the graph that it is tracing, which ``fullgraph=True`` forbids."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    translator = InstructionTranslator.current_tx()
+    return bool(translator.one_graph or translator.error_on_graph_break)
+
+
 def is_functionalized() -> bool:
     """Whether torch.func.functionalize is the innermost transform that is running."""
     return maybe_current_level() is not None and peek_interpreter_stack().key() == TransformType.Functionalize

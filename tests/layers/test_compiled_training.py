@@ -61,7 +61,9 @@ def test_no_view_is_kept(name: str, attention: Attention, options: dict[str, Any
     layer = attention(8, 8, 3, **options)
     with backend(name):
         gradients(
-            layer, torch.randn(2, 8, 7, 9, requires_grad=True), torch.compile(layer, backend=compiler, dynamic=True)
+            layer,
+            torch.randn(2, 8, 7, 9, requires_grad=True),
+            torch.compile(layer, backend=compiler, dynamic=True, fullgraph=True),
         )
     assert kept
 
