@@ -13,22 +13,26 @@ import torch
 
 from sa_layers.benchmark.machine import check_device, parse_device
 from sa_layers.command_line import command, integer, number
+from sa_layers.output_file import output_file
 
 from .display import make_display
 from .drawn_images import draw_folder
 from .errors import ExperimentError
 from .imagenette import ImageFolder
+from .kept_weights import KeptWeights, find_kept
 from .ledger import Ledger
 from .networks import NETWORKS
 from .plan import Run, list_runs, unfinished
 from .recipes import SUITES, Suite
 from .tasks import NETWORKS as TASK_NETWORKS
 from .tasks import TASKS
+from .views import Views
 from .workers import Job, work_in_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "benchmarks" / "results" / "evidence" / "runs.jsonl"
 PAGE = ROOT / "docs" / "evidence.md"
+METAFILE = ROOT / "mm_configs" / "classification" / "imagenette.yml"
 DATA, OUT = ROOT / "data", ROOT / "work_dirs" / "evidence"
 
 
@@ -50,6 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=OUT, metavar="DIR", help=f"work files and weights (default: {OUT})"
     )
     _add_ledger(run_parser)
+    attack_parser = commands.add_parser("attack", help="attack the weights of finished runs by APGD and Square")
+    _add_kept(attack_parser)
+    attention_parser = commands.add_parser(
+        "attention", help="compare attention at edges and in flat regions before and after training, by saved weights"
+    )
+    _add_kept(attention_parser)
     estimate_parser = commands.add_parser("estimate", help="estimate the time of a suite from a few steps")
     _add_suite(estimate_parser)
     time_parser = commands.add_parser("time", help="time the networks of a suite, and write the times to the ledger")
@@ -60,10 +70,21 @@ def make_parser() -> argparse.ArgumentParser:
     tasks_parser = commands.add_parser("tasks", help="train and test on CamVid and BCCD with mmseg's and mmdet's tools")
     _add_tasks(tasks_parser)
     _add_ledger(tasks_parser)
-    page_parser = commands.add_parser("page", help="make docs/evidence.md and its figures from the ledger")
+    page_parser = commands.add_parser("page", help="make docs/evidence.md and a metafile of weights from the ledger")
     page_parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help=f"the page (default: {PAGE})")
+    page_parser.add_argument(
+        "--metafile", type=Path, default=METAFILE, metavar="FILE", help=f"the metafile (default: {METAFILE})"
+    )
     _add_ledger(page_parser)
     return parser
+
+
+def _add_kept(parser: argparse.ArgumentParser) -> None:
+    _add_suite(parser)
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"Imagenette's folder (default: {DATA})")
+    parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads (default: torch's)")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"where the weights are (default: {OUT})")
+    _add_ledger(parser)
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +186,33 @@ def time(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _kept(arguments: argparse.Namespace) -> tuple[list[KeptWeights], Views, Ledger]:
+    """Return the weights of the suite's finished runs, the images on which these were tested, and the ledger."""
+    runs, ledger = _runs(arguments), Ledger(arguments.ledger)
+    is_quick = _suite(arguments) is SUITES["quick"]
+    data = arguments.data or (arguments.out / "drawn" if is_quick else DATA)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    views = Views(ImageFolder(data, runs[0].recipe.source_size, complete=not is_quick), arguments.device)
+    return find_kept(runs, ledger.read(), views.fingerprint, arguments.out), views, ledger
+
+
+def attack(arguments: argparse.Namespace) -> int:
+    """Attack the weights of finished runs and write the results to the ledger."""
+    from .autoattack import attack_kept
+
+    attack_kept(*_kept(arguments), arguments.device)
+    return 0
+
+
+def attention(arguments: argparse.Namespace) -> int:
+    """Compare attention before and after training, and write the results to the ledger."""
+    from .attention import measure_kept
+
+    measure_kept(*_kept(arguments))
+    return 0
+
+
 def tasks(arguments: argparse.Namespace) -> int:
     """Do the runs of the tasks that are not in the ledger."""
     from .task_run import TaskRun, do_runs
@@ -181,11 +229,26 @@ def tasks(arguments: argparse.Namespace) -> int:
 
 
 def page(arguments: argparse.Namespace) -> int:
-    """Make the page from the ledger."""
+    """Make the page and the metafile from the ledger."""
+    from .metafile import make_metafile
     from .page import make_page, write
 
-    write(make_page(Ledger(arguments.ledger).read()), arguments.page)
+    records = Ledger(arguments.ledger).read()
+    write(make_page(records), arguments.page)
+    with output_file(arguments.metafile) as partial:
+        partial.write_text(make_metafile(records))
     return 0
+
+
+COMMANDS = {
+    "run": run,
+    "attack": attack,
+    "attention": attention,
+    "estimate": estimate,
+    "time": time,
+    "tasks": tasks,
+    "page": page,
+}
 
 
 @command("experiments")
@@ -196,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = make_parser().parse_args(arguments)
     if "device" in parsed:
         check_device(parsed.device)
-    return {"run": run, "estimate": estimate, "time": time, "tasks": tasks, "page": page}[parsed.command](parsed)
+    return COMMANDS[parsed.command](parsed)
 
 
 if __name__ == "__main__":

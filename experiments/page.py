@@ -17,10 +17,11 @@ from .markdown import list_of, number, table, with_interval
 from .measures import Results, accuracy, all_right, attack_success, mean_success, rotation_drop
 from .plan import RESULT, Run, list_runs, unfinished
 from .plots import Panel, attack_panels, cost_panels, draw, rotation_panels
-from .prose import INTRODUCTION, LOADING, METHOD, RUNNING
+from .prose import INTRODUCTION, METHOD, RUNNING
 from .recipes import SUITES, TRIOS, Recipe, Suite
 from .task_page import task_sections
 from .timing import Times
+from .weights_page import attention_section, autoattack_section, weights_section
 
 NOTE = "<!-- Made by `python -m experiments page` from the ledger: edit experiments/page.py or prose.py instead. -->"
 FIGURES = "images"
@@ -61,7 +62,7 @@ def make_page(records: list[Record]) -> Page:
         results = Results(records, section.recipe.name)
         times = Times(records, section.recipe.image_size, "cuda" if section.suite.name == "gpu" else "cpu")
         parts += _section(section, results, records, times, figures)
-    parts += [*task_sections(records), *_weights(records), RUNNING.strip()]
+    parts += [*task_sections(records), *weights_section(records), RUNNING.strip()]
     return Page("\n\n".join(parts) + "\n", figures)
 
 
@@ -113,12 +114,16 @@ def _section(
     yield "Accuracy in percent on the held-out tenth of the training images, by learning rate:"
     yield tables.searches(results, [name for trio in section.trios for name in trio])
     if names:
-        yield from _robustness(section, results, names, figures)
+        yield from _robustness(section, results, names, records, figures)
     yield from _ablations(section, records)
 
 
 def _robustness(
-    section: Section, results: Results, names: Sequence[str], figures: dict[str, list[Panel]]
+    section: Section,
+    results: Results,
+    names: Sequence[str],
+    records: Sequence[Record],
+    figures: dict[str, list[Panel]],
 ) -> Iterator[str]:
     yield "### Rotated images"
     yield "Accuracy in percent, as the mean over seeds."
@@ -132,6 +137,8 @@ def _robustness(
     for trio in trios:
         yield from _attack(results, trio)
     yield _figure("attack", section, attack_panels(results, names), figures)
+    yield from autoattack_section(results, names, records)
+    yield from attention_section(results, names, records)
 
 
 def _attack(results: Results, trio: tuple[str, str, str]) -> Iterator[str]:
@@ -215,21 +222,6 @@ def _times(times: Times, names: Sequence[str]) -> str:
     rows = [[tables.title(name), *(f"{times.milliseconds(name, batch):.2f}" for batch in batches)] for name in names]
     headings = ["evaluation, ms an image", *(f"batch of {batch}" for batch in batches)]
     return f"Measured by `python -m experiments time` on {times.machine}:\n\n{table(headings, rows)}"
-
-
-def _weights(records: list[Record]) -> Iterator[str]:
-    best: dict[tuple[str, str], Record] = {}
-    for record in records:
-        if record["purpose"] == RESULT:
-            key = record["recipe"]["name"], record["network"]
-            best[key] = max(best.get(key, record), record, key=accuracy)
-    rows = [
-        [tables.title(network), recipe, str(run["seed"]), number(accuracy(run)), f"`{run['results']['weights']}`"]
-        for (recipe, network), run in best.items()
-    ]
-    yield "## Weights"
-    yield LOADING.strip()
-    yield table(["network", "recipe", "seed", "top-1, %", "SHA-256"], rows) if rows else "**Not run yet.**"
 
 
 def write(page: Page, path: Path) -> None:

@@ -21,10 +21,11 @@ from sa_layers.output_file import make_parent, output_file
 
 from .evaluation import QUARTERS, count_correct, describe_attacked, measure_attack, settings
 from .imagenette import CLASSES
+from .kept_weights import file_name
 from .networks import Normalized, cost, make_network
 from .plan import SEARCH, Record, Run
 from .training import Training
-from .views import Views, attacked
+from .views import Views, first_of_each_class
 
 
 class Part(NamedTuple):
@@ -111,7 +112,9 @@ class RunInProgress:
         return self.state / "measurements.json"
 
     def _attacked(self) -> Any:
-        return attacked(self.views.tested(self.run.purpose, self.run.recipe), self.run.recipe.attacked_per_class)
+        return first_of_each_class(
+            self.views.tested(self.run.purpose, self.run.recipe), self.run.recipe.attacked_per_class
+        )
 
     def _test(self, degrees: int) -> None:
         begin = time.perf_counter()
@@ -133,15 +136,12 @@ class RunInProgress:
             unfinished.write_text(json.dumps(self.measurements))
 
     def _save_weights(self) -> str:
-        """Save the network, without the normalisation of images, and return the SHA-256 of the file.
-
-        The name of the file ends with the first eight digits, like those of torch.hub.
-        """
+        """Save the network, without the normalisation of images, and return the SHA-256 of the file."""
         state = {name: values.cpu().contiguous() for name, values in self.network.network.state_dict().items()}
         make_parent(self.weights / self.key)
         with tempfile.TemporaryDirectory(dir=self.weights) as folder:
             saved = Path(folder, "weights.pth")  # torch writes the name of the file into it
             torch.save(state, saved)
             digest = hashlib.sha256(saved.read_bytes()).hexdigest()
-            saved.replace(self.weights / f"{self.key.rpartition('-')[0]}-{digest[:8]}.pth")
+            saved.replace(self.weights / file_name(self.run.recipe.name, self.run.network, self.run.seed, digest))
         return digest

@@ -57,8 +57,8 @@ def crop_centre(pixels: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def attacked(images: Images, per_class: int) -> Images:
-    """Return the first images of each class, which are attacked."""
+def first_of_each_class(images: Images, per_class: int) -> Images:
+    """Return the first images of each class, the same for all runs."""
     return _choose(images, lambda order: torch.sort(order).values[:per_class])
 
 

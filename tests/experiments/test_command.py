@@ -107,3 +107,38 @@ def test_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_arguments(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", f"--out={tmp_path}", f"--ledger={tmp_path / 'runs.jsonl'}", *options]) != 0
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_saved_weights(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are attacked and looked at, once."""
+    pytest.importorskip("pyautoattack")
+    records = Ledger(uninterrupted / "runs.jsonl").read()
+    ledger = Ledger(tmp_path / "runs.jsonl")
+    for record in records:
+        ledger.append(record)
+    arguments = [f"--out={uninterrupted / 'work'}", f"--ledger={ledger.path}", f"--networks={NETWORK}", "--threads=1"]
+    assert main(["attack", "--quick", *arguments]) == 0
+    attacked = ledger.read()[-1]
+    assert attacked["purpose"] == "autoattack"
+    assert attacked["results"]["labels"] == "0123456789"
+    assert attacked["results"]["clean"] == records[-2]["results"]["attack"]["clean"]
+    assert [(row["attack"], row["epsilon"]) for row in attacked["results"]["attacks"]] == [
+        ("apgd", 8),
+        ("square", 8),
+    ]
+    assert main(["attention", "--quick", *arguments]) == 0
+    looked_at = ledger.read()[-1]["results"]
+    for time in ("before", "after"):
+        assert [row["stage"] for row in looked_at[time]] == [f"network.stages.{index}" for index in range(5)]
+        assert all(0 < row["difference"] < 2 and 0.5 < row["entropy at edges"] <= 1 for row in looked_at[time])
+    assert looked_at["before"] != looked_at["after"]
+    length = len(ledger.read())
+    capsys.readouterr()
+    for command_name in ("attack", "attention"):
+        assert main([command_name, "--quick", *arguments]) == 0
+        assert f"in {ledger.path} already" in capsys.readouterr().out
+    assert len(ledger.read()) == length == len(records) + 2
+    arguments[0] = f"--out={tmp_path}"
+    assert main(["attack", "--quick", f"--data={uninterrupted / 'work' / 'drawn'}", *arguments]) != 0
+    assert "has no weights of a finished run on these images" in capsys.readouterr().err

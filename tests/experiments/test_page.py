@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import LEDGER, PAGE
+from experiments.attention import ATTENTION, MEASURES
+from experiments.autoattack import AUTOATTACK
 from experiments.errors import LedgerError
 from experiments.intervals import interval, paired
 from experiments.ledger import Ledger
@@ -49,9 +51,30 @@ def invent(suite: str, seeds: int | None = None, networks: list[str] | None = No
                 for steps in run.recipe.attack_steps
             ]
             attack = {"labels": 10 * "0", "targets": 10 * "1", "clean": 9 * "0" + "1", "settings": settings}
-            results |= {"parameters": 10**7, "multiply_adds": 2 * 10**8, "attack": attack, "weights": 64 * "a"}
+            results |= {"parameters": 10**7, "multiply_adds": 2 * 10**8, "attack": attack, "weights": run.key("data")}
         measured = {"training_s": 1.0, "test_s": 1.0, "finished": "2026-01-01"} | MACHINE
         records.append(resolved.definition("data") | {"results": results, "measured": measured})
+    return records
+
+
+def invent_of_weights(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines on the weights of runs: APGD and Square change two and one of ten images within 8/255."""
+    records = []
+    for run in runs:
+        if run["purpose"] == "result":
+            origin = {"network": run["network"], "seed": run["seed"], "weights": run["results"]["weights"]}
+            attacks = [
+                {"attack": attack, "epsilon": epsilon, "predictions": changed * "1" + (10 - changed) * "0"}
+                for epsilon, apgd in ((2, 0), (8, 2))
+                for attack, changed in (("apgd", apgd), ("square", 1))
+            ]
+            results: dict[str, Any] = {"labels": 10 * "0", "clean": 10 * "0", "attacks": attacks}
+            settings = {"epsilons": [2, 8], "apgd_steps": 50, "apgd_targets": 3, "square_queries": 1000}
+            records.append({"purpose": AUTOATTACK, **origin, "settings": settings, "results": results})
+            rows = [{"stage": f"stages.{index}"} | dict.fromkeys(MEASURES, 0.5) for index in range(5)]
+            if not run["network"].startswith("resnet"):
+                looked_at = {"images": 100, "before": rows, "after": rows}
+                records.append({"purpose": ATTENTION, **origin, "results": looked_at})
     return records
 
 
@@ -103,10 +126,15 @@ def test_full_ledger(tmp_path: Path) -> None:
     records = invent("two-core") + invent("gpu")
     networks = list(dict.fromkeys(record["network"] for record in records))
     tasks = [invent_task(purpose, network, 0, 40.0) for purpose in TASKS for network in TASK_NETWORKS]
-    page = make_page(records + invent_times(networks) + tasks)
+    page = make_page(records + invent_times(networks) + tasks + invent_of_weights(records))
     assert "not run yet" not in page.text.lower()
     assert_tables_are_regular(page.text)
     assert len(page.figures) == 6
+    assert re.search(
+        r"^\| SAN10 pairwise \| 8/255 \| 3 \| 100\.0 \| [\d.]+ \| 80\.0 \| 90\.0 \|$", page.text, re.MULTILINE
+    )
+    assert "Square succeeds where APGD fails on 9 of 180 attacked images." in page.text
+    assert page.text.count("| SAN10 patchwise, stages.4 | 0.500 |") == 2
     page = make_page(invent("two-core"))
     (tmp_path / FIGURES).mkdir()
     write(page, tmp_path / "evidence.md")
