@@ -70,6 +70,9 @@ inline void apply_epilogue(const Projection& problem, int64_t panel, int64_t pan
 }
 
 constexpr int64_t kMaxPanels = 4;  // that are multiplied together
+// The same for a tile of many blocks. Rows of a wide result are a power of two apart and compete for one set of the
+// first-level cache, so that longer pieces of them are better; with AVX-512, a block has two panels anyway.
+constexpr int64_t kTilePanels = max(kBlockGroups, SA_LAYERS_TARGET == SA_LAYERS_AVX512 ? 1 : kMaxPanels);
 
 // A part of the result: some pixels, some panels.
 struct Tile {
@@ -110,7 +113,7 @@ inline void project_tile(const Projection& problem, const Tile& tile, float* row
     const bool accumulates = channel > 0 || problem.adds, is_last = channel + kDepth >= problem.channels;
     const bool is_block = tile.last_pixel - tile.first_pixel <= kBlockRows;
     const bool prefetch = channel == 0 && problem.adds && is_block;
-    const int64_t max_panels = is_block ? kMaxPanels : kBlockGroups;
+    const int64_t max_panels = is_block ? kMaxPanels : kTilePanels;
     for (int64_t panel = tile.first_panel; panel < tile.last_panel; panel += max_panels) {
       const int64_t panels = min(max_panels, tile.last_panel - panel), next = panel + panels;
       const int64_t rest = min(max_panels, tile.last_panel - next);
