@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.linear_training import linear_backward_input, linear_backward_weight, linear_forward
+from tests.sampling import exhaustive
 
 from .weight_forms import FORMS, strided
 
@@ -137,7 +138,7 @@ def compare(results: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.dt
 LAYERS = st.lists(st.integers(1, 100) | st.integers(1, 600), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60 if exhaustive() else 25)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)),
     st.integers(1, 100) | st.integers(1, 600),

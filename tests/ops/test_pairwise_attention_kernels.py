@@ -21,7 +21,7 @@ from sa_layers.ops import (
 )
 from sa_layers.ops.mapping_layer import operands_of
 from sa_layers.ops.pairwise_attention import pairwise_attention_fused
-from tests.sampling import sample
+from tests.sampling import exhaustive, sample
 
 from .attention_problem import assert_agrees
 from .devices import on_devices
@@ -46,7 +46,7 @@ def test_every_width_and_geometry(
 
 @on_devices
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if exhaustive() else 25, deadline=None)
 def test_random_problems(data: st.DataObject, device: str) -> None:
     draw, small = data.draw, st.integers(1, 3)
     weight_channels = draw(st.integers(1, 20))

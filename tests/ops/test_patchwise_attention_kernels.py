@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sa_layers.ops import PADDING_MODES, PATCHWISE_RELATIONS, Footprint, MappingLayer, extension, patchwise_attention
 from sa_layers.ops.mapping_layer import operands_of
 from sa_layers.ops.patchwise_attention import patchwise_attention_fused
-from tests.sampling import sample
+from tests.sampling import exhaustive, sample
 
 from .attention_problem import assert_agrees
 from .devices import on_devices
@@ -42,7 +42,7 @@ def test_every_width_and_geometry(widths: tuple, geometry: tuple[int, int], padd
 
 @on_devices
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if exhaustive() else 25, deadline=None)
 def test_random_problems(data: st.DataObject, device: str) -> None:
     draw = data.draw
     weights = draw(st.integers(1, 20))

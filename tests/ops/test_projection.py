@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sa_layers.ops import AffineReLU, backend, extension
 from sa_layers.ops.projection import Linear, project
+from tests.sampling import exhaustive
 
 from .devices import NO_CUDA, on_devices
 from .weight_forms import FORMS, strided
@@ -88,7 +89,7 @@ def check(operands: dict[str, Tensor], results: tuple[Tensor, ...], tolerance: f
 
 
 @needs_kernels
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60 if exhaustive() else 25)
 @given(st.integers(1, 260), st.integers(1, 600), LAYERS)
 def test_random_shapes(pixels: int, channels: int, layers: list[int]) -> None:
     """Part-filled panels of input and of output channels, single rows, more pixels than a part has."""

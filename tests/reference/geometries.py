@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests.sampling import exhaustive
+
 # Derandomised, so that two runs test the same; without a deadline, because the first example compiles.
-many_examples = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+many_examples = settings(max_examples=120 if exhaustive() else 40, deadline=None, derandomize=True, database=None)
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
