@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
@@ -17,6 +18,7 @@ def starts_processes(item: pytest.Function) -> bool:
     return any(_names_subprocess(function) for function in (item.function, *(fixture.func for fixture in fixtures)))
 
 
+@functools.cache
 def _names_subprocess(function: Callable[..., Any]) -> bool:
     """Follow the global names that a function mentions, as far as the functions of the tests go."""
     pending, seen = [function], set()
