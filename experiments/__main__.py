@@ -19,7 +19,7 @@ from .display import make_display
 from .drawn_images import draw_folder
 from .errors import ExperimentError
 from .imagenette import ImageFolder
-from .kept_weights import KeptWeights, find_kept
+from .kept_weights import KeptWeights, find_best, find_kept
 from .ledger import Ledger
 from .networks import NETWORKS
 from .plan import Run, list_runs, unfinished
@@ -117,6 +117,11 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=integer(1), default=1, metavar="N", help="number of seeds (default: 1)")
     parser.add_argument(
         "--data", type=Path, default=DATA, metavar="DIR", help=f"folder of camvid/ and bccd/ (default: {DATA})"
+    )
+    parser.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="start from the most accurate weights that run has saved for each network, not from random weights",
     )
     parser.add_argument("--threads", type=integer(1, 1024), metavar="N", help="threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"work files and weights (default: {OUT})")
@@ -217,14 +222,18 @@ def tasks(arguments: argparse.Namespace) -> int:
     """Do the runs of the tasks that are not in the ledger."""
     from .task_run import TaskRun, do_runs
 
+    ledger, networks = Ledger(arguments.ledger), TASK_NETWORKS
+    starts: dict[str, Path | None] = dict.fromkeys(networks)
+    if arguments.pretrained:
+        starts = {network: find_best(network, ledger.read(), arguments.out) for network in networks}
     runs = [
-        TaskRun(task, network, seed, arguments.data / task)
+        TaskRun(task, network, seed, arguments.data / task, weights=starts[network])
         for seed in range(arguments.seeds)
         for task in arguments.only
-        for network in TASK_NETWORKS
+        for network in networks
     ]
     threads = arguments.threads or len(os.sched_getaffinity(0))
-    do_runs(runs, Ledger(arguments.ledger), arguments.out / "tasks", threads)
+    do_runs(runs, ledger, arguments.out / "tasks", threads)
     return 0
 
 

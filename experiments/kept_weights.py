@@ -14,6 +14,7 @@ from sa_layers.checkpoints import load_checkpoint, read_state_dict
 from .errors import ExperimentError
 from .imagenette import CLASSES
 from .ledger import Record
+from .measures import accuracy
 from .networks import NETWORKS, make_network
 from .plan import RESULT, Run, find, resolve
 
@@ -48,22 +49,13 @@ class KeptWeights(NamedTuple):
         """What a line of the ledger on these weights says of them."""
         return {"network": self.run.network, "seed": self.run.seed, "weights": self.digest}
 
-    def check(self) -> None:
-        """Check that the file is that of the ledger.
-
-        Raises:
-            ExperimentError: It has another SHA-256.
-        """
-        if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.digest:
-            raise ExperimentError(f"the SHA-256 of {self.path} is not that of the ledger, {self.digest}")
-
     def load(self) -> nn.Module:
         """Return the network with these weights, in evaluation mode.
 
         Raises:
             ExperimentError: The file is not that of the ledger.
         """
-        self.check()
+        check_file(self.path, self.digest)
         network = make_network(self.run.network, len(CLASSES), seed=0)
         if "blocks" in NETWORKS[self.run.network].options:
             network.load_state_dict(read_state_dict(self.path))
@@ -90,8 +82,7 @@ def find_kept(runs: Iterable[Run], records: Sequence[Record], data: str, out: Pa
         record = find(resolved, records, data) if resolved else None
         if resolved is None or record is None:
             continue
-        name = file_name(run.recipe.name, run.network, run.seed, record["results"]["weights"])
-        found = KeptWeights(resolved, record, out / "weights" / name)
+        found = KeptWeights(resolved, record, path_of(record, out))
         if found.path.exists():
             kept.append(found)
         else:
@@ -101,3 +92,45 @@ def find_kept(runs: Iterable[Run], records: Sequence[Record], data: str, out: Pa
             f"{out / 'weights'} has no weights of a finished run on these images: python -m experiments run makes them"
         )
     return kept
+
+
+def find_best(network: str, records: Iterable[Record], out: Path) -> Path:
+    """Return the weights of the most accurate finished run of a network.
+
+    Args:
+        network: Name of the network.
+        records: Lines of the ledger.
+        out: Folder of the work files, with the folder ``weights``.
+
+    Raises:
+        ExperimentError: The folder has none of a finished run, or the file is not that of the ledger.
+    """
+    found = {
+        path: record
+        for record in records
+        if (record["purpose"], record["network"]) == (RESULT, network) and (path := path_of(record, out)).exists()
+    }
+    if not found:
+        raise ExperimentError(
+            f"{out / 'weights'} has no weights of a finished run of {NETWORKS[network].title}: python -m experiments "
+            "run makes them"
+        )
+    best = max(found, key=lambda path: accuracy(found[path]))
+    check_file(best, found[best]["results"]["weights"])
+    return best
+
+
+def path_of(run: Record, out: Path) -> Path:
+    """Return the path of the weights of a run, by its line of the ledger."""
+    name = file_name(run["recipe"]["name"], run["network"], run["seed"], run["results"]["weights"])
+    return out / "weights" / name
+
+
+def check_file(path: Path, digest: str) -> None:
+    """Check that a file of weights is that of the ledger.
+
+    Raises:
+        ExperimentError: It has another SHA-256.
+    """
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise ExperimentError(f"the SHA-256 of {path} is not that of the ledger, {digest}")

@@ -95,10 +95,10 @@ def _section(
 ) -> Iterator[str]:
     yield f"## {section.heading}"
     yield f"```bash\n{section.command}\n```"
-    yield _recipe(section.recipe)
     if not results.runs and not results.searches:
-        yield f"**Not run yet**: {_not_run(section, records)}."
+        yield f"**Not run yet**: {_not_run(section, records)}. The recipe is in `experiments/recipes.py`."
         return
+    yield _recipe(section.recipe)
     yield f"Run on {list_of(results.machines)}. Fingerprint of the decoded images: `{results.data}`."
     if left := _not_run(section, records):
         yield f"**Not run yet**: {left}."

@@ -38,20 +38,32 @@ class TaskRun:
         seed: Seed of the training.
         data: Folder of the data set.
         changes: Changes of the config, as ``--cfg-options``. Defaults to none.
+        weights: Checkpoint from which the backbone starts. Defaults to None, for random weights.
 
     Raises:
         IncompleteDataError: The data set is missing or incomplete.
     """
 
     def __init__(
-        self, purpose: str, network: str, seed: int, data: Path, changes: Mapping[str, Any] | None = None
+        self,
+        purpose: str,
+        network: str,
+        seed: int,
+        data: Path,
+        changes: Mapping[str, Any] | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.purpose, self.task, self.network, self.seed = purpose, TASKS[purpose], network, seed
         self.path = CONFIGS / self.task.config.format(network)
         self.config = read_config(self.path)
         self.config.merge_from_dict(dict(changes or {}))
         recipe = _digest(self.config.to_dict())
-        self.options = {**(changes or {}), "randomness.seed": seed, **_locate(self.config, data)}
+        self.options = {
+            **(changes or {}),
+            "randomness.seed": seed,
+            **_locate(self.config, data),
+            **_start_from(weights),
+        }
         self.config.merge_from_dict(self.options)
         self.definition: Record = {
             "purpose": purpose,
@@ -60,13 +72,19 @@ class TaskRun:
             "learning_rate": self.config.optim_wrapper.optimizer.lr,
             "recipe": {"config": self.path.relative_to(CONFIGS.parent).as_posix(), "sha256": recipe},
             "data": self._fingerprint(),
+            **({"weights": hashlib.sha256(weights.read_bytes()).hexdigest()} if weights else {}),
         }
         self.key = f"{purpose}-{network}-seed{seed}-{_digest(self.definition)[:8]}"
 
     @property
     def title(self) -> str:
         """The name of the run in messages."""
-        return f"{self.purpose}, {self.network}, seed {self.seed}"
+        start = ", pretrained" if "weights" in self.definition else ""
+        return f"{self.purpose}, {self.network}, seed {self.seed}{start}"
+
+    def is_that_of(self, record: Record) -> bool:
+        """Whether a line of the ledger is of this run."""
+        return self.definition.items() <= record.items() and ("weights" in record) == ("weights" in self.definition)
 
     @property
     def checkpoint(self) -> str:
@@ -126,7 +144,7 @@ class TaskRun:
 def do_runs(runs: Sequence[TaskRun], ledger: Ledger, out: Path, threads: int) -> None:
     """Do the runs that are not in the ledger, one after another, and add each to it."""
     for run in runs:
-        if any(run.definition.items() <= record.items() for record in ledger.read()):
+        if any(run.is_that_of(record) for record in ledger.read()):
             print(f"{run.title}: in {ledger.path} already", flush=True)
             continue
         record = run.do(out, threads)
@@ -147,6 +165,13 @@ def _locate(config: Config, folder: Path) -> dict[str, str]:
         for loader in LOADERS
         for option in _folder_options(config[loader].dataset)
     }
+
+
+def _start_from(weights: Path | None) -> dict[str, str]:
+    """Return the options that load a checkpoint into the backbone."""
+    if weights is None:
+        return {}
+    return {"model.backbone.init_cfg.type": "Pretrained", "model.backbone.init_cfg.checkpoint": str(weights.absolute())}
 
 
 def _folder_options(dataset: ConfigDict) -> Iterator[str]:

@@ -125,7 +125,12 @@ def assert_tables_are_regular(text: str) -> None:
 def test_full_ledger(tmp_path: Path) -> None:
     records = invent("two-core") + invent("gpu")
     networks = list(dict.fromkeys(record["network"] for record in records))
-    tasks = [invent_task(purpose, network, 0, 40.0) for purpose in TASKS for network in TASK_NETWORKS]
+    tasks = [
+        invent_task(purpose, network, 0, 40.0) | weights
+        for purpose in TASKS
+        for network in TASK_NETWORKS
+        for weights in ({}, {"weights": "abc"})
+    ]
     page = make_page(records + invent_times(networks) + tasks + invent_of_weights(records))
     assert "not run yet" not in page.text.lower()
     assert_tables_are_regular(page.text)

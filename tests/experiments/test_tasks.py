@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("mmseg")
 pytest.importorskip("mmcv._ext", exc_type=ImportError)
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 
 from experiments.errors import ExperimentError
 from experiments.ledger import Ledger
+from experiments.networks import make_network
 from experiments.task_run import TaskRun, do_runs
 from experiments.toolboxes import locked, read_losses
 from sa_layers.datasets.original import IncompleteDataError
@@ -96,8 +98,9 @@ def test_killed_and_resumed(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_camvid(data: Path, tmp_path: Path) -> None:
-    """mmseg trains two iterations. A folder that another process works in is left alone."""
-    run = TaskRun("camvid", "san10-patchwise", 0, data / "camvid", CAMVID)
+    """mmseg trains two iterations, from saved weights. A folder that another process works in is left alone."""
+    torch.save(make_network("san10-patchwise", 10, seed=5).state_dict(), weights := tmp_path / "weights.pth")
+    run = TaskRun("camvid", "san10-patchwise", 0, data / "camvid", CAMVID, weights)
     with locked(tmp_path):
         (out := tmp_path / "out").mkdir()
         (out / run.key).symlink_to(tmp_path)
@@ -105,6 +108,8 @@ def test_camvid(data: Path, tmp_path: Path) -> None:
             run.do(out, threads=1)
     run.config.work_dir = str(tmp_path)
     Runner.from_cfg(run.config).train()
+    (log,) = tmp_path.glob("*/*.log")
+    assert f"load model from: {weights}" in log.read_text()
     assert len(read_losses(tmp_path)) == 2
     assert (tmp_path / run.checkpoint).stat().st_size > 20e6
 
@@ -121,7 +126,13 @@ def test_definition(data: Path, tmp_path: Path) -> None:
         TaskRun("camvid", "resnet26", 0, data / "camvid", CAMVID | {"train_cfg.max_iters": 3}),
         TaskRun("camvid", "resnet26", 0, tmp_path / "other", CAMVID),
     ]
-    assert len({each.key for each in [run, *others]}) == 5
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    pretrained = TaskRun("camvid", "resnet26", 0, data / "camvid", CAMVID, tmp_path / "weights.pth")
+    assert len({each.key for each in [run, pretrained, *others]}) == 6
+    assert pretrained.title == "camvid, resnet26, seed 0, pretrained"
+    for one, other in ((run, pretrained), (pretrained, run)):
+        assert one.is_that_of(one.definition)
+        assert not one.is_that_of(other.definition)
 
 
 def test_missing_data(tmp_path: Path) -> None:
