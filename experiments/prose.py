@@ -72,7 +72,7 @@ model = SelfAttentionClassifier(10, "patchwise", num_classes=10)
 load_checkpoint(model, "two-core-san10-patchwise-seed0-01234567.pth")
 ```
 
-A backbone of OpenMMLab starts from them with `init_cfg=dict(type="Pretrained", checkpoint=FILE)`, and mmpretrain tests
-them with a config such as `mm_configs/classification/san10-patchwise_1xb16-15e_imagenette-64px.py`. The best run of
-each network:
+A backbone of OpenMMLab starts from them with `init_cfg=dict(type="Pretrained", checkpoint=FILE)`, and
+`python -m sa_layers.visualize` takes them with a config such as
+`mm_configs/classification/san10-patchwise_1xb16-15e_imagenette-64px.py`. The best run of each network:
 """
