@@ -16,6 +16,18 @@ inline void check_float64(const char* name, const Tensor& tensor, const std::vec
                   torch::headeronly::toString(tensor.scalar_type()));
 }
 
+inline void check_pixels(const char* name, const Tensor& map) {
+  STD_TORCH_CHECK(map.dim() > 1, name, " must have pixels and channels, got the shape ", shape_text(shape_of(map)));
+  STD_TORCH_CHECK(map.size(-1) > 0, name, " must have at least one channel");
+}
+
+inline void check_same(const char* name, const Tensor& map, const char* first_name, const Tensor& first) {
+  check_shape(name, map, shape_of(first));
+  check_like(name, map, first_name, first);
+}
+
+inline int64_t pixels_of(const Tensor& map) { return map.numel() / map.size(-1); }
+
 // The distance between the pixels of a map (..., C), or 0 if they do not follow each other at one distance.
 inline int64_t pixel_stride(const Tensor& map) {
   const int64_t channels = map.size(-1);
@@ -29,6 +41,13 @@ inline int64_t pixel_stride(const Tensor& map) {
   }
   if (pixel == 0) return channels;
   return pixel >= channels ? pixel : 0;
+}
+
+inline bool are_contiguous(std::initializer_list<Tensor> maps) {
+  for (const Tensor& map : maps) {
+    if (pixel_stride(map) != map.size(-1)) return false;
+  }
+  return true;
 }
 
 // A map that is read: itself, or a contiguous copy if its pixels do not follow each other.
