@@ -22,7 +22,7 @@ Made = TypeVar("Made", bound="FusedModule[Any]")
 Plan = TypeVar("Plan")
 TRAINING_DEVICES = {"cpu"}
 _plans: Plans[Any] = Plans()
-_training_plans: Plans[Any] = Plans()
+_training_plans: Plans[Any] = Plans()  # None until the module is trained, or why it is not eligible
 
 
 class FusedModule(nn.Module, Generic[Plan]):
@@ -73,20 +73,13 @@ class FusedModule(nn.Module, Generic[Plan]):
         """The plan of training, or None if nothing is trained or the modules must be called."""
         if torch.compiler.is_compiling() or self._why_not_trained(features) is not None:
             return None
-        plan, structure = self.current_training_plan()
-        if isinstance(plan, str) or not structure.is_trained(features) or structure.why_not_trained() is not None:
+        structure, plan = _training_plans.get(self) or _training_plans.keep(self, Structure(self), None)
+        if not structure.is_trained(features) or structure.why_not_trained() is not None:
             return None
-        return plan
-
-    def current_training_plan(self) -> tuple[Any, Structure]:
-        """The plan of training, or the sentence of :meth:`why_not_eligible`; and the structure of the module."""
-        kept = _training_plans.get(self)
-        if kept is None:
-            structure = Structure(self)  # before the plan, should another thread change the module now
+        if plan is None:
             plan = self.why_not_eligible(training=True) or self.plan_training()
-            kept = _training_plans.keep(self, structure, plan)
-        structure, plan = kept
-        return plan, structure
+            _training_plans.keep(self, structure, plan)
+        return None if isinstance(plan, str) else plan
 
     def is_trained_untraced(self, *features: Tensor) -> bool:
         """Whether torch.compile is tracing a call that would take the fused path of training, and need not trace it.
