@@ -140,6 +140,8 @@ def linear_backward_weight(
     else:
         rows = grad.flatten(0, 2)
         weight, bias = torch.mm(rows.t(), activation(pixels, prologue).flatten(0, 2)), rows.sum(0)
+    if len(sizes) == 1:
+        return [weight], [bias] if with_bias else []
     return list(weight.split(list(sizes))), list(bias.split(list(sizes))) if with_bias else []
 
 

@@ -110,9 +110,17 @@ class StepFunction(torch.autograd.Function):
             gradient if label in needed else None for label, gradient in zip(labels, of_maps, strict=False)
         ]
         for name in names:
-            gradient = of_tensors.get(name) if name in needed else None
-            gradients.append(None if gradient is None else gradient.to(values[name].dtype).view(values[name].shape))
+            gradients.append(like(values[name], of_tensors.get(name)) if name in needed else None)
         return None, None, None, *gradients
+
+
+def like(value: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """A gradient in the dtype and the shape of its tensor. Most have both already, and a call of torch is not free."""
+    if gradient is None:
+        return None
+    if gradient.dtype != value.dtype:
+        gradient = gradient.to(value.dtype)
+    return gradient if gradient.shape == value.shape else gradient.view(value.shape)
 
 
 def read_instead(output: Tensor, features: Tensor) -> Tensor:

@@ -24,17 +24,12 @@ class NormState(NamedTuple):
 
     folded: Tensor
     """(4, C), float64: scale, shift, mean and inverse deviation."""
-    coefficients: Tensor
-    """(2, C), in the dtype in which its input is computed: scale and shift."""
+    prologue: AffineReLU
+    """Scale and shift as operators take them, in the dtype in which the input is computed."""
     numbers: float
     """How many numbers of each channel the statistics are of; 0 for frozen statistics."""
     group: Any
     """The processes that share the statistics, or None."""
-
-    @property
-    def prologue(self) -> AffineReLU:
-        """Scale and shift as operators take them."""
-        return AffineReLU(*self.coefficients.unbind())
 
     @property
     def scale(self) -> Tensor:
@@ -111,7 +106,9 @@ class TrainingNorm(NamedTuple):
         else:
             eps, both = module.eps, torch.stack([module.running_mean, module.running_var]).double()
         folded, coefficients = norm_scale_and_shift(both, weight, bias, eps)
-        return NormState(folded, folded[:2] if like.dtype == torch.float64 else coefficients, count, group)
+        if like.dtype == torch.float64:
+            coefficients = folded[:2]
+        return NormState(folded, AffineReLU(*coefficients.unbind()), count, group)
 
     def gradients(self, state: NormState, sums: Tensor) -> NormGradient:
         """Compute the gradients of weight and bias, and what that of the input consists of.

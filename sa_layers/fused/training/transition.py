@@ -114,7 +114,7 @@ class NormStep(NamedTuple):
         """Compute the gradients of the input and of the norm."""
         (pixels,), state = kept.maps, kept.state
         prologue = state.prologue
-        of_input = pixels_of(grad).clone()
+        of_input = torch.empty_like(pixels).copy_(grad.permute(0, 2, 3, 1))
         sums = mask_and_sum(of_input, pixels, prologue.scale, prologue.shift, state.mean)
         of_norm = self.norm.gradients(state, sums)
         if f"{MAP}0" in needed:
