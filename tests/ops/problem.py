@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sa_layers.ops import ALL_PADDING_MODES, PADDING_MODES, Footprint
 
-LAYOUTS = ("contiguous", "channels_last", "sliced", "expanded")
+LAYOUTS = ("contiguous", "channels_last", "sliced", "expanded", "transposed")
 
 
 class Problem(NamedTuple):
@@ -112,6 +112,8 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
         view = wide[tuple(slice(1, 1 + size) for size in tensor.shape[:-1])][..., 1::2]
         view.copy_(tensor)
         return view
+    if layout == "transposed":  # of weights: taps before weight channels, as in the mask of an upsampling
+        return tensor.transpose(1, 2).contiguous().transpose(1, 2)
     if layout == "expanded":
         return tensor[:1, :, :1].expand_as(tensor)
     return tensor.contiguous()

@@ -9,7 +9,7 @@ from torch import Tensor
 from sa_layers import ops
 
 from .operator_tester import OperatorTester, Options
-from .problem import CORNERS, Problem
+from .problem import CORNERS, Problem, lay_out
 
 
 class TestSoftmaxAggregation(OperatorTester):
@@ -28,11 +28,11 @@ class TestSoftmaxAggregation(OperatorTester):
         geometry = (*problem.footprint, options["groups"])
         fixed = value.detach(), logits.detach()  # derivatives of its gradients are made of other operators
         output, *softmax = torch.ops.sa_layers.softmax_aggregation(*fixed, *geometry)
-        grad = torch.randn_like(output)
+        grad, taps_first = torch.randn_like(output), lay_out(fixed[1], "transposed")  # whose gradient has its layout
         return {
             "softmax_aggregation": (value, logits, *geometry),
             "softmax_aggregation_value_gradient": (grad, fixed[1], *softmax, *problem.size, *geometry),
-            "softmax_aggregation_logits_gradient": (grad, *fixed, *softmax, *geometry),
+            "softmax_aggregation_logits_gradient": (grad, fixed[0], taps_first, *softmax, *geometry),
         }
 
     def test_a_constant_map_is_its_own_average(self, place: torch.device) -> None:

@@ -51,12 +51,12 @@ void gather(const Band& band, const BandTables& tables, const Weights& weights, 
 }
 
 template <typename T>
-void aggregation(const AggregationTasks& tasks, const T* value, const T* weight, T* output, int64_t begin,
-                 int64_t end) {
+void aggregation(const AggregationTasks& tasks, const T* value, const T* weight, const WeightStrides& strides,
+                 T* output, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const PlainWeights<T> weights{weight + task.weight_map(problem), problem.footprint.output_pixels()};
+    const PlainWeights<T> weights{weight + strides.map(task), strides.tap};
     for_each_copied_block(
         problem, task, value, output,
         [&](auto width, const Band& band, const BandTables& tables, const Compute<T>* copy, T* maps,
@@ -65,12 +65,12 @@ void aggregation(const AggregationTasks& tasks, const T* value, const T* weight,
 }
 
 template <typename T>
-void aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_output, const T* weight, T* grad_value,
-                                int64_t begin, int64_t end) {
+void aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_output, const T* weight,
+                                const WeightStrides& strides, T* grad_value, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const PlainWeights<T> weights{weight + task.weight_map(problem), problem.footprint.output_pixels()};
+    const PlainWeights<T> weights{weight + strides.map(task), strides.tap};
     value_gradient_of_channels<T>(problem, task, weights, /*factors=*/nullptr, grad_output, grad_value);
   }
 }
@@ -91,12 +91,12 @@ template <typename T>
 void aggregation_weight_gradient(const AggregationTasks& tasks, const T* grad_output, const T* value, T* grad_weight,
                                  int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
+  const WeightStrides strides = WeightStrides::contiguous(problem);
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    T* const to = grad_weight + task.weight_map(problem);
-    const int64_t tap_stride = problem.footprint.output_pixels();
+    T* const to = grad_weight + strides.map(task);
     correlate_channels(problem, task, grad_output, value, [=](int64_t pixel, auto lanes, int) ALWAYS_INLINE_LAMBDA {
-      return WeightGradientSink<T, decltype(lanes)>{to + pixel, tap_stride, lanes};
+      return WeightGradientSink<T, decltype(lanes)>{to + pixel, strides.tap, lanes};
     });
   }
 }

@@ -24,6 +24,25 @@ namespace {
 // For relations, in which the channels share no weights or all of them.
 const char* const kNoGroups = "interleaved";
 
+// The weights if the pixels of every tap are contiguous, else a contiguous copy.
+Tensor with_contiguous_pixels(const Tensor& weight) {
+  return weight.size(3) <= 1 || weight.stride(3) == 1 ? weight : torch::stable::contiguous(weight);
+}
+
+WeightStrides strides_of(const Tensor& weight) { return {weight.stride(0), weight.stride(1), weight.stride(2)}; }
+
+// For the gradient of logits: in their layout if this is contiguous, or would be with taps before weight channels, as
+// in the mask of an upsampling. Otherwise contiguous.
+Tensor empty_in_layout(const Tensor& logits) {
+  if (!logits.is_contiguous()) {
+    const Tensor taps_first = torch::stable::transpose(logits, 1, 2);
+    if (taps_first.is_contiguous()) {
+      return torch::stable::transpose(torch::stable::new_empty(logits, shape_of(taps_first)), 1, 2);
+    }
+  }
+  return torch::stable::new_empty(logits, shape_of(logits));
+}
+
 // Calls kernel(first task, task after the last) for all tasks, in torch's threads.
 template <typename Kernel>
 void run(const AggregationTasks& tasks, const Kernel& kernel) {
@@ -36,13 +55,14 @@ Tensor aggregation(const Tensor& value, const Tensor& weight, const Pair& kernel
   const auto footprint =
       make_footprint(value.size(2), value.size(3), kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_aggregation("value", value, "weight", weight, footprint, groups);
-  const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(weight);
+  const Tensor values = torch::stable::contiguous(value), weights = with_contiguous_pixels(weight);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
   dispatch_dtype("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_DISPATCH(T, aggregation, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output), begin, end);
+      SA_LAYERS_DISPATCH(T, aggregation, tasks, data<T>(values), data<T>(weights), strides_of(weights),
+                         mutable_data<T>(output), begin, end);
     });
   });
   return output;
@@ -55,14 +75,14 @@ Tensor aggregation_value_gradient(const Tensor& grad_output, const Tensor& weigh
       make_footprint(height, width, kernel_size, stride, dilation, padding_mode, /*clamp_allowed=*/true);
   const Aggregation problem = check_aggregation("grad_output", grad_output, "weight", weight, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
-  const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(weight);
+  const Tensor gradients = torch::stable::contiguous(grad_output), weights = with_contiguous_pixels(weight);
   const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
   dispatch_dtype("grad_output", grad_output, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, aggregation_value_gradient, tasks, data<T>(gradients), data<T>(weights),
-                         mutable_data<T>(result), begin, end);
+                         strides_of(weights), mutable_data<T>(result), begin, end);
     });
   });
   return result;
@@ -98,7 +118,7 @@ std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, cons
   const Aggregation problem = check_aggregation("value", value, "logits", logits, footprint, groups);
   STD_TORCH_CHECK(problem.channels >= problem.weight_channels, "value must have at least as many channels as logits, ",
                   problem.weight_channels, ", got ", problem.channels);  // or some normalizers would stay unwritten
-  const Tensor values = torch::stable::contiguous(value), weights = torch::stable::contiguous(logits);
+  const Tensor values = torch::stable::contiguous(value), weights = with_contiguous_pixels(logits);
   const Tensor output = torch::stable::new_empty(value, output_shape(problem));
   const Tensor max_logits = torch::stable::new_empty(value, softmax_shape(problem), compute_dtype(value));
   const Tensor normalizers = torch::stable::new_empty(value, softmax_shape(problem), compute_dtype(value));
@@ -106,8 +126,9 @@ std::tuple<Tensor, Tensor, Tensor> softmax_aggregation(const Tensor& value, cons
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
-      SA_LAYERS_DISPATCH(T, softmax_aggregation, tasks, data<T>(values), data<T>(weights), mutable_data<T>(output),
-                         mutable_data<Compute<T>>(max_logits), mutable_data<Compute<T>>(normalizers), begin, end);
+      SA_LAYERS_DISPATCH(T, softmax_aggregation, tasks, data<T>(values), data<T>(weights), strides_of(weights),
+                         mutable_data<T>(output), mutable_data<Compute<T>>(max_logits),
+                         mutable_data<Compute<T>>(normalizers), begin, end);
     });
   });
   return {output, max_logits, normalizers};
@@ -122,7 +143,7 @@ Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tenso
   const Aggregation problem = check_aggregation("grad_output", grad_output, "logits", logits, footprint, groups);
   check_shape("grad_output", grad_output, output_shape(problem));
   check_softmax(max_logits, normalizers, logits, problem);
-  const Tensor gradients = torch::stable::contiguous(grad_output), weights = torch::stable::contiguous(logits);
+  const Tensor gradients = torch::stable::contiguous(grad_output), weights = with_contiguous_pixels(logits);
   const Tensor maxima = torch::stable::contiguous(max_logits), divisors = torch::stable::contiguous(normalizers);
   const Tensor result = torch::stable::new_empty(grad_output, value_shape(problem));
   dispatch_dtype("grad_output", grad_output, [&](auto* element) {
@@ -130,7 +151,8 @@ Tensor softmax_aggregation_value_gradient(const Tensor& grad_output, const Tenso
     const AggregationTasks tasks(problem, /*whole_maps=*/true);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, softmax_aggregation_value_gradient, tasks, data<T>(gradients), data<T>(weights),
-                         data<Compute<T>>(maxima), data<Compute<T>>(divisors), mutable_data<T>(result), begin, end);
+                         strides_of(weights), data<Compute<T>>(maxima), data<Compute<T>>(divisors),
+                         mutable_data<T>(result), begin, end);
     });
   });
   return result;
@@ -148,16 +170,16 @@ Tensor softmax_aggregation_logits_gradient(const Tensor& grad_output, const Tens
   check_like("grad_output", grad_output, "value", value);
   check_softmax(max_logits, normalizers, logits, problem);
   const Tensor gradients = torch::stable::contiguous(grad_output), values = torch::stable::contiguous(value);
-  const Tensor weights = torch::stable::contiguous(logits);
+  const Tensor weights = with_contiguous_pixels(logits);
   const Tensor maxima = torch::stable::contiguous(max_logits), divisors = torch::stable::contiguous(normalizers);
-  const Tensor result = torch::stable::new_empty(logits, weight_shape(problem));
+  const Tensor result = empty_in_layout(logits);
   dispatch_dtype("value", value, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     const AggregationTasks tasks(problem, /*whole_maps=*/false);
     run(tasks, [&](int64_t begin, int64_t end) {
       SA_LAYERS_DISPATCH(T, softmax_aggregation_logits_gradient, tasks, data<T>(gradients), data<T>(values),
-                         data<T>(weights), data<Compute<T>>(maxima), data<Compute<T>>(divisors),
-                         mutable_data<T>(result), begin, end);
+                         data<T>(weights), strides_of(weights), data<Compute<T>>(maxima), data<Compute<T>>(divisors),
+                         mutable_data<T>(result), strides_of(result), begin, end);
     });
   });
   return result;

@@ -84,14 +84,15 @@ ALWAYS_INLINE void for_each_vector(const Band& band, const BandTables& tables, c
   });
 }
 
-// Calls body(Constant<width>, first channel) for blocks of 8, 4 and 1 channels: with a width known at compile time the
-// accumulators stay in registers.
+// Calls body(Constant<width>, first channel) for blocks of 8, 4, 2 and 1 channels: with a width known at compile time
+// the accumulators stay in registers.
 template <typename Body>
 void for_each_block(int64_t channels, const Body& body) {
   int64_t first = 0;
   for (; first + 8 <= channels; first += 8) body(Constant<8>{}, first);
   if (channels & 4) body(Constant<4>{}, first), first += 4;
-  for (; first < channels; ++first) body(Constant<1>{}, first);
+  if (channels & 2) body(Constant<2>{}, first), first += 2;
+  if (channels & 1) body(Constant<1>{}, first);
 }
 
 // Copies the values of each block of channels into a band, then calls body(Constant<width>, band, its tables, the copy,

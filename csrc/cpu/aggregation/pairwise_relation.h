@@ -68,7 +68,8 @@ void pairwise_relation(const AggregationTasks& tasks, bool concatenate, Compute<
       compute_relation<T>(band, tables, centres, copy.data(), 1, 0, to);
       compute_relation<T>(band, tables, centres, copy.data(), 0, 1, to + problem.channels * map_size);
     } else {
-      compute_relation<T>(band, tables, centres, copy.data(), 1, key_sign, relation + task.weight_map(problem));
+      compute_relation<T>(band, tables, centres, copy.data(), 1, key_sign,
+                          relation + WeightStrides::contiguous(problem).map(task));
     }
     centres -= task.output_map(problem);
   }

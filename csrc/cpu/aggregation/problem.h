@@ -9,21 +9,30 @@ namespace sa_layers::cpu {
 struct AggregationTask {
   int64_t image, weight_channel, row_begin, row_end;
 
-  // Offsets of the task's first map in (N, C, H, W), (N, C, Ho, Wo) and (N, Cw, Kh * Kw, Ho * Wo).
+  // Offsets of the task's first map in (N, C, H, W) and (N, C, Ho, Wo).
   int64_t value_map(const Aggregation& problem) const {
     return (image * problem.channels + problem.first_channel(weight_channel)) * problem.footprint.pixels();
   }
   int64_t output_map(const Aggregation& problem) const {
     return (image * problem.channels + problem.first_channel(weight_channel)) * problem.footprint.output_pixels();
   }
-  int64_t weight_map(const Aggregation& problem) const {
-    return (image * problem.weight_channels + weight_channel) * problem.footprint.taps() *
-           problem.footprint.output_pixels();
-  }
   // Offset of the softmax's maximum and normalizer in (N, Cw, Ho * Wo).
   int64_t softmax_map(const Aggregation& problem) const {
     return (image * problem.weight_channels + weight_channel) * problem.footprint.output_pixels();
   }
+};
+
+// Between the images, weight channels and taps of weights, in elements. Pixels are contiguous.
+struct WeightStrides {
+  int64_t image, channel, tap;
+
+  // Those of (N, Cw, Kh * Kw, Ho * Wo) in this order.
+  static WeightStrides contiguous(const Aggregation& problem) {
+    const int64_t tap = problem.footprint.output_pixels(), channel = problem.footprint.taps() * tap;
+    return {problem.weight_channels * channel, channel, tap};
+  }
+  // Offset of the task's weight map.
+  int64_t map(const AggregationTask& task) const { return task.image * image + task.weight_channel * channel; }
 };
 
 // All tasks of a problem: whole maps or bands of rows. Bands give every thread work when there are few maps, and keep

@@ -18,28 +18,36 @@ namespace sa_layers::cpu::SA_LAYERS_NAMESPACE {
 
 // The weights stay unnormalised; the sums are divided by their total. They are halved until the largest times the
 // number of taps is at most 1, so that the sums overflow no sooner than an average. The first pass over the taps, for
-// the maximum, brings the logits into the cache; computing the exponentials costs little beside the sums of eight
-// channels.
+// the maximum, keeps the logits in `scratch`, taps * kLanes<T> elements: in memory, those of a pixel may be a power of
+// two apart, and compete for the same lines of the cache. Computing the exponentials costs little beside the sums of
+// eight channels.
 template <int kChannels, typename T>
 void softmax_gather(const Band& band, const BandTables& tables, const PlainWeights<T>& logits, const Compute<T>* copy,
-                    T* output, int64_t channel_stride, Compute<T>* max_logits, Compute<T>* normalizers) {
-  const int64_t taps = band.footprint.taps(), columns = band.footprint.columns.kernel, channel_size = band.size();
+                    T* output, int64_t channel_stride, Compute<T>* max_logits, Compute<T>* normalizers,
+                    Compute<T>* scratch) {
+  const int64_t taps = band.footprint.taps(), channel_size = band.size();
+  const int64_t rows = band.footprint.rows.kernel, columns = band.footprint.columns.kernel;
   const int halvings = ceil_log2(taps);
   const Compute<T> doublings = static_cast<Compute<T>>(int64_t{1} << halvings);
   const auto sum = [&](int64_t pixel, int64_t offset, const int64_t* column_offsets, auto lanes) ALWAYS_INLINE_LAMBDA {
     Vector<T> max_logit = logits(0, pixel, lanes);
+    store(scratch, max_logit);
     for (int64_t tap = 1; tap < taps; ++tap) {
       const Vector<T> logit = logits(tap, pixel, lanes);
+      store(scratch + tap * kLanes<T>, logit);
       max_logit = logit > max_logit ? logit : max_logit;
     }
     Vector<T> total = {}, sums[kChannels] = {};
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const Vector<T> logit = load(logits.data + tap * logits.tap_stride + pixel, lanes);
-      const Vector<T> weight = exp(logit - max_logit, halvings);
-      const Compute<T>* values = copy + offset + tap / columns * band.tap_stride + column_offsets[tap % columns];
-      total += weight;
+    const Compute<T>* logit = scratch;
+    for (int64_t i = 0; i < rows; ++i) {
+      const Compute<T>* row = copy + offset + i * band.tap_stride;
+      for (int64_t j = 0; j < columns; ++j, logit += kLanes<T>) {
+        const Vector<T> weight = exp(load(logit) - max_logit, halvings);
+        const Compute<T>* values = row + column_offsets[j];
+        total += weight;
 #pragma GCC unroll 8
-      for (int c = 0; c < kChannels; ++c) sums[c] += weight * load(values + c * channel_size);
+        for (int c = 0; c < kChannels; ++c) sums[c] += weight * load(values + c * channel_size);
+      }
     }
     const Vector<T> factor = 1 / total;
     for (int c = 0; c < kChannels; ++c) store(output + c * channel_stride + pixel, sums[c] * factor, lanes);
@@ -53,19 +61,19 @@ void softmax_gather(const Band& band, const BandTables& tables, const PlainWeigh
 }
 
 template <typename T>
-void softmax_aggregation(const AggregationTasks& tasks, const T* value, const T* logits, T* output,
-                         Compute<T>* max_logits, Compute<T>* normalizers, int64_t begin, int64_t end) {
+void softmax_aggregation(const AggregationTasks& tasks, const T* value, const T* logits, const WeightStrides& strides,
+                         T* output, Compute<T>* max_logits, Compute<T>* normalizers, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
-  const int64_t pixels = problem.footprint.output_pixels();
+  const Scratch<Compute<T>> scratch(problem.footprint.taps() * kLanes<T>);
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
-    const PlainWeights<T> weights{logits + task.weight_map(problem), pixels};
+    const PlainWeights<T> weights{logits + strides.map(task), strides.tap};
     const int64_t map = task.softmax_map(problem);
     for_each_copied_block(problem, task, value, output,
                           [&](auto width, const Band& band, const BandTables& tables, const Compute<T>* copy, T* maps,
                               int64_t channel_stride) {
                             softmax_gather<width.value>(band, tables, weights, copy, maps, channel_stride,
-                                                        max_logits + map, normalizers + map);
+                                                        max_logits + map, normalizers + map, scratch.data());
                           });
   }
 }
@@ -85,8 +93,8 @@ struct Exponentials {
 // The gradients of the output are divided by the normalizers instead of every weight.
 template <typename T>
 void softmax_aggregation_value_gradient(const AggregationTasks& tasks, const T* grad_output, const T* logits,
-                                        const Compute<T>* max_logits, const Compute<T>* normalizers, T* grad_value,
-                                        int64_t begin, int64_t end) {
+                                        const WeightStrides& strides, const Compute<T>* max_logits,
+                                        const Compute<T>* normalizers, T* grad_value, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
   const int64_t pixels = problem.footprint.output_pixels();
   const Scratch<Compute<T>> factors(pixels);
@@ -94,7 +102,7 @@ void softmax_aggregation_value_gradient(const AggregationTasks& tasks, const T* 
     const AggregationTask task = tasks[index];
     const int64_t map = task.softmax_map(problem);
     for (int64_t i = 0; i < pixels; ++i) factors.data()[i] = 1 / normalizers[map + i];
-    const Exponentials<T> weights{{logits + task.weight_map(problem), pixels}, max_logits + map};
+    const Exponentials<T> weights{{logits + strides.map(task), strides.tap}, max_logits + map};
     value_gradient_of_channels<T>(problem, task, weights, factors.data(), grad_output, grad_value);
   }
 }
@@ -109,6 +117,7 @@ struct LogitsGradientSink {
   Lanes lanes;
   Compute<T>* scratch;
   T* to;
+  int64_t tap_stride;
   Vector<T> factor, sum = {};
 
   ALWAYS_INLINE Vector<T> scale(Vector<T> gradient) const { return gradient * factor; }
@@ -122,30 +131,30 @@ struct LogitsGradientSink {
     const Vector<T> mean = sum * factor;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const Compute<T>* from = scratch + 2 * tap * kLanes<T>;
-      store(to + tap * weights.logits.tap_stride + pixel, load(from) * (load(from + kLanes<T>) - mean), lanes);
+      store(to + tap * tap_stride + pixel, load(from) * (load(from + kLanes<T>) - mean), lanes);
     }
   }
 };
 
 template <typename T>
 void softmax_aggregation_logits_gradient(const AggregationTasks& tasks, const T* grad_output, const T* value,
-                                         const T* logits, const Compute<T>* max_logits, const Compute<T>* normalizers,
-                                         T* grad_logits, int64_t begin, int64_t end) {
+                                         const T* logits, const WeightStrides& strides, const Compute<T>* max_logits,
+                                         const Compute<T>* normalizers, T* grad_logits,
+                                         const WeightStrides& grad_strides, int64_t begin, int64_t end) {
   const Aggregation& problem = tasks.problem;
   const int64_t taps = problem.footprint.taps(), scratch_size = 2 * taps * kLanes<T>;
   const Scratch<Compute<T>> scratch(2 * scratch_size);
   for (int64_t index = begin; index < end; ++index) {
     const AggregationTask task = tasks[index];
     const int64_t map = task.softmax_map(problem);
-    const Exponentials<T> weights{{logits + task.weight_map(problem), problem.footprint.output_pixels()},
-                                  max_logits + map};
-    T* const to = grad_logits + task.weight_map(problem);
-    correlate_channels(problem, task, grad_output, value,
-                       [&](int64_t pixel, auto lanes, int second) ALWAYS_INLINE_LAMBDA {
-                         const Vector<T> factor = 1 / load(normalizers + map + pixel, lanes);
-                         return LogitsGradientSink<T, decltype(lanes)>{
-                             weights, taps, pixel, lanes, scratch.data() + second * scratch_size, to, factor};
-                       });
+    const Exponentials<T> weights{{logits + strides.map(task), strides.tap}, max_logits + map};
+    T* const to = grad_logits + grad_strides.map(task);
+    correlate_channels(
+        problem, task, grad_output, value, [&](int64_t pixel, auto lanes, int second) ALWAYS_INLINE_LAMBDA {
+          const Vector<T> factor = 1 / load(normalizers + map + pixel, lanes);
+          return LogitsGradientSink<T, decltype(lanes)>{
+              weights, taps, pixel, lanes, scratch.data() + second * scratch_size, to, grad_strides.tap, factor};
+        });
   }
 }
 

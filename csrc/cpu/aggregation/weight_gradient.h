@@ -104,6 +104,8 @@ void correlate_channels(const Aggregation& problem, const AggregationTask& task,
   const int64_t channel_stride = step * band.footprint.output_pixels();
   if (channels == 8) {
     correlate<8>(band, tables, grad_output, channel_stride, copy.data(), open);
+  } else if (channels == 2) {
+    correlate<2>(band, tables, grad_output, channel_stride, copy.data(), open);
   } else if (channels == 1) {
     correlate<1>(band, tables, grad_output, channel_stride, copy.data(), open);
   } else {
