@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import aggregation
 from .sizes import divisor, odd, positive
+from .windows import Windows, add_windows
 
 
 class OutlookAttention(nn.Module):
@@ -45,8 +44,6 @@ class OutlookAttention(nn.Module):
         torch.Size([1, 28, 28, 192])
     """
 
-    _slots: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -73,7 +70,6 @@ class OutlookAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        self.register_buffer("_slots", _slots(kernel_size), persistent=False)
 
     def attend(self, value: Tensor, logits: Tensor) -> Tensor:
         """Attend in the windows, without the linear layers.
@@ -94,12 +90,8 @@ class OutlookAttention(nn.Module):
         # (N, heads, Δ, k, windows): a softmax is fastest if the next dimension is long
         logits = logits.unflatten(-1, (self.num_heads, taps, taps)).permute(0, 3, 4, 5, 1, 2).flatten(4)
         attention = self.attn_drop((self.scale * logits).softmax(3))
-        # a zero at the end, for the offsets that a Δ does not reach
-        attention = F.pad(attention.flatten(2, 3), (0, 0, 0, 1))
-        # (N, heads * (2K - 1)^2 * Δ, windows): fold adds what the windows of every Δ contribute to a pixel
-        spread = attention.index_select(2, self._slots).flatten(1, 2)
-        folded = F.fold(spread, size, self.kernel_size, padding=self.padding, stride=self.stride)
-        return folded.unflatten(1, (self.num_heads, -1)).flatten(3)
+        windows = Windows(self.kernel_size, self.stride, size)
+        return add_windows(attention.unflatten(-1, windows.grid), windows).flatten(4).flatten(2, 3)
 
     def forward(self, features: Tensor) -> Tensor:
         """Attend in the windows of (N, H, W, C) features."""
@@ -114,15 +106,3 @@ class OutlookAttention(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, for printing."""
         return f"num_heads={self.num_heads}, kernel_size={self.kernel_size}, stride={self.stride}"
-
-
-def _slots(kernel_size: int) -> Tensor:
-    """For each offset k - Δ, row by row, and each Δ: the index of (Δ, k), or K**4 if there is no such k."""
-    reach, slots = 2 * kernel_size - 1, []
-    for offset in range(reach**2):
-        for delta in range(kernel_size**2):
-            row = offset // reach - (kernel_size - 1) + delta // kernel_size
-            column = offset % reach - (kernel_size - 1) + delta % kernel_size
-            fits = 0 <= row < kernel_size and 0 <= column < kernel_size
-            slots.append(delta * kernel_size**2 + row * kernel_size + column if fits else kernel_size**4)
-    return torch.tensor(slots)
