@@ -40,6 +40,7 @@ class OutlookAttention(nn.Module):
         (N, H, W, C) -> (N, H, W, C)
 
     Example:
+        >>> import torch
         >>> OutlookAttention(192, num_heads=6, stride=2)(torch.randn(1, 28, 28, 192)).shape
         torch.Size([1, 28, 28, 192])
     """
