@@ -43,10 +43,6 @@ class FusedModule(nn.Module, Generic[Plan]):
         object.__setattr__(module, "_watch", Watch(module))
         return module
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy or a pickle."""
-        return vars(self)
-
     def why_not_eligible(self, training: bool = False) -> str | None:
         """One sentence on why the modules must be called, from their structure alone, or None.
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import random
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
 from torch._functorch.aot_autograd import make_boxed_func
 
 from sa_layers.fused.evaluation.operator import evaluate
@@ -195,6 +199,67 @@ def test_copies_and_other_modules() -> None:
         check_equal(compiled(features), blocks(features))
         blocks.double()
         check_equal(compiled(features.double()), blocks(features.double()))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies_of_a_compiled_module(copied: Callable[[nn.Module], nn.Module]) -> None:
+    """After ``module.compile()``, a copy computes with its own values, and the module with those that it had."""
+    module, features = subject("patchwise block"), features_for("patchwise block")
+    module.compile(backend="eager")
+    with torch.no_grad():
+        expected = module(features)
+        other = copied(module)
+        other.expansion.weight.mul_(3)
+        uncompiled = subject("patchwise block")
+        uncompiled.load_state_dict(other.state_dict())
+        check_equal(other(features), uncompiled(features))
+        check_equal(module(features), expected)
+
+
+@pytest.mark.slow
+def test_generated_code_is_never_that_of_another_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module may get the code of an equal one from inductor's cache, and computes with its own values and options."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    features, hits = features_for("patchwise block"), []
+    for value, eps in ((1.0, 1e-5), (2.0, 1e-5), (1.0, 0.5)):
+        module = subject("patchwise block")
+        module.norm1.weight.data.mul_(value)
+        module.norm1.eps = eps
+        torch.compiler.reset()
+        counters.clear()
+        with torch.no_grad():
+            check_equal(torch.compile(module)(features), module(features))
+        hits.append(counters["inductor"]["fxgraph_cache_hit"])
+    assert hits == [0, 1, 0]
+
+
+@pytest.mark.slow
+def test_frozen_code() -> None:
+    """With all that inductor can freeze and tune: new values, other sizes and other threads."""
+    module, features = subject("pairwise block"), features_for("pairwise block")
+    state = {name: value * 1.5 for name, value in module.state_dict().items()}
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    writes: list[Callable[[], object]] = [
+        lambda: module.norm1.weight.mul_(2),
+        lambda: module.expansion.weight.data.mul_(2),
+        lambda: module.norm2.running_mean.add_(1),
+        lambda: module.load_state_dict(state),
+        optimizer.step,
+        lambda: setattr(module.norm2, "eps", 0.5),
+        lambda: setattr(module.norm2, "weight", nn.Parameter(torch.full((8,), 1.5))),
+    ]
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, options={"freezing": True, "max_autotune": True})
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        check_equal(compiled(features), module(features))
+        for write in writes:
+            write()
+            check_equal(compiled(features), module(features))
+    with ThreadPoolExecutor(3) as threads:
+        maps = [features[:, :, :size].contiguous() for size in (5, 9, 17)]
+        for result, each in zip(threads.map(torch.no_grad()(compiled), maps), maps, strict=True):
+            check_equal(result, module(each).detach())
 
 
 def test_a_module_that_is_deleted_is_freed() -> None:
