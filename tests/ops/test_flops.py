@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from sa_layers.fused.evaluation.operator import evaluate
 from sa_layers.ops import (
     Footprint,
     aggregation,
@@ -237,5 +238,6 @@ def test_plain_torch_counts_products_of_matrices_only() -> None:
 
 @needs_kernels
 def test_every_operator_has_a_formula() -> None:
+    assert evaluate.namespace == "sa_layers"  # its module defines it
     names = {schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("sa_layers::")}
     assert {name.removeprefix("sa_layers::") for name in names} == {*FORMULAS, *WITHOUT_PRODUCTS}
