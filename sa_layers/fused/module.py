@@ -69,13 +69,29 @@ class FusedModule(nn.Module, Generic[Plan]):
         """The plan of training, or None if nothing is trained or the modules must be called."""
         if torch.compiler.is_compiling() or self._why_not_trained(features) is not None:
             return None
-        structure, plan = _training_plans.get(self) or _training_plans.keep(self, Structure(self), None)
+        structure, plan = self._kept_for_training()
         if not structure.is_trained(features) or structure.why_not_trained() is not None:
             return None
+        plan = self._training_plan(structure, plan)
+        return None if isinstance(plan, str) else plan
+
+    def training_structure(self) -> Structure:
+        """The structure of the module, without the plan of training, which evaluation does not need."""
+        return self._kept_for_training()[0]
+
+    def current_training_plan(self) -> tuple[Any, Structure]:
+        """The plan of training, or the sentence of :meth:`why_not_eligible`; and the structure of the module."""
+        structure, plan = self._kept_for_training()
+        return self._training_plan(structure, plan), structure
+
+    def _kept_for_training(self) -> tuple[Structure, Any]:
+        return _training_plans.get(self) or _training_plans.keep(self, Structure(self), None)
+
+    def _training_plan(self, structure: Structure, plan: Any) -> Any:
         if plan is None:
             plan = self.why_not_eligible(training=True) or self.plan_training()
             _training_plans.keep(self, structure, plan)
-        return None if isinstance(plan, str) else plan
+        return plan
 
     def is_trained_untraced(self, *features: Tensor) -> bool:
         """Whether torch.compile is tracing a call that would take the fused path of training, and need not trace it.

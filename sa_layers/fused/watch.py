@@ -80,7 +80,7 @@ class Watch(ModuleType):
     @torch.compiler.disable
     def uses_batch_statistics(self) -> bool:
         """Whether a norm of the module normalises by the statistics of its input."""
-        return self._watched().current_training_plan()[1].uses_batch_statistics()
+        return self._watched().training_structure().uses_batch_statistics()
 
     @property
     @torch.compiler.disable
