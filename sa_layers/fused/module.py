@@ -22,7 +22,7 @@ Made = TypeVar("Made", bound="FusedModule[Any]")
 Plan = TypeVar("Plan")
 TRAINING_DEVICES = {"cpu"}
 _plans: Plans[Any] = Plans()
-_training_plans: Plans[Any] = Plans()  # None until the module is trained, or why it is not eligible
+_training_plans: Plans[Any] = Plans()  # a plan, why there is none, or None before a training step
 
 
 class FusedModule(nn.Module, Generic[Plan]):

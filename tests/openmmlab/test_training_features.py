@@ -77,7 +77,7 @@ def test_moving_average_and_accumulation(workspace: Path, tmp_path: Path, monkey
 
 @pytest.mark.slow
 def test_compile(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """compile=... traces the forward and backward pass of our operators. Code generation is skipped to save time."""
+    """With compile=..., head and losses are compiled around the backbone. No code is generated, to save time."""
     models = []
     for name, options in {"compiled": {"compile": {"backend": "aot_eager"}}, "plain": {}}.items():
         config = small()
